@@ -1,0 +1,81 @@
+"""Byte ranges in named objects, and the one place where they are merged.
+
+Pure. Ranges are half-open everywhere in pcrstore; only an adapter that speaks HTTP subtracts one.
+
+    wanted    |--|  |---|                 |--|   |-|
+                  ^gap                  ^gap too wide
+    requests  |---------|                 |------|
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pcrstore.errors import OptionError
+
+__all__ = ["ByteRange", "Request", "coalesce"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ByteRange:
+    """Bytes `start` up to but not including `stop` of the object called `name`."""
+
+    name: str
+    """Object name relative to the dataset."""
+    start: int
+    """First byte wanted."""
+    stop: int
+    """One past the last byte wanted."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop:
+            raise OptionError(
+                f"range of {self.name} must have 0 <= start <= stop, got {self.start}..{self.stop}"
+            )
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One GET, and the wanted ranges that its body holds."""
+
+    range: ByteRange
+    members: tuple[int, ...]
+    """Positions in `wanted` of the ranges inside, in order of start."""
+
+
+def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> list[Request]:
+    """Merge ranges that are close enough that one request beats two.
+
+    Overlapping and repeated ranges share their bytes. Empty ranges are left out: they need no
+    request.
+
+    Args:
+        wanted: Ranges in any order.
+        max_gap: Bytes we would rather download than pay another request for; see
+            `cost.break_even_gap`. 0 merges touching ranges, -1 keeps even those apart.
+        max_size: A merge never makes a request longer than this; a single range may be longer.
+
+    Returns:
+        Requests ordered by name and start. Every non-empty range is in exactly one.
+    """
+    order = sorted((i for i in range(len(wanted)) if len(wanted[i])), key=lambda i: wanted[i])
+    requests: list[Request] = []
+    members: list[int] = []
+    name, start, stop = "", 0, 0
+    for i in order:
+        r = wanted[i]
+        joined = max(stop, r.stop)
+        overlaps = r.start < stop
+        near = r.start - stop <= max_gap and joined - start <= max_size
+        if members and r.name == name and (overlaps or near):
+            stop = joined
+            members.append(i)
+            continue
+        if members:
+            requests.append(Request(range=ByteRange(name, start, stop), members=tuple(members)))
+        name, start, stop, members = r.name, r.start, r.stop, [i]
+    if members:
+        requests.append(Request(range=ByteRange(name, start, stop), members=tuple(members)))
+    return requests
