@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pcrstore.errors import DamagedJpegError, LimitError, UnsupportedJpegError
+from pcrstore.tiff import tiff_orientation
 
 __all__ = [
     "EOI",
@@ -24,6 +25,7 @@ __all__ = [
     "ColourModel",
     "Component",
     "Frame",
+    "Header",
     "Jpeg",
     "Scan",
     "Segment",
@@ -32,6 +34,7 @@ __all__ = [
     "metadata_segments",
     "parse",
     "parse_frame",
+    "parse_header",
 ]
 
 SOI = b"\xff\xd8"
@@ -59,7 +62,6 @@ _END_OF_ECS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FILL = re.compile(rb"\xff*")
 
 _EXIF = b"Exif\x00\x00"
-_ORIENTATION = 0x0112
 
 
 class ColourModel(Enum):
@@ -158,6 +160,22 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What comes before the first scan header."""
+
+    frame: Frame
+    model: ColourModel
+    segments: tuple[Segment, ...]
+    """Every marker after SOI and before the scan, in order of start."""
+    sos: int
+    """Offset of the first FF DA."""
+
+    def without_metadata(self, data: bytes) -> bytes:
+        """Return the segments but for metadata: what a decoder needs between SOI and the scan."""
+        return b"".join(data[s.start : s.stop] for s in self.segments if not _is_metadata(data, s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Jpeg:
     """Where everything is in one file."""
 
@@ -187,40 +205,63 @@ def parse(data: bytes, *, max_scans: int = 100, max_segments: int = 10_000) -> J
         DamagedJpegError: Cut short, a marker out of place, or a header that contradicts itself.
         LimitError: More scans or segments than allowed.
     """
-    _require_soi(data)
-    segments: list[Segment] = []
+    header = parse_header(data, max_segments=max_segments)
+    segments = list(header.segments)
     scans: list[Scan] = []
-    frame: Frame | None = None
-    model = ColourModel.OTHER
-    segment = _segment(data, len(SOI))
+    segment = _segment(data, header.sos)
     while segment.marker != EOI[1]:
         if len(segments) == max_segments:
             raise LimitError(f"at most {max_segments} marker segments are allowed, got more")
+        if _is_sof(segment.marker):
+            raise DamagedJpegError(f"one frame header expected, got another at {segment.start}")
         segments.append(segment)
         at = segment.stop
-        if _is_sof(segment.marker):
-            if frame is not None:
-                raise DamagedJpegError(f"one frame header expected, got another at {segment.start}")
-            frame = _frame(data, segment)
-        elif segment.marker == _SOS:
-            if frame is None:
-                raise DamagedJpegError(f"frame header expected before the scan at {segment.start}")
+        if segment.marker == _SOS:
             if len(scans) == max_scans:
                 raise LimitError(f"at most {max_scans} scans are allowed, got more")
-            if not scans:
-                model = _model(data, segments, frame)
-            scans.append(_scan(data, segment, frame))
+            scans.append(_scan(data, segment, header.frame))
             at = scans[-1].ecs_stop
         segment = _segment(data, at)
-    if frame is None or not scans:
-        raise DamagedJpegError(f"a frame with a scan expected before EOI at {segment.start}")
     return Jpeg(
-        frame=frame,
-        model=model,
+        frame=header.frame,
+        model=header.model,
         segments=tuple(segments),
         scans=tuple(scans),
         eoi=segment.start,
         n_bytes=len(data),
+    )
+
+
+def parse_header(data: bytes, *, max_segments: int = 10_000) -> Header:
+    """Read what comes before the first scan header; nothing after it is looked at.
+
+    Raises:
+        UnsupportedJpegError: As `parse`.
+        DamagedJpegError: As `parse`, or no frame header and scan header before the end of `data`.
+        LimitError: More segments than allowed come before the scan.
+    """
+    _require_soi(data)
+    segments: list[Segment] = []
+    frame: Frame | None = None
+    segment = _segment(data, len(SOI))
+    while segment.marker != _SOS:
+        if segment.marker == EOI[1]:
+            raise DamagedJpegError(f"a scan expected before EOI at {segment.start}")
+        if len(segments) == max_segments:
+            raise LimitError(f"at most {max_segments} marker segments are allowed, got more")
+        if _is_sof(segment.marker):
+            if frame is not None:
+                raise DamagedJpegError(f"one frame header expected, got another at {segment.start}")
+            frame = _frame(data, segment)
+        segments.append(segment)
+        segment = _segment(data, segment.stop)
+    if frame is None:
+        raise DamagedJpegError(f"frame header expected before the scan at {segment.start}")
+    return Header(
+        frame=frame,
+        model=_model(data, segments, frame),
+        segments=tuple(segments),
+        sos=segment.start,
     )
 
 
@@ -270,13 +311,7 @@ def metadata_segments(data: bytes, jpeg: Jpeg) -> bytes:
     JFIF and Adobe segments are left out wherever they stand: behind the first scan header they mean
     nothing, and moved before it they would.
     """
-    kept = []
-    for segment in jpeg.segments:
-        if _APP0 <= segment.marker <= 0xEF or segment.marker == _COM:
-            body = data[segment.start + 4 : segment.start + 18]
-            if not (_is_jfif(segment.marker, body) or _is_adobe(segment.marker, body)):
-                kept.append(data[segment.start : segment.stop])
-    return b"".join(kept)
+    return b"".join(data[s.start : s.stop] for s in jpeg.segments if _is_metadata(data, s))
 
 
 def exif_orientation(data: bytes, jpeg: Jpeg) -> int:
@@ -284,28 +319,7 @@ def exif_orientation(data: bytes, jpeg: Jpeg) -> int:
     for segment in jpeg.segments:
         start = segment.start + 4
         if segment.marker == _APP1 and data.startswith(_EXIF, start, segment.stop):
-            return _tiff_orientation(data[start + len(_EXIF) : segment.stop])
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    """Look up the tag in the first directory of a TIFF (EXIF 2.3, 4.6.2)."""
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 8:
-        return 1
-    (ifd,) = struct.unpack_from(order + "I", tiff, 4)
-    if ifd + 2 > len(tiff):
-        return 1
-    (n_entries,) = struct.unpack_from(order + "H", tiff, ifd)
-    for at in range(ifd + 2, min(ifd + 2 + 12 * n_entries, len(tiff) - 11), 12):
-        tag, kind, count = struct.unpack_from(order + "HHI", tiff, at)
-        if tag == _ORIENTATION:
-            # SHORT by the standard; some writers use LONG.
-            form = {3: "H", 4: "I"}.get(kind)
-            if form is None or count != 1:
-                return 1
-            (value,) = struct.unpack_from(order + form, tiff, at + 8)
-            return int(value) if 1 <= value <= 8 else 1
+            return tiff_orientation(data[start + len(_EXIF) : segment.stop])
     return 1
 
 
@@ -428,6 +442,13 @@ def _is_jfif(marker: int, body: bytes) -> bool:
 
 def _is_adobe(marker: int, body: bytes) -> bool:
     return marker == _APP14 and len(body) >= 12 and body.startswith(b"Adobe")
+
+
+def _is_metadata(data: bytes, segment: Segment) -> bool:
+    if not (_APP0 <= segment.marker <= 0xEF or segment.marker == _COM):
+        return False
+    body = data[segment.start + 4 : min(segment.start + 18, segment.stop)]
+    return not (_is_jfif(segment.marker, body) or _is_adobe(segment.marker, body))
 
 
 def _model(data: bytes, segments: list[Segment], frame: Frame) -> ColourModel:

@@ -1,0 +1,248 @@
+"""Pixels of an image: simplejpeg where it is installed and able, Pillow otherwise.
+
+Both give the same pixels for a JPEG: libjpeg-turbo's accurate inverse DCT ("islow") and fancy
+upsampling, on every scale. Calls release the GIL while they decode.
+"""
+
+import io
+import re
+import threading
+import warnings
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin
+
+from pcrstore.errors import (
+    DecodeError,
+    JpegError,
+    LimitError,
+    MissingDependencyError,
+    OptionError,
+    UnsupportedJpegError,
+)
+from pcrstore.jpeg import EOI, SOI, Header, parse_header
+
+__all__ = ["MAX_PIXELS", "MAX_SCANS", "SCALES", "Engine", "decode"]
+
+Engine = Literal["auto", "simplejpeg", "pillow"]
+
+SCALES = (1, 2, 4, 8)
+"""Denominators by which libjpeg's inverse DCT can reduce an image."""
+
+MAX_PIXELS = 178_956_970
+"""Where Pillow raises DecompressionBombError by default."""
+
+MAX_SCANS = 110
+"""`jpeg.parse` accepts 100, and an end-of-band tail adds at most four."""
+
+# SOS or EOI: with a set behind the first byte the regex engine runs memchr, three times as fast as
+# bytes.count(b"\xff\xda").
+_SOS_OR_EOI = re.compile(rb"\xff[\xd9\xda]")
+
+# What ImageNet-like collections hold beside JPEG. Left out: EPS, which runs Ghostscript, and others
+# whose plug-ins see less use.
+_OTHER_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "JPEG", "MPO")
+
+_pillow_warnings = threading.Lock()
+"""Held while warnings are caught: warnings.catch_warnings is not safe for threads."""
+
+
+def decode(
+    data: bytes,
+    *,
+    scale: int = 1,
+    orientation: int = 1,
+    engine: Engine = "auto",
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """Decode an image to RGB.
+
+    Grey is repeated in R, G and B. CMYK and YCCK are read by Adobe's convention, in which files
+    store 255 for no ink: R = C * K / 255 of the stored samples, rounded, and so G and B. Alpha is
+    dropped, samples of 16 bits lose the lower 8, and of an animation the first frame is taken.
+
+    JPEG bytes are decoded leniently, as their checksum has already told that they are right and
+    libjpeg warns about an end-of-band tail. Where EOI is missing they are refused.
+
+    Args:
+        data: A JPEG up to its EOI (a prefix of scans with an end-of-band tail too), or a whole
+            file of another format that Pillow reads.
+        scale: 1, 2, 4 or 8: reduce each side to 1/scale, rounded up. Of a JPEG in the inverse DCT;
+            of another format by the mean of scale x scale pixels.
+        orientation: EXIF orientation to undo, 1 to 8.
+        engine: "pillow", or "simplejpeg" with Pillow for what simplejpeg cannot do, or "auto":
+            the latter where simplejpeg is installed.
+        max_pixels: Refuse larger images, counted at scale 1, before decoding.
+
+    Returns:
+        A C-contiguous array of shape (height, width, 3).
+
+    Raises:
+        DecodeError: The bytes are not an image that the engines read, or are cut short.
+        LimitError: More than max_pixels pixels, or than `MAX_SCANS` scans.
+        OptionError: A scale, orientation or engine that does not exist.
+        MissingDependencyError: simplejpeg is asked for and not installed.
+    """
+    if scale not in SCALES:
+        raise OptionError(f"scale must be one of {SCALES}, got {scale}")
+    if not 1 <= orientation <= 8:
+        raise OptionError(f"orientation must be in 1..8, got {orientation}")
+    use_simplejpeg = _use_simplejpeg(engine)
+    header = _header(data)
+    if header is None:
+        pixels = _decode_other(data, scale, max_pixels)
+    else:
+        _check_limits(data, header, max_pixels)
+        turbo = _decode_simplejpeg(data, header, scale) if use_simplejpeg else None
+        pixels = _decode_pillow(data, header, scale) if turbo is None else turbo
+    return _upright(pixels, orientation)
+
+
+def _use_simplejpeg(engine: Engine) -> bool:
+    if engine not in ("auto", "simplejpeg", "pillow"):
+        raise OptionError(f"engine must be auto, simplejpeg or pillow, got {engine!r}")
+    installed = _has_simplejpeg()
+    if engine == "simplejpeg" and not installed:
+        raise MissingDependencyError("engine simplejpeg needs: pip install 'pcrstore[fast]'")
+    return installed and engine != "pillow"
+
+
+@cache
+def _has_simplejpeg() -> bool:
+    return find_spec("simplejpeg") is not None
+
+
+def _header(data: bytes) -> Header | None:
+    """Return the JPEG header; None for another format and for a JPEG that only Pillow may read."""
+    if not data.startswith(SOI):
+        return None
+    try:
+        return parse_header(data)
+    except UnsupportedJpegError:
+        return None
+    except JpegError as e:
+        raise DecodeError(f"not a JPEG that can be decoded: {e}") from e
+
+
+def _check_limits(data: bytes, header: Header, max_pixels: int) -> None:
+    _check_pixels(header.frame.width, header.frame.height, max_pixels)
+    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
+    # one in a segment between scans. Each costs a pass over all coefficients.
+    if len(_SOS_OR_EOI.findall(data, header.sos)) > MAX_SCANS + 1:
+        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise LimitError(f"at most {max_pixels} pixels are decoded, got {width} x {height}")
+
+
+def _decode_simplejpeg(data: bytes, header: Header, scale: int) -> NDArray[np.uint8] | None:
+    """Decode with simplejpeg; None where it cannot, and Pillow has to say why or do better."""
+    import simplejpeg  # noqa: PLC0415 - optional
+
+    size = _scaled(header.frame.height, scale), _scaled(header.frame.width, scale)
+    if not _is_unambiguous(header, scale) or not data.endswith(EOI):
+        return None
+    is_cmyk = len(header.frame.components) == 4
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data,
+            colorspace="CMYK" if is_cmyk else "RGB",
+            min_height=size[0],
+            min_width=size[1],
+            strict=False,
+        )
+    except (ValueError, RuntimeError, MemoryError):
+        return None
+    if pixels.shape[:2] != size:
+        return None
+    return _rgb_of_cmyk(pixels) if is_cmyk else pixels
+
+
+def _is_unambiguous(header: Header, scale: int) -> bool:
+    """Whether the reduced size tells TurboJPEG the scale.
+
+    It is given a size and takes the largest n / 8 whose result fits, so of an image of 3 x 3
+    pixels it cannot be told to make one pixel at 1/8: it makes one at 2/8.
+    """
+    n = 8 // scale + 1
+    return any(
+        -(-side * n // 8) > _scaled(side, scale)
+        for side in (header.frame.height, header.frame.width)
+    )
+
+
+def _decode_pillow(data: bytes, header: Header, scale: int) -> NDArray[np.uint8]:
+    frame = header.frame
+    # Without metadata Pillow has nothing to parse, to warn about or to take for an MPO. The class
+    # itself, as Image.open would warn about large images, which have been checked here.
+    try:
+        image = JpegImagePlugin.JpegImageFile(
+            io.BytesIO(SOI + header.without_metadata(data) + data[header.sos :])
+        )
+        # Pillow divides the size by this and rounds the quotient down to 1, 2, 4 or 8. Integers
+        # would make it a smaller one for images of less than 8 pixels; the fractions are exact.
+        image.draft(None, (frame.width / scale, frame.height / scale))  # type: ignore[arg-type]
+        image.load()
+        if image.mode == "CMYK":
+            # Pillow takes the samples for inverted and inverts them.
+            return _rgb_of_cmyk(255 - np.asarray(image))
+        pixels = np.asarray(image.convert("RGB"))
+    except Exception as e:  # plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise DecodeError(f"Pillow cannot decode the JPEG: {e}") from e
+    expected = _scaled(frame.height, scale), _scaled(frame.width, scale)
+    if pixels.shape[:2] != expected:
+        raise DecodeError(f"pixels of shape {expected} expected, got {pixels.shape[:2]}")
+    return pixels
+
+
+def _decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
+    with _pillow_warnings, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
+            _check_pixels(image.width, image.height, max_pixels)
+            rgb = _rgb_image(image)
+            return np.asarray(rgb.reduce(scale) if scale > 1 else rgb)
+        except LimitError:
+            raise
+        except Image.DecompressionBombError as e:
+            raise LimitError(f"over Pillow's limit on pixels: {e}") from e
+        except Exception as e:  # see _decode_pillow
+            raise DecodeError(f"Pillow cannot decode the file: {e}") from e
+
+
+def _rgb_image(image: Image.Image) -> Image.Image:
+    if image.mode == "CMYK":
+        return Image.fromarray(_rgb_of_cmyk(255 - np.asarray(image)))
+    if image.mode.startswith("I"):  # I;16, or I for some greyscale PNG and TIFF of 16 bits
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    return image.convert("RGB")
+
+
+def _rgb_of_cmyk(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Multiply C, M and Y by K, as stored: 255 is no ink."""
+    ink = stored.astype(np.uint32)
+    return ((ink[..., :3] * ink[..., 3:] + 127) // 255).astype(np.uint8)
+
+
+def _scaled(side: int, scale: int) -> int:
+    return -(-side // scale)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an EXIF orientation (EXIF 2.3, 4.6.4): 5 to 8 swap rows and columns, then mirror."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
