@@ -1,0 +1,36 @@
+# Errors are those of pcrstore.errors, with libjpeg's own words.
+
+from typing import TypeAlias
+
+# Packed scans, packed tables, restart interval in MCUs (0: none).
+#
+# Packed scans are 9 bytes each: number of components, four component positions (unused ones 0),
+# Ss, Se, Ah, Al. Packed tables are 544 bytes for each component: its DC and its AC table, each as
+# the 16 counts of a DHT segment and 256 symbols, zero-filled. None: optimal tables (always, in
+# progressive mode).
+Coding: TypeAlias = tuple[bytes, bytes | None, int]
+
+# Write the coefficients of `source` by the packed `scans`, and check the result. Returns a whole
+# JPEG with `insert` behind SOI; for each of its scans one past its last byte; and, where `coding`
+# is given, the entropy-coded segments of the *result's* coefficients coded that way, or None when
+# libjpeg cannot.
+def transcode(
+    source: bytes,
+    insert: bytes,
+    scans: bytes,
+    coding: Coding | None,
+    max_pixels: int,
+    max_scans: int,
+    max_memory: int,
+    /,
+) -> tuple[bytes, list[int], list[bytes] | None]: ...
+
+# The entropy-coded segments of the coefficients of `jpeg`, coded as `coding` says.
+def reencode(
+    jpeg: bytes, coding: Coding, max_pixels: int, max_scans: int, max_memory: int, /
+) -> list[bytes]: ...
+
+# The first difference in frame, quantisation tables or coefficients, or None.
+def compare(
+    a: bytes, b: bytes, max_pixels: int, max_scans: int, max_memory: int, /
+) -> str | None: ...
