@@ -1,0 +1,249 @@
+"""Errors of the libraries beneath, made into ours, without the credentials they may hold.
+
+Pure. Libraries are told apart by status code and class name, so that none has to be imported.
+
+    botocore, aiohttp, gcsfs, azure ... -> status 404, 401, 403, 408, 429, 5xx
+    obstore, sockets, file system       -> class name, errno
+"""
+
+import errno
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from pcrstore.errors import AccessDeniedError, NotFoundError, StoreError
+from pcrstore.retry import RetryableError, RetryPolicy
+
+__all__ = ["Translator", "redact_url", "secrets_in", "status_of"]
+
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT_CODES = frozenset(
+    {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
+    | {"ConditionalRequestConflict", "IncompleteBody"}
+)
+"""S3 error codes worth another try, whatever their status (RequestTimeout is a 400).
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, 2026-11."""
+DENIED_CODES = frozenset(
+    {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
+)
+NO_CREDENTIALS = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+    | {"TokenRetrievalError", "SSOError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"}
+    | {"DefaultCredentialsError", "GoogleAuthError", "ClientAuthenticationError"}
+    | {"CredentialUnavailableError", "UnauthenticatedError"}
+)
+UNREACHABLE = frozenset(
+    {"EndpointConnectionError", "ClientConnectorError", "ProxyConnectionError", "gaierror"}
+    | {"ConnectionRefusedError", "ConnectTimeoutError", "ClientConnectorDNSError"}
+    | {"ServiceRequestError"}
+)
+BROKEN = frozenset(
+    {"ReadTimeoutError", "ConnectionClosedError", "ResponseStreamingError", "IncompleteReadError"}
+    | {"HTTPClientError", "ClientPayloadError", "ServerDisconnectedError", "ClientOSError"}
+    | {"ServerTimeoutError", "SocketTimeoutError", "ConnectionTimeoutError", "FSTimeoutError"}
+    | {"IncompleteRead", "ConnectionError", "TimeoutError", "ClientConnectionError", "JoinError"}
+    | {"ChunkedEncodingError", "ProtocolError", "ChecksumError", "FlexibleChecksumError"}
+    | {"ServiceResponseError", "TransportError"}
+)
+DENIED = frozenset({"PermissionError", "PermissionDeniedError"})
+MISSING = frozenset({"FileNotFoundError", "NotFoundError", "NotADirectoryError"})
+DENIED_ERRNO = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+SECRET_OPTION = re.compile(
+    r"key|secret|token|password|sas|credential|signature|connection", re.IGNORECASE
+)
+HARMLESS_OPTION = re.compile(r"endpoint|region|provider$", re.IGNORECASE)
+URL_IN_TEXT = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+OBSTORE_STATUS = re.compile(r"(?:status(?: code)?:?|error) \(?(\d{3})\b", re.IGNORECASE)
+
+
+def redact_url(url: str) -> str:
+    """Return the URL without user name, password, query and fragment.
+
+    >>> redact_url("https://me:pw@host/a?X-Amz-Signature=5")
+    'https://host/a'
+    >>> redact_url("simplecache::s3://bucket/a")
+    'simplecache::s3://bucket/a'
+    """
+    if "://" not in url:
+        return url
+    chain, _, last = url.rpartition("::")
+    try:
+        parts = urlsplit(last)
+    except ValueError:  # an unbalanced [ in the host
+        return url.partition("://")[0] + "://..."
+    host = parts.netloc.rpartition("@")[2]
+    bare = f"{parts.scheme}://{host}{parts.path}"
+    return f"{'::'.join(redact_url(c) for c in chain.split('::'))}::{bare}" if chain else bare
+
+
+def secrets_in(url: str, options: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the values that must never be shown: secret options, and passwords in the URL."""
+    found: set[str] = set()
+    _collect(options, secret=False, into=found)
+    if "://" in url:
+        rest = url.rpartition("::")[2].partition("://")[2]
+        authority, _, _ = rest.partition("/")
+        user_info, at, _ = authority.rpartition("@")
+        if at:
+            found.update({user_info, *user_info.split(":", 1)[1:]})
+        _, question, query = rest.partition("?")
+        if question:
+            found.update({query, *(pair.partition("=")[2] for pair in query.split("&"))})
+    return tuple(sorted((s for s in found if len(s) >= 4), key=len, reverse=True))
+
+
+def _collect(value: object, *, secret: bool, into: set[str]) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            named = bool(SECRET_OPTION.search(str(name))) and not HARMLESS_OPTION.search(str(name))
+            _collect(inner, secret=secret or named, into=into)
+    elif isinstance(value, str) and secret:
+        into.add(value)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for inner in value:
+            _collect(inner, secret=secret, into=into)
+
+
+class Translator:
+    """Makes `StoreError`s for one store."""
+
+    def __init__(self, url: str, secrets: Sequence[str], policy: RetryPolicy) -> None:
+        self.url = redact_url(url)
+        self._secrets = tuple(secrets)
+        self._policy = policy
+
+    def redact(self, text: str) -> str:
+        """Return the text with secrets and the queries of URLs left out."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return URL_IN_TEXT.sub(lambda found: redact_url(found.group()), text)
+
+    def error(self, verb: str, name: str, cause: Exception) -> StoreError:
+        """Return our error for what a library raised, chained to it.
+
+        Args:
+            verb: What was tried, for the message.
+            name: Object or folder, relative to the root.
+            cause: What was raised. A `StoreError` comes back as it is.
+        """
+        if isinstance(cause, StoreError):
+            return cause
+        where = f"{self.url.rstrip('/')}/{name}" if name else self.url
+        chain = list(_causes(cause))
+        made = self._classify(f"cannot {verb} {where}", chain)
+        shown = [self.redact(str(e)) for e in chain]
+        # A library's message with a secret in it would be printed by the traceback.
+        clean = shown == [str(e) for e in chain]
+        made.__cause__ = cause if clean else OSError(f"{type(cause).__name__}: {shown[0]}")
+        return made
+
+    def short(self, name: str, problem: StoreError) -> RetryableError:
+        """Return the error for a body that is too short: tried again a few times."""
+        made = RetryableError(f"cannot read {self.url.rstrip('/')}/{name}: {problem}")
+        made.max_tries = self._policy.max_short
+        return made
+
+    def _classify(self, what: str, chain: Sequence[BaseException]) -> StoreError:
+        reason = self.redact(_first_line(chain))
+        status, code, wait = _status(chain)
+        names = {cls.__name__ for e in chain for cls in type(e).__mro__}
+        errnos = {e.errno for e in chain if isinstance(e, OSError)}
+        text = " ".join(str(e) for e in chain)
+        if "NoSuchBucket" in text or code == "NoSuchBucket" or "specified bucket" in text:
+            return NotFoundError(f"{what}: no such bucket")
+        if names & NO_CREDENTIALS or "CredentialsNotLoaded" in text or "instance metadata" in text:
+            return AccessDeniedError(
+                f"{what}: no usable credentials ({reason}); give them in storage_options or the "
+                "environment, or anon=true for a public bucket"
+            )
+        if status in TRANSIENT_STATUS or code in TRANSIENT_CODES:
+            made = RetryableError(f"{what}: {reason}")
+            made.retry_after = wait
+            return made
+        if status in {401, 403} or code in DENIED_CODES:
+            return AccessDeniedError(f"{what}: access denied ({reason})")
+        if status in {404, 410}:
+            return NotFoundError(f"{what}: not found")
+        if status is not None:
+            return StoreError(f"{what}: {reason}")
+        if names & UNREACHABLE or _unreachable_text(text):
+            made = RetryableError(f"{what}: the store cannot be reached ({reason})")
+            made.patience = self._policy.unreachable
+            return made
+        if names & DENIED or errnos & DENIED_ERRNO:
+            return AccessDeniedError(f"{what}: access denied ({reason})")
+        if names & MISSING:
+            return NotFoundError(f"{what}: not found")
+        if names & BROKEN or _broken_text(text):
+            return RetryableError(f"{what}: {reason}")
+        return StoreError(f"{what}: {reason}")
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that a library's error stands for, if it tells."""
+    return _status(list(_causes(error)))[0]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and what it was raised from, outermost first."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+
+
+def _status(chain: Sequence[BaseException]) -> tuple[int | None, str | None, float]:
+    """Return HTTP status, the service's error code and seconds of Retry-After, where there are any."""
+    for e in chain:
+        response = getattr(e, "response", None)
+        if isinstance(response, Mapping):  # botocore
+            meta = response.get("ResponseMetadata", {})
+            code = str(response.get("Error", {}).get("Code", ""))
+            status = meta.get("HTTPStatusCode") or (int(code) if code.isdigit() else None)
+            return status, code, _seconds(meta.get("HTTPHeaders", {}).get("retry-after"))
+        for field in ("status", "status_code", "code"):  # aiohttp, azure, gcsfs
+            status = getattr(e, field, None)
+            if isinstance(status, str) and status.isdigit():
+                status = int(status)
+            if isinstance(status, int) and 100 <= status < 600:
+                headers = getattr(e, "headers", None) or {}
+                return status, None, _seconds(dict(headers).get("Retry-After"))
+        if type(e).__module__.startswith("obstore"):
+            found = OBSTORE_STATUS.search(str(e))
+            if found:
+                return int(found.group(1)), None, 0.0
+    return None, None, 0.0
+
+
+def _seconds(value: object) -> float:
+    text = str(value or "")
+    return min(float(text), 60.0) if text.isdigit() else 0.0
+
+
+def _unreachable_text(text: str) -> bool:
+    lowered = text.lower()
+    return any(
+        sign in lowered
+        for sign in ("connection refused", "dns error", "tcp connect error", "name resolution")
+    )
+
+
+def _broken_text(text: str) -> bool:
+    lowered = text.lower()
+    return any(
+        sign in lowered
+        for sign in ("timed out", "timeout", "connection reset", "connection closed")
+        + ("error decoding response body", "error sending request", "incomplete", "broken pipe")
+    )
+
+
+def _first_line(chain: Sequence[BaseException]) -> str:
+    for e in chain:
+        line = str(e).strip().partition("\n")[0]
+        if line:
+            return f"{type(e).__name__}: {line[:300]}"
+    return type(chain[0]).__name__
