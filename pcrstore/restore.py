@@ -7,20 +7,25 @@ segments were coded can be read as well.
     source    SOI APPn DQT SOF DHT SOS ecs DHT SOS ecs EOI trailing bytes
     skeleton  SOI APPn DQT SOF DHT SOS     DHT SOS     EOI trailing bytes
 
-    blob      kind | flags   1 byte   Kind in bits 0 to 3; bit 7: the body's head is deflated
+    blob      kind | flags   1 byte   Kind in bits 0 to 3; bit 7: the head is deflated
               checksum       4 bytes  CRC32C of the source file, little-endian
               body
 
     kind         body
-    WHOLE        the source file
-    SEQUENTIAL   skeleton
-    PROGRESSIVE  skeleton
-    ENTROPY      u32 length of the skeleton as it stands here, skeleton,
+    WHOLE        head, of the source file
+    SEQUENTIAL   head, of the skeleton
+    PROGRESSIVE  head, of the skeleton
+    ENTROPY      u32 length of the head as it stands here, head, of the skeleton,
                  u32 number of segments, u32 length of each, segments
 
-The source file of WHOLE and the skeletons are deflated where that is smaller: raw deflate (RFC
-1951), for the checksum above already covers what zlib's own would, with the preset dictionary of
-`dictionary`, so that what the scan groups already hold costs a back reference.
+    head      number of runs (1 byte), u32 offset and u32 length of each, bytes
+
+Integers are little-endian. A run stands for APPn and COM segments, which the last scan group has
+already: put the next `length` bytes of that group before byte `offset` of the head's bytes.
+
+The head is deflated where that is smaller: raw deflate (RFC 1951), for the checksum covers what
+zlib's own would, with a preset dictionary: the first scan group up to its first SOS, then
+`STANDARD_TABLES`. Deflate looks 32 KiB back; of a longer dictionary its end counts.
 """
 
 import struct
@@ -41,7 +46,6 @@ __all__ = [
     "Stored",
     "coding",
     "cut",
-    "dictionary",
     "pack",
     "pack_scan",
     "unpack",
@@ -66,9 +70,13 @@ STANDARD_TABLES = bytes.fromhex(
 )
 """The DHT segments of the tables of T.81 K.3.3, which most encoders write."""
 
-_DHT, _SOS, _DRI, _APP0, _APP15, _COM = 0xC4, 0xDA, 0xDD, 0xE0, 0xEF, 0xFE
+_DHT, _SOS, _DRI = 0xC4, 0xDA, 0xDD
 _DEFLATED = 0x80
-_HEAD = struct.Struct("<BI")
+_METADATA_MARKERS = frozenset({*range(0xE0, 0xF0), 0xFE})  # APPn and COM
+_HEADER_MARKERS = frozenset(range(256)) - {_SOS}
+_MAX_RUNS = 255
+_START = struct.Struct("<BI")
+_RUN = struct.Struct("<II")
 _PACKED_TABLE = 16 + 256
 _LENGTH = struct.Struct("<I")
 
@@ -201,18 +209,57 @@ def _tables(segments: bytes) -> tuple[tuple[tuple[int, int], bytes], ...]:
     return tuple(found)
 
 
-def dictionary(groups: Sequence[bytes]) -> bytes:
-    """Return the preset dictionary for the blob of an image with these scan groups.
+def pack(stored: Stored, groups: Sequence[bytes]) -> bytes:
+    """Return the blob for an image with these scan groups."""
+    metadata = b"" if stored.kind is Kind.WHOLE else _metadata(groups)
+    head = _elide(stored.skeleton, metadata)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_dictionary(groups))
+    body = deflate.compress(head) + deflate.flush()
+    flags = _DEFLATED
+    if len(body) >= len(head):
+        body, flags = head, 0
+    if stored.kind is Kind.ENTROPY:
+        numbers = (len(stored.segments), *map(len, stored.segments))
+        lengths = struct.pack(f"<{len(numbers)}I", *numbers)
+        body = b"".join((_LENGTH.pack(len(body)), body, lengths, *stored.segments))
+    return _START.pack(stored.kind | flags, stored.checksum) + body
 
-    It is the APPn and COM segments that start the last group, then the first group up to its first
-    SOS, then `STANDARD_TABLES`. Deflate looks 32 KiB back; of a longer dictionary its end counts.
+
+def unpack(blob: bytes, groups: Sequence[bytes], *, max_bytes: int) -> Stored:
+    """Read a blob.
+
+    Args:
+        blob: From `pack`.
+        groups: The scan groups that it was packed for.
+        max_bytes: Bound on the head, and so on the memory that a forged blob can claim.
+
+    Raises:
+        FormatError: The blob does not add up.
+        UnsupportedFormatError: A kind or flag that this release does not know.
+        LimitError: A head of over `max_bytes`.
     """
-    metadata, header = groups[-1], groups[0]
-    return (
-        metadata[: _skip(metadata, 0, frozenset({*range(_APP0, _APP15 + 1), _COM}))]
-        + header[: _skip(header, 2, frozenset(range(256)) - {_SOS})]
-        + STANDARD_TABLES
-    )
+    if len(blob) < _START.size:
+        raise FormatError(f"restore blob of at least {_START.size} bytes expected, got {len(blob)}")
+    first, checksum = _START.unpack_from(blob)
+    if first & 0x70 or first & 0x0F > max(Kind):
+        raise UnsupportedFormatError(f"restore kind 0 to {max(Kind)} expected, got {first:#04x}")
+    kind = Kind(first & 0x0F)
+    head = blob[_START.size :]
+    segments: tuple[bytes, ...] = ()
+    if kind is Kind.ENTROPY:
+        head, segments = _split(head)
+    if first & _DEFLATED:
+        head = _inflate(head, _dictionary(groups), max_bytes)
+    skeleton = _put_back(head, _metadata(groups))
+    return Stored(kind=kind, checksum=checksum, skeleton=skeleton, segments=segments)
+
+
+def _dictionary(groups: Sequence[bytes]) -> bytes:
+    return groups[0][: _skip(groups[0], 2, _HEADER_MARKERS)] + STANDARD_TABLES
+
+
+def _metadata(groups: Sequence[bytes]) -> bytes:
+    return groups[-1][: _skip(groups[-1], 0, _METADATA_MARKERS)]
 
 
 def _skip(data: bytes, at: int, markers: frozenset[int]) -> int:
@@ -222,53 +269,52 @@ def _skip(data: bytes, at: int, markers: frozenset[int]) -> int:
     return min(at, len(data))
 
 
-def pack(stored: Stored, preset: bytes) -> bytes:
-    """Return the blob; `preset` is the `dictionary` of the image's scan groups."""
-    # Raw deflate, 32 KiB window; level 6 and 9 differ by under a byte an image here.
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=preset)
-    body = deflate.compress(stored.skeleton) + deflate.flush()
-    flags = _DEFLATED
-    if len(body) >= len(stored.skeleton):
-        body, flags = stored.skeleton, 0
-    if stored.kind is Kind.ENTROPY:
-        numbers = (len(stored.segments), *map(len, stored.segments))
-        lengths = struct.pack(f"<{len(numbers)}I", *numbers)
-        body = b"".join((_LENGTH.pack(len(body)), body, lengths, *stored.segments))
-    return _HEAD.pack(stored.kind | flags, stored.checksum) + body
+def _elide(skeleton: bytes, metadata: bytes) -> bytes:
+    """Return the head: the skeleton with runs in place of segments that `metadata` has."""
+    runs: list[tuple[int, int]] = []  # start and stop in the skeleton
+    taken = 0
+    # A scan has a byte at least, so this bound is none: the source was bounded before.
+    segments = parse(skeleton, max_scans=len(skeleton)).segments if metadata else ()
+    for segment in segments:
+        piece = skeleton[segment.start : segment.stop]
+        if segment.marker in _METADATA_MARKERS and metadata.startswith(piece, taken):
+            taken += len(piece)
+            if runs and runs[-1][1] == segment.start:
+                runs[-1] = runs[-1][0], segment.stop
+            elif len(runs) < _MAX_RUNS:
+                runs.append((segment.start, segment.stop))
+            else:
+                break
+    edges = [0, *(edge for run in runs for edge in run), len(skeleton)]
+    kept = [skeleton[start:stop] for start, stop in list(pairwise(edges))[::2]]
+    numbers: list[int] = []
+    for i, (start, stop) in enumerate(runs):
+        numbers += sum(map(len, kept[: i + 1])), stop - start
+    return b"".join((bytes((len(runs),)), struct.pack(f"<{len(numbers)}I", *numbers), *kept))
 
 
-def unpack(blob: bytes, preset: bytes, *, max_bytes: int) -> Stored:
-    """Read a blob.
-
-    Args:
-        blob: From `pack`.
-        preset: The dictionary that it was packed with.
-        max_bytes: Bound on the skeleton, and so on the memory that a forged blob can claim.
-
-    Raises:
-        FormatError: The blob does not add up.
-        UnsupportedFormatError: A kind or flag that this release does not know.
-        LimitError: A skeleton of over `max_bytes`.
-    """
-    if len(blob) < _HEAD.size:
-        raise FormatError(f"restore blob of at least {_HEAD.size} bytes expected, got {len(blob)}")
-    first, checksum = _HEAD.unpack_from(blob)
-    if first & 0x70 or first & 0x0F > max(Kind):
-        raise UnsupportedFormatError(f"restore kind 0 to {max(Kind)} expected, got {first:#x}")
-    kind = Kind(first & 0x0F)
-    body = blob[_HEAD.size :]
-    segments: tuple[bytes, ...] = ()
-    if kind is Kind.ENTROPY:
-        body, segments = _split(body)
-    if first & _DEFLATED:
-        body = _inflate(body, preset, max_bytes)
-    return Stored(kind=kind, checksum=checksum, skeleton=body, segments=segments)
+def _put_back(head: bytes, metadata: bytes) -> bytes:
+    """Return the skeleton of which `_elide` made this head."""
+    start = 1 + _RUN.size * (head[0] if head else 0)
+    if start > len(head):
+        raise FormatError(f"head of at least {start} bytes expected, got {len(head)}")
+    pieces: list[bytes] = []
+    at = taken = 0
+    for offset, length in _RUN.iter_unpack(head[1:start]):
+        if not at <= offset <= len(head) - start or taken + length > len(metadata):
+            raise FormatError(
+                f"run of {length} bytes at {offset} is outside {len(head) - start} bytes of head"
+                f" or {len(metadata)} of metadata"
+            )
+        pieces += head[start + at : start + offset], metadata[taken : taken + length]
+        at, taken = offset, taken + length
+    return b"".join((*pieces, head[start + at :]))
 
 
 def _split(body: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    """Cut the body of ENTROPY into the skeleton as it stands there and the segments."""
+    """Cut the body of ENTROPY into the head as it stands there and the segments."""
     start = _LENGTH.size + _length(body, 0)
-    skeleton = body[_LENGTH.size : start]
+    head = body[_LENGTH.size : start]
     n = _length(body, start)
     at = start + _LENGTH.size * (1 + n)
     if at > len(body):
@@ -278,7 +324,7 @@ def _split(body: bytes) -> tuple[bytes, tuple[bytes, ...]]:
         edges.append(edges[-1] + _length(body, start + _LENGTH.size * i))
     if edges[-1] != len(body):
         raise FormatError(f"segments up to byte {edges[-1]} expected, got {len(body)}")
-    return skeleton, tuple(body[a:b] for a, b in pairwise(edges))
+    return head, tuple(body[a:b] for a, b in pairwise(edges))
 
 
 def _length(body: bytes, at: int) -> int:

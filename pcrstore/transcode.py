@@ -48,6 +48,9 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
+_HEAD_ROOM = 1 << 12
+"""What a restore blob's head may have beside the file: runs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcoded:
@@ -156,7 +159,7 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
         LimitError: Over one of `limits`.
         MissingDependencyError: As `require`, for kinds that need libjpeg.
     """
-    stored = restore.unpack(blob, restore.dictionary(groups), max_bytes=limits.max_bytes)
+    stored = restore.unpack(blob, groups, max_bytes=limits.max_bytes + _HEAD_ROOM)
     segments: Sequence[bytes] = stored.segments
     if stored.kind in (Kind.SEQUENTIAL, Kind.PROGRESSIVE):
         coding = restore.coding(stored.skeleton, parse(stored.skeleton, max_scans=limits.max_scans))
@@ -216,7 +219,6 @@ def _restorable(
     of its own output, of which the groups are slices; the metadata put between them is APPn and
     COM segments, which libjpeg skips.
     """
-    preset = restore.dictionary(groups)
     skeleton, segments = restore.cut(source, jpeg)
     again = Kind.PROGRESSIVE if jpeg.frame.is_progressive else Kind.SEQUENTIAL
     for kind, head, kept in (
@@ -227,8 +229,8 @@ def _restorable(
         if kind is again and recoded is None:
             continue
         stored = Stored(kind=kind, checksum=crc32c(source), skeleton=head, segments=kept)
-        blob = restore.pack(stored, preset)
-        read = restore.unpack(blob, preset, max_bytes=len(source))
+        blob = restore.pack(stored, groups)
+        read = restore.unpack(blob, groups, max_bytes=len(source) + _HEAD_ROOM)
         back = _rebuilt(read, recoded if kind is again and recoded else read.segments)
         if back == source:
             return kind, blob
