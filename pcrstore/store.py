@@ -43,7 +43,7 @@ class Entry:
     n_bytes: int
     """Size of the object."""
     etag: str | None = None
-    """Changes when the content does: a store's entity tag, or the time of the last change. Unquoted."""
+    """Changes when the content does: an unquoted entity tag, or the time of the last change."""
 
 
 Bodies: TypeAlias = list[bytes]

@@ -9,6 +9,7 @@ Pure. Libraries are told apart by status code and class name, so that none has t
 import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pcrstore.errors import AccessDeniedError, NotFoundError, StoreError
@@ -49,6 +50,12 @@ BROKEN = frozenset(
 DENIED = frozenset({"PermissionError", "PermissionDeniedError"})
 MISSING = frozenset({"FileNotFoundError", "NotFoundError", "NotADirectoryError"})
 DENIED_ERRNO = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+UNREACHABLE_TEXT = ("connection refused", "dns error", "kind: connect,", "name resolution")
+BROKEN_TEXT = (
+    *("timed out", "timeout", "connection reset", "connection closed", "broken pipe"),
+    *("error sending request", "response body error", "decoding response", "incomplete"),
+)
 
 SECRET_OPTION = re.compile(
     r"key|secret|token|password|sas|credential|signature|connection", re.IGNORECASE
@@ -146,39 +153,80 @@ class Translator:
         return made
 
     def _classify(self, what: str, chain: Sequence[BaseException]) -> StoreError:
+        seen = _Evidence.of(chain)
         reason = self.redact(_first_line(chain))
-        status, code, wait = _status(chain)
-        names = {cls.__name__ for e in chain for cls in type(e).__mro__}
-        errnos = {e.errno for e in chain if isinstance(e, OSError)}
-        text = " ".join(str(e) for e in chain)
-        if "NoSuchBucket" in text or code == "NoSuchBucket" or "specified bucket" in text:
+        if seen.says("nosuchbucket", "specified bucket does not exist", "containernotfound"):
             return NotFoundError(f"{what}: no such bucket")
-        if names & NO_CREDENTIALS or "CredentialsNotLoaded" in text or "instance metadata" in text:
+        if seen.is_a(NO_CREDENTIALS) or seen.says("credentialsnotloaded", "169.254.169.254"):
             return AccessDeniedError(
                 f"{what}: no usable credentials ({reason}); give them in storage_options or the "
                 "environment, or anon=true for a public bucket"
             )
-        if status in TRANSIENT_STATUS or code in TRANSIENT_CODES:
+        return self._of_status(what, seen, reason) or self._of_failure(what, seen, reason)
+
+    def _of_status(self, what: str, seen: "_Evidence", reason: str) -> StoreError | None:
+        if seen.status in TRANSIENT_STATUS or seen.code in TRANSIENT_CODES:
             made = RetryableError(f"{what}: {reason}")
-            made.retry_after = wait
+            made.retry_after = seen.retry_after
             return made
-        if status in {401, 403} or code in DENIED_CODES:
+        if seen.status in {401, 403} or seen.code in DENIED_CODES:
             return AccessDeniedError(f"{what}: access denied ({reason})")
-        if status in {404, 410}:
+        if seen.status in {404, 410}:
             return NotFoundError(f"{what}: not found")
-        if status is not None:
-            return StoreError(f"{what}: {reason}")
-        if names & UNREACHABLE or _unreachable_text(text):
+        return None if seen.status is None else StoreError(f"{what}: {reason}")
+
+    def _of_failure(self, what: str, seen: "_Evidence", reason: str) -> StoreError:
+        made: StoreError = StoreError(f"{what}: {reason}")
+        if seen.is_a(UNREACHABLE) or seen.says(*UNREACHABLE_TEXT):
             made = RetryableError(f"{what}: the store cannot be reached ({reason})")
             made.patience = self._policy.unreachable
-            return made
-        if names & DENIED or errnos & DENIED_ERRNO:
-            return AccessDeniedError(f"{what}: access denied ({reason})")
-        if names & MISSING:
-            return NotFoundError(f"{what}: not found")
-        if names & BROKEN or _broken_text(text):
-            return RetryableError(f"{what}: {reason}")
-        return StoreError(f"{what}: {reason}")
+        elif seen.is_a(DENIED) or seen.errnos & DENIED_ERRNO:
+            made = AccessDeniedError(f"{what}: access denied ({reason})")
+        elif seen.is_a(MISSING):
+            made = NotFoundError(f"{what}: not found")
+        elif seen.says("unexpectedrange"):
+            made = RetryableError(f"{what}: the reply holds another range ({reason})")
+            made.max_tries = self._policy.max_short
+        elif seen.says("notpartial"):
+            made = StoreError(f"{what}: the server ignores Range requests ({reason})")
+        elif seen.is_a(BROKEN) or seen.says(*BROKEN_TEXT):
+            made = RetryableError(f"{what}: {reason}")
+        return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evidence:
+    """What a chain of foreign errors tells."""
+
+    names: frozenset[str]
+    """Class names, with those of the base classes."""
+    errnos: frozenset[int | None]
+    text: str
+    """All messages, in lower case."""
+    status: int | None
+    """HTTP status."""
+    code: str | None
+    """The service's own error code."""
+    retry_after: float
+    """In seconds."""
+
+    @classmethod
+    def of(cls, chain: Sequence[BaseException]) -> "_Evidence":
+        status, code, retry_after = _status(chain)
+        return cls(
+            names=frozenset(kind.__name__ for e in chain for kind in type(e).__mro__),
+            errnos=frozenset(e.errno for e in chain if isinstance(e, OSError)),
+            text=" ".join(str(e) for e in chain).lower(),
+            status=status,
+            code=code,
+            retry_after=retry_after,
+        )
+
+    def is_a(self, names: frozenset[str]) -> bool:
+        return bool(self.names & names)
+
+    def says(self, *signs: str) -> bool:
+        return any(sign in self.text for sign in signs)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -197,7 +245,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(chain: Sequence[BaseException]) -> tuple[int | None, str | None, float]:
-    """Return HTTP status, the service's error code and seconds of Retry-After, where there are any."""
+    """Return HTTP status, the service's error code and seconds of Retry-After, where known."""
     for e in chain:
         response = getattr(e, "response", None)
         if isinstance(response, Mapping):  # botocore
@@ -222,23 +270,6 @@ def _status(chain: Sequence[BaseException]) -> tuple[int | None, str | None, flo
 def _seconds(value: object) -> float:
     text = str(value or "")
     return min(float(text), 60.0) if text.isdigit() else 0.0
-
-
-def _unreachable_text(text: str) -> bool:
-    lowered = text.lower()
-    return any(
-        sign in lowered
-        for sign in ("connection refused", "dns error", "tcp connect error", "name resolution")
-    )
-
-
-def _broken_text(text: str) -> bool:
-    lowered = text.lower()
-    return any(
-        sign in lowered
-        for sign in ("timed out", "timeout", "connection reset", "connection closed")
-        + ("error decoding response body", "error sending request", "incomplete", "broken pipe")
-    )
 
 
 def _first_line(chain: Sequence[BaseException]) -> str:

@@ -4,7 +4,9 @@ file://, plain path -> LocalStore        s3:// gs:// az:// -> ObstoreStore when 
 memory://, https://, anything else -> FsspecStore            and understands every option
 """
 
+import contextlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 import fsspec
@@ -14,11 +16,14 @@ from fsspec.implementations.local import LocalFileSystem
 from pcrstore.errors import OptionError
 from pcrstore.retry import RetryPolicy
 from pcrstore.store import Store
+from pcrstore.store_options import NotTranslatableError
 from pcrstore.stores_fsspec import FsspecStore
 from pcrstore.stores_local import LocalStore
+from pcrstore.stores_obstore import ObstoreStore
 
 __all__ = ["Engine", "open_store"]
 
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 Engine: TypeAlias = Literal["auto", "fsspec", "obstore"]
 
 
@@ -58,7 +63,18 @@ def open_store(
         if storage_options:
             raise OptionError(f"{url} is a local path and takes no storage_options")
         return LocalStore(path if separator else url)
+    if engine == "obstore":
+        return ObstoreStore(url, storage_options, policy=policy)
+    if engine == "auto" and "::" not in url and protocol in OBJECT_STORES and _can_use_obstore():
+        with contextlib.suppress(NotTranslatableError):
+            store = ObstoreStore(url, storage_options, policy=policy)
+            if find_spec("boto3") or not store.needs_boto:
+                return store
     return FsspecStore(url, storage_options, policy=policy)
+
+
+def _can_use_obstore() -> bool:
+    return find_spec("obstore") is not None
 
 
 def _of_filesystem(

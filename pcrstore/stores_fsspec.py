@@ -7,12 +7,11 @@ A file system without coroutines (memory, chained caches, sftp) is called in the
 A client belongs to the process that made it: after a fork the child makes its own.
 """
 
-import asyncio
 import contextlib
 import os
 import posixpath
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
 
+from pcrstore.concurrency import each, run_on
 from pcrstore.errors import (
     AccessDeniedError,
     MissingDependencyError,
@@ -44,9 +44,9 @@ PACKAGES = {
     "s3a": "pcrstore[s3]",
     "gs": "pcrstore[gcs]",
     "gcs": "pcrstore[gcs]",
-    "az": "pcrstore[fast]",
-    "abfs": "pcrstore[fast]",
-    "abfss": "pcrstore[fast]",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
 }
 _memory_lock = threading.Lock()
 """Held while a `memory://` object is created: the whole process shares that file system."""
@@ -138,7 +138,8 @@ class FsspecStore:
         fs = self._filesystem()
         paths = [self._path(r.name) for r in ranges]
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
-            return self._run(fs, self._gather(fs, paths, ranges))
+            limit = self._max_in_flight
+            return run_on(fs.loop, each(ranges, lambda r: self._read_range(fs, r), limit=limit))
         wanted = [i for i in range(len(ranges)) if len(ranges[i])]
         bodies = [b""] * len(ranges)
 
@@ -156,36 +157,23 @@ class FsspecStore:
             self._call("read", ranges[wanted[0]].name, read)
         return bodies
 
-    async def _gather(
-        self, fs: AsyncFileSystem, paths: Sequence[str], ranges: Sequence[ByteRange]
-    ) -> Bodies:
-        slots = asyncio.Semaphore(self._max_in_flight)
+    async def _read_range(self, fs: AsyncFileSystem, wanted: ByteRange) -> bytes:
+        if not len(wanted):
+            return b""
+        path = self._path(wanted.name)
 
-        async def one(path: str, wanted: ByteRange) -> bytes:
-            if not len(wanted):
-                return b""
+        async def attempt() -> bytes:
+            body = await fs._cat_file(  # noqa: SLF001 (fsspec's async API)
+                path, start=wanted.start, end=wanted.stop
+            )
+            return self._checked(bytes(body), wanted, may_be_cut=True)
 
-            async def attempt() -> bytes:
-                body = await fs._cat_file(  # noqa: SLF001 (fsspec's async API)
-                    path, start=wanted.start, end=wanted.stop
-                )
-                return self._checked(bytes(body), wanted, may_be_cut=True)
-
-            async with slots:
-                return await retry_async(
-                    attempt,
-                    self._policy,
-                    lambda e: self._translator.error("read", wanted.name, e),
-                    n_bytes=len(wanted),
-                )
-
-        tasks = [asyncio.ensure_future(one(p, r)) for p, r in zip(paths, ranges, strict=True)]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await retry_async(
+            attempt,
+            self._policy,
+            lambda e: self._translator.error("read", wanted.name, e),
+            n_bytes=len(wanted),
+        )
 
     def _checked(self, body: bytes, wanted: ByteRange, *, may_be_cut: bool) -> bytes:
         checked = exact(body, wanted)
@@ -291,27 +279,24 @@ class FsspecStore:
             self._check_writable("delete", name)
         fs = self._filesystem()
         if isinstance(fs, AsyncFileSystem) and fs.async_impl:
-            self._run(fs, self._delete_all(fs, names))
+            limit = self._max_in_flight
+            run_on(fs.loop, each(names, lambda name: self._delete_one(fs, name), limit=limit))
             return
         for name in names:
             path = self._path(name)
             with contextlib.suppress(NotFoundError):
                 self._call("delete", name, lambda path=path: fs.rm_file(path))  # type: ignore[misc]
 
-    async def _delete_all(self, fs: AsyncFileSystem, names: Sequence[str]) -> None:
-        slots = asyncio.Semaphore(self._max_in_flight)
+    async def _delete_one(self, fs: AsyncFileSystem, name: str) -> None:
+        path = self._path(name)
 
-        async def one(name: str) -> None:
-            async def attempt() -> None:
-                await fs._rm_file(self._path(name))  # noqa: SLF001 (fsspec's async API)
+        async def attempt() -> None:
+            await fs._rm_file(path)  # noqa: SLF001 (fsspec's async API)
 
-            async with slots:
-                with contextlib.suppress(NotFoundError):
-                    await retry_async(
-                        attempt, self._policy, lambda e: self._translator.error("delete", name, e)
-                    )
-
-        await asyncio.gather(*(one(name) for name in names))
+        with contextlib.suppress(NotFoundError):
+            await retry_async(
+                attempt, self._policy, lambda e: self._translator.error("delete", name, e)
+            )
 
     def _check_writable(self, verb: str, name: str) -> None:
         if not self.can_list:
@@ -330,19 +315,10 @@ class FsspecStore:
             return self._translator.error(verb, name, e)
 
         work = retry_async(attempt, self._policy, translate, n_bytes=n_bytes)
-        return self._run(self._filesystem(), work)
+        return run_on(self._filesystem().loop, work)
 
     def _call(self, verb: str, name: str, attempt: Callable[[], T]) -> T:
         return retry(attempt, self._policy, lambda e: self._translator.error(verb, name, e))
-
-    def _run(self, fs: AsyncFileSystem, work: Coroutine[object, object, T]) -> T:
-        """Run on the file system's loop; an interrupt of the caller cancels the requests."""
-        future = asyncio.run_coroutine_threadsafe(work, fs.loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
     def _filesystem(self) -> fsspec.AbstractFileSystem:
         """Return this process's file system, made on first use."""
