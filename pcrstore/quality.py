@@ -20,7 +20,7 @@ _TAPS, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 _TILE = 32
-"""Outputs for each product of matrices: wider tiles multiply more zeros, narrower ones call more."""
+"""Outputs of one product of matrices: wider multiplies more zeros, narrower calls more often."""
 
 _DIGITS = 9
 """Kept, so that another order of summation on another machine gives the same number."""
