@@ -1,0 +1,186 @@
+# ruff: noqa: S101, D102 (a test suite: the names are the sentences)
+"""The suite that any store must pass.
+
+class TestMyStore(StoreContract):
+    @pytest.fixture
+    def store(self):
+        return MyStore(...)      # empty, and its own for every test
+"""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from pcrstore.errors import NotFoundError, OptionError, StoreError
+from pcrstore.ranges import ByteRange
+from pcrstore.store import Store, probe_conditional_create
+
+__all__ = ["StoreContract"]
+
+BODY = bytes(range(256)) * 4
+
+
+class StoreContract:
+    """Subclass it and give it a fixture `store`: an empty store, new for every test."""
+
+    def test_it_is_a_store(self, store: Store) -> None:
+        assert isinstance(store, Store)
+        assert store.url
+
+    def test_what_was_put_comes_back(self, store: Store) -> None:
+        for name in ("a", "folder/b", "folder/deeper/c"):
+            store.put(name, BODY + name.encode())
+        for name in ("a", "folder/b", "folder/deeper/c"):
+            assert store.get(name) == BODY + name.encode()
+
+    def test_an_empty_object_is_an_object(self, store: Store) -> None:
+        store.put("empty", b"")
+        assert store.get("empty") == b""
+        assert [entry.n_bytes for entry in store.list("")] == [0]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "with space",
+            "a+b",
+            "100%",
+            "per%20cent",
+            "q?x=1",
+            "h#1",
+            "[x]*",
+            "ü/日本",
+            "~tilde",
+            "a=b&c",
+        ],
+    )
+    def test_odd_names_are_names(self, store: Store, name: str) -> None:
+        store.put(name, b"odd")
+        assert store.get(name) == b"odd"
+        assert store.get_ranges([ByteRange(name, 1, 2)]) == [b"d"]
+        assert [entry.name for entry in store.list("")] == [name]
+        store.delete([name])
+        assert store.list("") == []
+
+    @pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "../a", "a/../../b", "./a", "a\0b"])
+    def test_names_stay_below_the_root(self, store: Store, name: str) -> None:
+        with pytest.raises(OptionError):
+            store.get(name)
+        with pytest.raises(OptionError):
+            store.put(name, b"")
+
+    def test_a_missing_object_is_not_found(self, store: Store) -> None:
+        with pytest.raises(NotFoundError, match="nothing-here"):
+            store.get("nothing-here")
+        with pytest.raises(NotFoundError):
+            store.get_ranges([ByteRange("nothing-here", 0, 1)])
+
+    def test_put_overwrites(self, store: Store) -> None:
+        store.put("a", b"first, and longer")
+        store.put("a", b"second")
+        assert store.get("a") == b"second"
+
+    def test_ranges_come_back_in_order(self, store: Store) -> None:
+        store.put("a", BODY)
+        store.put("b", BODY[::-1])
+        ranges = [
+            ByteRange("a", 500, 600),
+            ByteRange("b", 0, 1),
+            ByteRange("a", 0, 10),
+            ByteRange("a", 10, 20),
+            ByteRange("a", 5, 15),
+            ByteRange("a", 0, 10),
+            ByteRange("b", 7, 7),
+            ByteRange("a", 0, len(BODY)),
+        ]
+        whole = {"a": BODY, "b": BODY[::-1]}
+        assert store.get_ranges(ranges) == [whole[r.name][r.start : r.stop] for r in ranges]
+        assert store.get_ranges([]) == []
+
+    def test_bodies_are_bytes(self, store: Store) -> None:
+        store.put("a", BODY)
+        assert type(store.get("a")) is bytes
+        assert type(store.get_ranges([ByteRange("a", 0, 2)])[0]) is bytes
+
+    @pytest.mark.parametrize(
+        ("start", "stop"), [(0, 1025), (1023, 1025), (1024, 1025), (5000, 6000)]
+    )
+    def test_a_range_past_the_end_is_an_error(self, store: Store, start: int, stop: int) -> None:
+        store.put("a", BODY)
+        with pytest.raises(StoreError):
+            store.get_ranges([ByteRange("a", 0, 1), ByteRange("a", start, stop)])
+
+    def test_list_is_recursive_sorted_and_relative(self, store: Store) -> None:
+        for name in ("b", "a/2", "a/1", "a/deep/0", "a-b", "aa/1"):
+            store.put(name, name.encode())
+        assert [entry.name for entry in store.list("")] == sorted(
+            ["b", "a/2", "a/1", "a/deep/0", "a-b", "aa/1"]
+        )
+        for prefix in ("a", "a/"):
+            below = store.list(prefix)
+            assert [entry.name for entry in below] == ["a/1", "a/2", "a/deep/0"]
+            assert [entry.n_bytes for entry in below] == [3, 3, 8]
+
+    def test_a_missing_folder_has_no_entries(self, store: Store) -> None:
+        assert store.list("") == []
+        store.put("a/b", b"")
+        assert store.list("nothing/here") == []
+
+    def test_a_listing_is_not_a_memory(self, store: Store) -> None:
+        store.put("a", b"1")
+        first = store.list("")
+        store.put("b", b"2")
+        assert [entry.name for entry in store.list("")] == ["a", "b"]
+        store.put("a", b"333")
+        again = store.list("")
+        assert again[0].n_bytes == 3
+        assert first[0].etag is None or again[0].etag != first[0].etag
+
+    def test_create_makes_what_is_not_there(self, store: Store) -> None:
+        assert store.create("folder/a", b"first") is True
+        assert store.create("folder/a", b"second") is False
+        assert store.get("folder/a") == b"first"
+        assert [entry.name for entry in store.list("")] == ["folder/a"]
+
+    def test_of_many_creators_one_wins(self, store: Store) -> None:
+        if not store.create_is_atomic:
+            pytest.skip("this store says that its create is not atomic")
+        n = 16
+        start = Barrier(n)
+
+        def race(writer: int) -> bool:
+            start.wait()
+            return store.create("race", b"writer %d" % writer)
+
+        with ThreadPoolExecutor(n) as pool:
+            won = list(pool.map(race, range(n)))
+        assert sum(won) == 1
+        assert store.get("race") == b"writer %d" % won.index(True)
+
+    def test_the_probe_tells_and_cleans_up(self, store: Store) -> None:
+        assert probe_conditional_create(store) is store.create_is_atomic
+        assert store.list("") == []
+
+    def test_delete_removes_and_forgives(self, store: Store) -> None:
+        for name in ("a", "b/c", "d"):
+            store.put(name, b"x")
+        store.delete(["a", "b/c", "never-was"])
+        store.delete([])
+        assert [entry.name for entry in store.list("")] == ["d"]
+        store.put("b/c", b"again")
+        assert store.get("b/c") == b"again"
+
+    def test_threads_share_a_store(self, store: Store) -> None:
+        def work(i: int) -> bytes:
+            store.put(f"t/{i}", b"%d" % i)
+            return store.get_ranges([ByteRange(f"t/{i}", 0, 1)])[0] + store.get(f"t/{i}")
+
+        with ThreadPoolExecutor(8) as pool:
+            got = list(pool.map(work, range(24)))
+        assert got == [b"%c%d" % (str(i)[0].encode(), i) for i in range(24)]
+        assert len(store.list("t")) == 24
+
+    def test_a_pickled_store_is_the_same_place(self, store: Store) -> None:
+        store.put("a", BODY)
+        assert pickle.loads(pickle.dumps(store)).get("a") == BODY  # noqa: S301 (our own bytes)
