@@ -79,7 +79,7 @@ def decode(
         max_pixels: Refuse larger images, counted at scale 1, before decoding.
 
     Returns:
-        A C-contiguous array of shape (height, width, 3).
+        A C-contiguous, writable array of shape (height, width, 3).
 
     Raises:
         DecodeError: The bytes are not an image that the engines read, or are cut short.
@@ -192,7 +192,7 @@ def _decode_pillow(data: bytes, header: Header, scale: int) -> NDArray[np.uint8]
         if image.mode == "CMYK":
             # Pillow takes the samples for inverted and inverts them.
             return _rgb_of_cmyk(255 - np.asarray(image))
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
     except Exception as e:  # plug-ins raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DecodeError(f"Pillow cannot decode the JPEG: {e}") from e
     expected = _scaled(frame.height, scale), _scaled(frame.width, scale)
@@ -208,7 +208,7 @@ def _decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]
             image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
             _check_pixels(image.width, image.height, max_pixels)
             rgb = _rgb_image(image)
-            return np.asarray(rgb.reduce(scale) if scale > 1 else rgb)
+            return np.array(rgb.reduce(scale) if scale > 1 else rgb)
         except LimitError:
             raise
         except Image.DecompressionBombError as e:

@@ -54,6 +54,15 @@ def test_the_engines_agree(kind, scale, progressive):
     assert pixels.flags.c_contiguous
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 5])
+@pytest.mark.parametrize("engine", ["simplejpeg", "pillow"])
+def test_pixels_are_the_callers_own(engine, orientation):
+    for data in (make("420"), make("cmyk"), FILES["png"]):
+        pixels = decode(data, engine=engine, orientation=orientation)
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable  # torch.from_numpy warns about others
+
+
 @pytest.mark.parametrize("kind", ["grey", "444", "422", "420", "rgb"])
 def test_pixels_are_pillows(kind):
     data = make(kind)
@@ -315,6 +324,10 @@ def test_simplejpeg_does_the_work_where_it_can(monkeypatch):
     monkeypatch.setattr(decode_module, "_decode_pillow", refuse)
     for kind in KINDS:
         decode(make(kind), scale=2)
+        data = make(kind, progressive=True)
+        jpeg = parse(data)
+        # With bits of a coefficient to come, libjpeg warns of the tail's inconsistent progression.
+        decode(data[: jpeg.scans[1].ecs_stop] + end_of_band_tail(jpeg.frame) + EOI)
 
 
 @given(

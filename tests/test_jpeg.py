@@ -48,6 +48,8 @@ WHOLE = {
     "stuffed-ff": (tiny(scans=sos() + b"\xff\x00\x12\xff\x00"), [(15, 25, 30)]),
     "restart-markers": (tiny(scans=sos() + b"\x01\xff\xd0\x02\xff\xd7\x03"), [(15, 25, 32)]),
     "fill-before-marker": (tiny(scans=sos() + b"\x12\xff\xff\xff"), [(15, 25, 26)]),
+    "fill-before-stuffed-ff": (tiny(scans=sos() + b"\x12\xff\xff\x00\x34"), [(15, 25, 30)]),
+    "fill-behind-a-header-ending-in-ff": (tiny(scans=sos(a=0xFF) + b"\xff\xff"), [(15, 25, 25)]),
     "no-entropy-bytes": (tiny(scans=sos()), [(15, 25, 25)]),
     "no-bytes-only-fill": (tiny(scans=sos() + b"\xff\xff"), [(15, 25, 25)]),
     "two-scans": (
@@ -320,7 +322,7 @@ def test_a_thumbnail_is_cut_off():
 
 def test_the_last_identity_segment_of_a_kind_is_the_one():
     dense = segment(0xE0, b"JFIF\x00\x01\x02\x01\x00\x48\x00\x48\x00\x00")
-    data = tiny(adobe(1) + JFIF + adobe(0) + dense)
+    data = tiny(JFIF + adobe(1) + adobe(0) + dense)
     jpeg = parse(data)
     assert identity_segments(data, jpeg) == adobe(0) + dense
     assert metadata_segments(data, jpeg) == b""
