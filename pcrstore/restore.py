@@ -101,8 +101,15 @@ class Coding:
     scans: bytes
     tables: bytes | None
     """None in progressive mode, where libjpeg knows only optimal tables."""
+    dc_slots: bytes
+    """DC table number of each component; those of the same share an optimal table."""
     restart_interval: int
     """In MCUs; 0: none."""
+
+    @property
+    def packed(self) -> tuple[bytes, bytes | None, bytes, int]:
+        """As the C transcoder takes it."""
+        return self.scans, self.tables, self.dc_slots, self.restart_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +156,7 @@ def coding(data: bytes, jpeg: Jpeg) -> Coding | None:
     """
     tables = dict(_tables(STANDARD_TABLES))  # in force until defined, as in Motion JPEG
     of_component: dict[int, bytes] = {}
+    slots: dict[int, int] = {}
     intervals: set[int] = set()
     interval = 0
     for segment in jpeg.segments:
@@ -162,16 +170,19 @@ def coding(data: bytes, jpeg: Jpeg) -> Coding | None:
             # Behind each component id a selector: Td in the high half, Ta in the low (B.2.3).
             for id_, selector in zip(body[1:-3:2], body[2:-3:2], strict=True):
                 dc = tables.get((0, selector >> 4), b"")
+                slots.setdefault(id_, selector >> 4)  # of the DC scan, which is the first
                 of_component[id_] = dc + tables.get((1, selector & 15), b"")
     scans = b"".join(pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in jpeg.scans)
     packed = b"".join(of_component.get(c.id, b"") for c in jpeg.frame.components)
-    if len(intervals) != 1:
+    complete = len(packed) == 2 * _PACKED_TABLE * len(jpeg.frame.components)
+    if len(intervals) != 1 or not (complete or jpeg.frame.is_progressive):
         return None
-    if jpeg.frame.is_progressive:
-        return Coding(scans=scans, tables=None, restart_interval=intervals.pop())
-    if len(packed) != 2 * _PACKED_TABLE * len(jpeg.frame.components):
-        return None
-    return Coding(scans=scans, tables=packed, restart_interval=intervals.pop())
+    return Coding(
+        scans=scans,
+        tables=None if jpeg.frame.is_progressive else packed,
+        dc_slots=bytes(slots.get(c.id, 0) for c in jpeg.frame.components),
+        restart_interval=intervals.pop(),
+    )
 
 
 def pack_scan(components: Sequence[int], parameters: tuple[int, int, int, int]) -> bytes:

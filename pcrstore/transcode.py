@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from pcrstore import restore
 from pcrstore.checksum import crc32c
-from pcrstore.errors import ChecksumError, LimitError, MissingDependencyError
+from pcrstore.errors import ChecksumError, FormatError, LimitError, MissingDependencyError
 from pcrstore.jpeg import (
     EOI,
     Frame,
@@ -125,7 +125,7 @@ def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) ->
         source,
         header,
         b"".join(restore.pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in specs),
-        None if coding is None else (coding.scans, coding.tables, coding.restart_interval),
+        None if coding is None else coding.packed,
         limits.max_pixels,
         limits.max_scans,
         limits.max_memory,
@@ -155,25 +155,17 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
         ChecksumError: What comes back is not the source file: groups are missing or changed, or
             this libjpeg writes other bytes than the one that converted (progressive sources only;
             its optimal Huffman tables are its own choice).
-        FormatError: The blob does not add up.
+        FormatError: The blob does not add up, or groups and blob do not fit together.
         LimitError: Over one of `limits`.
         MissingDependencyError: As `require`, for kinds that need libjpeg.
     """
-    stored = restore.unpack(blob, groups, max_bytes=limits.max_bytes + _HEAD_ROOM)
-    segments: Sequence[bytes] = stored.segments
-    if stored.kind in (Kind.SEQUENTIAL, Kind.PROGRESSIVE):
-        coding = restore.coding(stored.skeleton, parse(stored.skeleton, max_scans=limits.max_scans))
-        if coding is None:
-            raise ChecksumError("restore blob asks for a coding that libjpeg cannot write")
-        require()
-        segments = _transcoder.reencode(
-            b"".join((*groups, EOI)),
-            (coding.scans, coding.tables, coding.restart_interval),
-            limits.max_pixels,
-            max(limits.max_scans, MAX_SCANS),
-            limits.max_memory,
-        )
-    source = _rebuilt(stored, segments)
+    try:
+        stored = restore.unpack(blob, groups, max_bytes=limits.max_bytes + _HEAD_ROOM)
+        source = _rebuilt(stored, _recoded(stored, groups, limits))
+    except (LimitError, FormatError, MissingDependencyError):
+        raise
+    except ValueError as e:  # a marker in the skeleton, or libjpeg's view of the groups
+        raise FormatError(f"restore blob and scan groups do not fit together: {e}") from e
     if crc32c(source) != stored.checksum:
         raise ChecksumError(
             f"source file of CRC32C {stored.checksum:#010x} expected, got {crc32c(source):#010x}:"
@@ -202,6 +194,23 @@ def _split(
     groups = [output[start:stop] for start, stop in pairwise(edges)]
     groups[-1] = metadata + groups[-1]
     return tuple(groups)
+
+
+def _recoded(stored: Stored, groups: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
+    """Return the entropy-coded segments of the source."""
+    if stored.kind in (Kind.WHOLE, Kind.ENTROPY):
+        return stored.segments
+    coding = restore.coding(stored.skeleton, parse(stored.skeleton, max_scans=limits.max_scans))
+    if coding is None:
+        raise FormatError("restore blob asks for a coding that libjpeg cannot write")
+    require()
+    return _transcoder.reencode(
+        b"".join((*groups, EOI)),
+        coding.packed,
+        limits.max_pixels,
+        max(limits.max_scans, MAX_SCANS),
+        limits.max_memory,
+    )
 
 
 def _rebuilt(stored: Stored, segments: Sequence[bytes]) -> bytes:

@@ -2,13 +2,14 @@
 
 from typing import TypeAlias
 
-# Packed scans, packed tables, restart interval in MCUs (0: none).
+# Packed scans, packed tables, DC slots, restart interval in MCUs (0: none).
 #
 # Packed scans are 9 bytes each: number of components, four component positions (unused ones 0),
 # Ss, Se, Ah, Al. Packed tables are 544 bytes for each component: its DC and its AC table, each as
 # the 16 counts of a DHT segment and 256 symbols, zero-filled. None: optimal tables (always, in
-# progressive mode).
-Coding: TypeAlias = tuple[bytes, bytes | None, int]
+# progressive mode); then the DC slots, the DC table number of each component in a byte, say which
+# components share one.
+Coding: TypeAlias = tuple[bytes, bytes | None, bytes, int]
 
 # Write the coefficients of `source` by the packed `scans`, and check the result. Returns a whole
 # JPEG with `insert` behind SOI; for each of its scans one past its last byte; and, where `coding`

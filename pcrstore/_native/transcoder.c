@@ -49,15 +49,14 @@ typedef struct {
 } Failure;
 
 static Outcome
-blame(int code)
+blame(j_common_ptr cinfo)
 {
-    switch (code) {
+    switch (cinfo->err->msg_code) {
     case JERR_NO_SOI:
     case JERR_INPUT_EMPTY:
     case JERR_SOF_UNSUPPORTED:
     case JERR_ARITH_NOTIMPL:
     case JERR_BAD_PRECISION:
-    case JERR_COMPONENT_COUNT:
     case JERR_EMPTY_IMAGE:
     case JERR_MISMATCHED_QUANT_TABLE: /* a table slot redefined between scans: legal, and lost */
         return UNSUPPORTED;
@@ -66,6 +65,8 @@ blame(int code)
         return OVER_LIMIT;
     case JERR_OUT_OF_MEMORY:
         return NO_MEMORY;
+    case JERR_COMPONENT_COUNT: /* of a frame, or of a scan in a script */
+        return cinfo->is_decompressor ? UNSUPPORTED : BAD_CALL;
     case JERR_BAD_PROG_SCRIPT:
     case JERR_BAD_SCAN_SCRIPT:
     case JERR_MISSING_DATA:
@@ -82,7 +83,7 @@ static void
 error_exit(j_common_ptr cinfo)
 {
     Failure *failure = (Failure *)cinfo->err;
-    failure->outcome = blame(cinfo->err->msg_code);
+    failure->outcome = blame(cinfo);
     cinfo->err->format_message(cinfo, failure->message);
     longjmp(failure->escape, 1);
 }
@@ -344,8 +345,10 @@ find_segments(Writer *writer, Failure *failure)
 typedef struct {
     jpeg_scan_info *scans;
     int n_scans;
-    const unsigned char *tables; /* DC and AC table of every component, or NULL for optimal ones */
+    const unsigned char *tables; /* DC and AC table of each component, or NULL for optimal ones */
     Py_ssize_t tables_size;
+    const unsigned char *dc_slots; /* DC table number of each component, or NULL for libjpeg's */
+    Py_ssize_t dc_slots_size;
     unsigned int restart_interval;
 } Coding;
 
@@ -358,6 +361,35 @@ unpack_table(j_compress_ptr cinfo, JHUFF_TBL **slot, const unsigned char *packed
     memcpy((*slot)->bits + 1, packed, 16);
     memcpy((*slot)->huffval, packed + 16, 256);
     (*slot)->sent_table = FALSE;
+}
+
+/* The source may redefine a table between scans, where libjpeg keeps one set for all. But a
+ * sequential scan is the only one of its components, and a table's number is not in the
+ * entropy-coded bytes: so each component gets a slot of its own. */
+static void
+use_tables(j_compress_ptr cinfo, Failure *failure, const Coding *coding)
+{
+    int n = cinfo->num_components;
+    if (n > NUM_HUFF_TBLS || coding->tables_size != (Py_ssize_t)n * 2 * PACKED_TABLE)
+        fail(failure, BAD_CALL, "Huffman tables of %zd bytes do not fit %d components",
+             coding->tables_size, n);
+    for (int i = 0; i < n; i++) {
+        const unsigned char *packed = coding->tables + (size_t)i * 2 * PACKED_TABLE;
+        unpack_table(cinfo, &cinfo->dc_huff_tbl_ptrs[i], packed);
+        unpack_table(cinfo, &cinfo->ac_huff_tbl_ptrs[i], packed + PACKED_TABLE);
+        cinfo->comp_info[i].dc_tbl_no = cinfo->comp_info[i].ac_tbl_no = i;
+    }
+}
+
+/* In an interleaved scan, components of the same slot share an optimal table. */
+static void
+use_dc_slots(j_compress_ptr cinfo, Failure *failure, const Coding *coding)
+{
+    if (coding->dc_slots_size != cinfo->num_components)
+        fail(failure, BAD_CALL, "%zd DC table numbers do not fit %d components",
+             coding->dc_slots_size, cinfo->num_components);
+    for (int i = 0; i < cinfo->num_components; i++)
+        cinfo->comp_info[i].dc_tbl_no = coding->dc_slots[i]; /* libjpeg checks its range */
 }
 
 /* Write the coefficients of `reader`. `insert` goes behind SOI: libjpeg would write a JFIF or
@@ -383,21 +415,10 @@ write_coefficients(Writer *writer, Failure *failure, Reader *reader, const Codin
     cinfo->num_scans = coding->n_scans;
     cinfo->restart_interval = coding->restart_interval;
     cinfo->optimize_coding = coding->tables == NULL;
-    if (coding->tables != NULL) {
-        /* The source may redefine a table between scans, where libjpeg keeps one set for all. But
-         * a sequential scan is the only one of its components, and a table's number is not in the
-         * entropy-coded bytes: so each component gets a slot of its own. */
-        int n = cinfo->num_components;
-        if (n > NUM_HUFF_TBLS || coding->tables_size != (Py_ssize_t)n * 2 * PACKED_TABLE)
-            fail(failure, BAD_CALL, "Huffman tables of %zd bytes do not fit %d components",
-                 coding->tables_size, n);
-        for (int i = 0; i < n; i++) {
-            const unsigned char *packed = coding->tables + (size_t)i * 2 * PACKED_TABLE;
-            unpack_table(cinfo, &cinfo->dc_huff_tbl_ptrs[i], packed);
-            unpack_table(cinfo, &cinfo->ac_huff_tbl_ptrs[i], packed + PACKED_TABLE);
-            cinfo->comp_info[i].dc_tbl_no = cinfo->comp_info[i].ac_tbl_no = i;
-        }
-    }
+    if (coding->tables != NULL)
+        use_tables(cinfo, failure, coding);
+    else if (coding->dc_slots != NULL)
+        use_dc_slots(cinfo, failure, coding);
     jpeg_write_coefficients(cinfo, reader->coefficients);
     append(writer, insert, insert_size);
     jpeg_finish_compress(cinfo);
@@ -587,17 +608,25 @@ unpack_scans(Coding *coding, const unsigned char *packed, Py_ssize_t size)
     return 1;
 }
 
-/* (scans, tables or None, restart interval); `tables` stays the caller's, who outlives the job. */
+/* (scans, tables or None, DC slots, restart interval); the tuple outlives the job. */
 static int
 unpack_coding(Coding *coding, PyObject *object)
 {
-    const char *scans;
-    Py_ssize_t scans_size;
-    if (!PyArg_ParseTuple(object, "y#z#I;coding must be (scans, tables, restart interval)", &scans,
-                          &scans_size, (const char **)&coding->tables, &coding->tables_size,
-                          &coding->restart_interval))
+    PyObject *scans, *tables, *dc_slots;
+    if (!PyTuple_Check(object) ||
+        !PyArg_ParseTuple(object, "SOSI", &scans, &tables, &dc_slots, &coding->restart_interval) ||
+        !(tables == Py_None || PyBytes_Check(tables))) {
+        PyErr_SetString(PyExc_TypeError, "coding must be (bytes, bytes or None, bytes, int)");
         return 0;
-    return unpack_scans(coding, (const unsigned char *)scans, scans_size);
+    }
+    if (tables != Py_None) {
+        coding->tables = (const unsigned char *)PyBytes_AsString(tables);
+        coding->tables_size = PyBytes_Size(tables);
+    }
+    coding->dc_slots = (const unsigned char *)PyBytes_AsString(dc_slots);
+    coding->dc_slots_size = PyBytes_Size(dc_slots);
+    return unpack_scans(coding, (const unsigned char *)PyBytes_AsString(scans),
+                        PyBytes_Size(scans));
 }
 
 static PyObject *
