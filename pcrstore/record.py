@@ -24,7 +24,6 @@ from pcrstore.errors import ChecksumError, FormatError
 
 __all__ = [
     "EOI",
-    "MAX_GROUPS",
     "MAX_IMAGES",
     "Header",
     "Restored",
@@ -37,8 +36,7 @@ __all__ = [
 EOI = b"\xff\xd9"
 """The end-of-image marker; stored nowhere, appended to every JPEG that is handed out."""
 
-MAX_GROUPS = 7
-"""8 bytes a cell: seven groups keep the header within 64 bytes per image."""
+
 
 MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""

@@ -105,10 +105,11 @@ class Store(ReadableStore, Protocol):
         """Write a whole object unless one of that name exists.
 
         `data` should be unique to its writer (hold its id): when a reply is lost and the retry
-        finds an object, its bytes are read back and compared to see whose it is.
+        finds an object, its bytes are read back and compared to see whose it is. Two writers of
+        equal bytes may both be told True.
 
         Returns:
-            True when this call's bytes are what stands there; False when another's are.
+            True when this call made the object; False when another's bytes stand there.
 
         Raises:
             TransientStoreError: The outcome is unknown; read the object to find out.

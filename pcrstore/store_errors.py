@@ -146,6 +146,12 @@ class Translator:
         made.__cause__ = cause if clean else OSError(f"{type(cause).__name__}: {shown[0]}")
         return made
 
+    def conflict(self, name: str, cause: Exception) -> RetryableError:
+        """Return the error for a 409: another create is under way, and may yet fail."""
+        made = RetryableError(f"cannot create {self.url.rstrip('/')}/{name}: 409 Conflict")
+        made.__cause__ = cause
+        return made
+
     def short(self, name: str, problem: StoreError) -> RetryableError:
         """Return the error for a body that is too short: tried again a few times."""
         made = RetryableError(f"cannot read {self.url.rstrip('/')}/{name}: {problem}")
@@ -253,7 +259,10 @@ def _status(chain: Sequence[BaseException]) -> tuple[int | None, str | None, flo
             code = str(response.get("Error", {}).get("Code", ""))
             status = meta.get("HTTPStatusCode") or (int(code) if code.isdigit() else None)
             return status, code, _seconds(meta.get("HTTPHeaders", {}).get("retry-after"))
-        for field in ("status", "status_code", "code"):  # aiohttp, azure, gcsfs
+        # aiohttp, azure, gcsfs; aiohttp's parser errors have a code too, always 400.
+        for field in ("status", "status_code", "code"):
+            if field == "code" and type(e).__name__ != "HttpError":
+                continue
             status = getattr(e, field, None)
             if isinstance(status, str) and status.isdigit():
                 status = int(status)

@@ -249,28 +249,28 @@ class FsspecStore:
         return self._create_if_none_match(fs, name, data)
 
     def _create_if_none_match(self, fs: AsyncFileSystem, name: str, data: bytes) -> bool:
-        path, n_tries = self._path(name), 0
+        path = self._path(name)
 
         async def attempt() -> bool:
-            nonlocal n_tries
-            n_tries += 1
             try:
                 await fs._pipe_file(path, data, mode="create")  # noqa: SLF001 (fsspec's async API)
             except Exception as e:
                 if isinstance(e, FileExistsError) or status_of(e) == 412:
                     return False
+                if status_of(e) == 409:
+                    raise self._translator.conflict(name, e) from e
                 raise
             return True
 
-        created = self._await("create", name, attempt, n_bytes=len(data))
-        if created or n_tries == 1:
-            return created
-        # An earlier try failed without an answer, and may have been the one that made it.
+        if self._await("create", name, attempt, n_bytes=len(data)):
+            return True
+        # aiohttp sends a PUT again by itself when its connection breaks, and then the object that
+        # is in the way may be ours. It is whoever's bytes it holds.
         try:
             return self.get(name) == data
         except StoreError as e:
             raise TransientStoreError(
-                f"cannot tell who created {self.url}/{name}: no reply, then it could not be read"
+                f"cannot tell who created {self.url}/{name}: it exists and could not be read"
             ) from e
 
     def delete(self, names: Sequence[str]) -> None:

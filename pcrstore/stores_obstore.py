@@ -244,9 +244,9 @@ class ObstoreStore:
             try:
                 await obstore.put_async(store, path, data, mode="create")
             except obstore.exceptions.AlreadyExistsError as e:
-                if status_of(e) != 409:  # 409: another create is under way, and may yet fail
-                    return False
-                raise
+                if status_of(e) == 409:
+                    raise self._translator.conflict(name, e) from e
+                return False
             return True
 
         created = self._await("create", name, attempt, n_bytes=len(data))
@@ -257,7 +257,7 @@ class ObstoreStore:
             return self.get(name) == data
         except StoreError as e:
             raise TransientStoreError(
-                f"cannot tell who created {self.url}/{name}: no reply, then it could not be read"
+                f"cannot tell who created {self.url}/{name}: it exists and could not be read"
             ) from e
 
     def delete(self, names: Sequence[str]) -> None:

@@ -1,0 +1,123 @@
+"""Find the newest version of a dataset, and make one visible by a single conditional create."""
+
+import contextlib
+import secrets
+from dataclasses import dataclass
+
+from pcrstore.errors import (
+    DatasetExistsError,
+    FormatError,
+    NotFoundError,
+    StoreError,
+    TransientStoreError,
+)
+from pcrstore.manifest import (
+    LATEST,
+    MANIFESTS,
+    Manifest,
+    decode_latest,
+    decode_manifest,
+    encode_latest,
+    encode_manifest,
+    manifest_name,
+    version_of,
+)
+from pcrstore.store import ReadableStore, Store
+
+__all__ = ["commit", "new_writer", "newest_version", "read_manifest", "versions"]
+
+_MAX_PROBES = 1000
+"""Versions a reader without LIST walks forward from the hint before it gives up on the hint."""
+
+
+def new_writer() -> str:
+    """Return an id that no other attempt has."""
+    return secrets.token_hex(16)
+
+
+def versions(store: ReadableStore) -> list[int]:
+    """Return the versions of a dataset, newest first, by one LIST."""
+    found = (version_of(e.name) for e in store.list(MANIFESTS))
+    return sorted((v for v in found if v is not None), reverse=True)
+
+
+def newest_version(store: ReadableStore) -> int:
+    """Return the newest version; 0 when there is none.
+
+    One LIST; where the store cannot list (https), the `latest` hint and probing forward from it.
+
+    Raises:
+        StoreError: The store cannot be reached, or can neither list nor has a hint.
+    """
+    if getattr(store, "can_list", True):
+        return max(versions(store), default=0)
+    try:
+        hint = decode_latest(store.get(LATEST), where=LATEST)
+    except NotFoundError:
+        return 0
+    for version in range(hint + 1, hint + _MAX_PROBES):
+        try:
+            store.get(manifest_name(version))
+        except NotFoundError:
+            return version - 1
+    raise FormatError(f"{store.url}: the latest hint lags by {_MAX_PROBES} versions or more")
+
+
+def read_manifest(store: ReadableStore, version: int) -> Manifest:
+    """Read one version's manifest, once more when it arrives damaged.
+
+    Raises:
+        NotFoundError: No such version.
+        FormatError: Damaged or too new.
+    """
+    name = manifest_name(version)
+    where = f"{store.url}: {name}"
+    try:
+        return decode_manifest(store.get(name), version=version, where=where)
+    except FormatError:
+        return decode_manifest(store.get(name), version=version, where=where)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A version that is visible."""
+
+    manifest: Manifest
+    won: bool
+    """False when another writer committed the same content first."""
+
+
+def commit(store: Store, manifest: Manifest) -> Committed:
+    """Make a version visible, exactly once.
+
+    Raises:
+        DatasetExistsError: Another writer committed other content under this version.
+        TransientStoreError: The reply was lost, and so was every attempt to read back who won.
+    """
+    name = manifest_name(manifest.version)
+    try:
+        if store.create(name, encode_manifest(manifest)):
+            _hint(store, manifest.version)
+            return Committed(manifest=manifest, won=True)
+    except TransientStoreError:
+        # The create may have gone through before its reply was lost: who stands there decides.
+        try:
+            there = read_manifest(store, manifest.version)
+        except StoreError:
+            raise
+    else:
+        there = read_manifest(store, manifest.version)
+    if there.writer == manifest.writer:
+        _hint(store, manifest.version)
+        return Committed(manifest=there, won=True)
+    if there.same_content(manifest):
+        return Committed(manifest=there, won=False)
+    raise DatasetExistsError(
+        f"{store.url}: another writer committed version {manifest.version} with other content"
+    )
+
+
+def _hint(store: Store, version: int) -> None:
+    """Write the hint for readers without LIST. The version is visible without it."""
+    with contextlib.suppress(StoreError):
+        store.put(LATEST, encode_latest(version))

@@ -1,0 +1,523 @@
+"""Read a dataset: manifest ──▶ plan ──▶ fetch ──▶ assemble ──▶ decode.
+
+    ds = pcrstore.open("s3://bucket/photos")
+    ds.plan(range(1000), fidelity=2).n_bytes      what it would cost
+    ds.fetch([7, 8], fidelity="original")         files
+    ds.read([7, 8], fidelity=3, scale=2)          arrays
+    for sample in ds.iter(fidelity=3): ...        all of it, record by record
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.build import ENCODED, JPEG, OPAQUE
+from pcrstore.catalog import Catalog, Counter, Part
+from pcrstore.commit import newest_version, read_manifest, versions
+from pcrstore.cost import DEFAULT_COST, CostModel
+from pcrstore.decode import decode
+from pcrstore.errors import ChecksumError, NotFoundError, OptionError
+from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
+from pcrstore.jpeg import parse_frame
+from pcrstore.manifest import Manifest
+from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
+from pcrstore.rows import Values
+from pcrstore.store import ReadableStore
+from pcrstore.stores import Engine, open_store
+from pcrstore.tail import end_of_band_tail
+from pcrstore.transcode import original, require
+
+__all__ = ["Dataset", "Sample", "Traffic", "open_dataset"]
+
+_WINDOW_BYTES: Final = 16 * 2**20
+"""What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
+20 ms of latency."""
+
+_WINDOWS_AHEAD: Final = 2
+_ATTEMPTS: Final = 3
+_FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image as iteration yields it."""
+
+    index: int
+    """Position in the dataset."""
+    key: str
+    label: int
+    """Class id; -1 for none."""
+    jpeg: bytes
+    """A JPEG of the fidelity asked for; the source file itself when `format` is `opaque`."""
+    format: str
+    """`jpeg`; `encoded`: a JPEG made from another format; `opaque`: a file kept as it was."""
+    fidelity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Requests and bytes of a dataset object so far."""
+
+    index_requests: int
+    index_bytes: int
+    data_requests: int
+    data_bytes: int
+
+
+class Dataset:
+    """One version of a dataset. Safe to use from several threads; picklable by its URL."""
+
+    def __init__(self, store: ReadableStore, manifest: Manifest, cost: CostModel) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._cost = cost
+        self._catalog = Catalog(store, manifest, cost)
+        self._counter = Counter()
+
+    def __reduce__(self) -> tuple[type["Dataset"], tuple[ReadableStore, Manifest, CostModel]]:
+        return Dataset, (self._store, self._manifest, self._cost)
+
+    def __repr__(self) -> str:
+        m = self._manifest
+        return (
+            f"<pcrstore.Dataset {self._store.url} version {m.version}: {m.n_images} images, "
+            f"{m.n_groups} groups, {m.layout} layout>"
+        )
+
+    def __len__(self) -> int:
+        return self._manifest.n_images
+
+    @property
+    def url(self) -> str:
+        """Where it is, without credentials."""
+        return self._store.url
+
+    @property
+    def manifest(self) -> Manifest:
+        """Everything that opening read: classes, statistics, script, parts."""
+        return self._manifest
+
+    @property
+    def version(self) -> int:
+        """The version that is read, whatever is committed later."""
+        return self._manifest.version
+
+    @property
+    def versions(self) -> list[int]:
+        """Versions there are now, newest first."""
+        return versions(self._store)
+
+    @property
+    def n_groups(self) -> int:
+        """Scan groups, and so the highest fidelity."""
+        return self._manifest.n_groups
+
+    @property
+    def n_records(self) -> int:
+        """Records: what an epoch reads at least one request each for."""
+        return self._manifest.n_records
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class name of each label."""
+        return self._manifest.classes
+
+    @property
+    def keys(self) -> list[str]:
+        """Key of every image, in stored order. Reads the key pages of all parts."""
+        return [str(k) for k in self.column("key")]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class id of every image, -1 for none. (N,)"""
+        return np.asarray(self.column("label")).astype(np.int64)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Requests and bytes so far, opening left out."""
+        index = self._catalog.counter
+        return Traffic(
+            index_requests=index.n_requests,
+            index_bytes=index.n_bytes,
+            data_requests=self._counter.n_requests,
+            data_bytes=self._counter.n_bytes,
+        )
+
+    def column(self, name: str, indices: Sequence[int] | None = None) -> Values:
+        """Return a column of all images, or of some.
+
+        Args:
+            name: One of `[c.name for c in ds.manifest.columns]`.
+            indices: Positions in the dataset; None: all.
+
+        Raises:
+            OptionError: No such column.
+            IndexError: A position outside the dataset.
+        """
+        if indices is None:
+            return self._catalog.column(name, range(len(self)))
+        return self._catalog.column(name, self._positions(indices))
+
+    def resolve(self, fidelity: Fidelity) -> int:
+        """Return the group number that a fidelity comes to: see `fidelity.Fidelity`."""
+        return resolve(fidelity, self._manifest)
+
+    def plan(
+        self, indices: Sequence[int], fidelity: Fidelity | Sequence[Fidelity] = "full"
+    ) -> ReadPlan:
+        """Plan the reads of some images; nothing of the images moves.
+
+        The index pages that the plan needs are read now (see `traffic`) and remembered, so that
+        `fetch` of the same images makes exactly the plan's requests.
+
+        Args:
+            indices: Positions in the dataset, in any order.
+            fidelity: One for all, or one for each.
+
+        Returns:
+            The plan: `n_requests`, `n_bytes`, `dollars`, `seconds`.
+
+        Raises:
+            FidelityError: A fidelity that the dataset does not have.
+            IndexError: A position outside the dataset.
+        """
+        positions = self._positions(indices)
+        wants, _ = self._wants(positions, *self._fidelities(fidelity, len(positions)))
+        return plan(wants, cost=self._cost)
+
+    def fetch(
+        self, indices: Sequence[int], fidelity: Fidelity | Sequence[Fidelity] = "full"
+    ) -> list[bytes]:
+        """Return the files of some images, in the order of `indices`.
+
+        Args:
+            indices: Positions in the dataset, in any order, repeats allowed.
+            fidelity: One for all or one for each; `"original"` is the source file byte for byte
+                (needs the C extension).
+
+        Returns:
+            JPEGs that strict decoders take; an opaque image's own file.
+
+        Raises:
+            FidelityError: A fidelity that the dataset does not have.
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+            StoreError: The store failed.
+        """
+        positions = self._positions(indices)
+        fidelities, source = self._fidelities(fidelity, len(positions))
+        if any(source):
+            require()
+        n = self.n_groups
+        return [
+            original(p.cells, p.restore) if wanted and not p.opaque and p.restore is not None
+            else p.file(n)
+            for p, wanted in zip(self._pieces(positions, fidelities, source), source, strict=True)
+        ]
+
+    def read(
+        self,
+        indices: Sequence[int],
+        fidelity: Fidelity | Sequence[Fidelity] = "full",
+        *,
+        scale: int = 1,
+        apply_orientation: bool = False,
+    ) -> list[NDArray[np.uint8]]:
+        """Return some images decoded to RGB, in the order of `indices`.
+
+        Below full fidelity libjpeg's block smoothing is off, so that pixels do not depend on the
+        decoder's version.
+
+        Args:
+            indices: Positions in the dataset.
+            fidelity: One for all or one for each.
+            scale: Decode at 1/scale: 1, 2, 4 or 8. Sizes are rounded up.
+            apply_orientation: Turn the image as its EXIF orientation says.
+
+        Returns:
+            uint8 arrays of shape (H, W, 3).
+
+        Raises:
+            DecodeError: An opaque file that no decoder here takes.
+            ChecksumError: Stored bytes are damaged.
+        """
+        if scale not in (1, 2, 4, 8):
+            raise OptionError(f"scale must be 1, 2, 4 or 8, got {scale}")
+        positions = self._positions(indices)
+        fidelities, source = self._fidelities(fidelity, len(positions))
+        if any(source):
+            raise OptionError('"original" is for fetch; read decodes 1..G or "full"')
+        turns = [1] * len(positions)
+        if apply_orientation:
+            turns = np.asarray(self._catalog.column("orientation", positions)).tolist()
+
+        def decode_one(piece: Pieces, turn: int) -> NDArray[np.uint8]:
+            return decode(self._decodable(piece), scale=scale, orientation=turn)
+
+        pieces = self._pieces(positions, fidelities, source)
+        if len(pieces) == 1:
+            return [decode_one(pieces[0], turns[0])]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(decode_one, pieces, turns))
+
+    def _decodable(self, piece: Pieces) -> bytes:
+        tail = b""
+        if not piece.opaque and len(piece.cells) < self.n_groups:
+            tail = end_of_band_tail(parse_frame(piece.cells[0]))
+        return piece.file(self.n_groups, tail=tail)
+
+    def iter(
+        self, fidelity: Fidelity = "full", *, start: int = 0, stop: int | None = None
+    ) -> Iterator[Sample]:
+        """Yield images in stored order, whole records at a time, reading ahead in the background.
+
+        Each record is one range read of its prefix (record layout), neighbours merged where that
+        is cheaper; labels and keys come from the index. Images are stored in a seeded random order
+        unless they were converted with `--no-shuffle`.
+
+        Args:
+            fidelity: As for `fetch`, one for all.
+            start: First record, 0..n_records.
+            stop: One past the last record; None: all. `start` and `stop` share an epoch out.
+
+        Raises:
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+        """
+        k = resolve(fidelity, self._manifest)
+        stop = self.n_records if stop is None else stop
+        if not 0 <= start <= stop <= self.n_records:
+            raise OptionError(
+                f"records must be in 0..{self.n_records}, got start {start}, stop {stop}"
+            )
+        return self._iterate(k, start, stop)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.iter()
+
+    def _iterate(self, k: int, start: int, stop: int) -> Iterator[Sample]:
+        pending: deque[Future[list[Sample]]] = deque()
+        pool = ThreadPoolExecutor(_WINDOWS_AHEAD, thread_name_prefix="pcrstore-read")
+        try:
+            for part, first, last in self._windows(k, start, stop):
+                pending.append(pool.submit(self._read_window, part, first, last, k))
+                if len(pending) > _WINDOWS_AHEAD:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _windows(self, k: int, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
+        """Yield runs of records, counted in their part, of about `_WINDOW_BYTES`."""
+        edges = self._catalog.record_edges
+        for p in range(len(self._manifest.parts)):
+            a, b = max(start, int(edges[p])), min(stop, int(edges[p + 1]))
+            if a >= b:
+                continue
+            part = self._catalog.parts([p])[0]
+            base = int(edges[p])
+            sizes = part.records["length"][:, :k].sum(axis=1, dtype=np.int64)
+            first, total = a - base, 0
+            for r in range(a - base, b - base):
+                if total and total + int(sizes[r]) > _WINDOW_BYTES:
+                    yield part, first, r
+                    first, total = r, 0
+                total += int(sizes[r])
+            yield part, first, b - base
+
+    def _read_window(self, part: Part, first: int, last: int, k: int) -> list[Sample]:
+        n = int(part.image_edges[first]) + part.first_image
+        images = range(n, int(part.image_edges[last]) + part.first_image)
+        columns = self._catalog.columns(["key", "label", "format"], images)
+        p = self._catalog.part_of_image(part.first_image)
+        records = range(first, last)
+        headers = (
+            self._catalog.headers([(p, r) for r in records])
+            if self._manifest.layout == "zarr"
+            else [None] * len(records)
+        )
+        wants = [
+            Prefix(
+                record=part.first_record + r,
+                placement=part.placement(r, self._manifest.chunk_bytes),
+                n_groups=self.n_groups,
+                fidelity=k,
+                header=header,
+            )
+            for r, header in zip(records, headers, strict=True)
+        ]
+        pieces = [piece for found in self._execute(wants) for piece in found]
+        return [
+            Sample(
+                index=image,
+                key=key,
+                label=int(label),
+                jpeg=piece.file(self.n_groups),
+                format=_FORMATS.get(int(form), "unknown"),
+                fidelity=k,
+            )
+            for image, piece, key, label, form in zip(
+                images, pieces, columns["key"], columns["label"], columns["format"], strict=True
+            )
+        ]
+
+    def _positions(self, indices: Sequence[int]) -> list[int]:
+        n = len(self)
+        out: list[int] = []
+        for i in indices:
+            at = i.__index__()
+            if not -n <= at < n:
+                raise IndexError(f"index must be in 0..{n - 1}, got {at}")
+            out.append(at % n)
+        return out
+
+    def _fidelities(
+        self, fidelity: Fidelity | Sequence[Fidelity], n: int
+    ) -> tuple[list[int], list[bool]]:
+        if isinstance(fidelity, Sequence) and not isinstance(fidelity, str):
+            if len(fidelity) != n:
+                raise OptionError(f"expected one fidelity or {n}, got {len(fidelity)}")
+            resolved = [resolve_fetch(f, self._manifest) for f in fidelity]
+        elif isinstance(fidelity, np.ndarray):
+            return self._fidelities(fidelity.tolist(), n)
+        else:
+            resolved = [resolve_fetch(fidelity, self._manifest)] * n
+        return [k for k, _ in resolved], [source for _, source in resolved]
+
+    def _wants(
+        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
+    ) -> tuple[list[Want], list[tuple[int, int]]]:
+        """Return one want per record touched, and where each position's piece will be."""
+        edges = self._catalog.image_edges
+        numbers = np.searchsorted(edges, np.asarray(positions, np.int64), side="right") - 1
+        touched = sorted(set(numbers.tolist()))
+        parts = dict(zip(touched, self._catalog.parts(touched), strict=True))
+        asked: dict[tuple[int, int], dict[int, tuple[int, bool]]] = {}
+        places: list[tuple[tuple[int, int], int]] = []
+        for at, p, k, whole in zip(positions, numbers.tolist(), fidelities, source, strict=True):
+            part = parts[p]
+            local = at - part.first_image
+            r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
+            image = local - int(part.image_edges[r])
+            before = asked.setdefault((p, r), {}).get(image, (0, False))
+            asked[p, r][image] = (max(before[0], k), before[1] or whole)
+            places.append(((p, r), image))
+        whole_records = {
+            key for key, images in asked.items() if self._is_whole(parts[key[0]], key[1], images)
+        }
+        zarr = self._manifest.layout == "zarr"
+        needed = [key for key in asked if zarr or key not in whole_records]
+        headers = dict(zip(needed, self._catalog.headers(needed), strict=True))
+        wants: list[Want] = []
+        slots: dict[tuple[tuple[int, int], int], tuple[int, int]] = {}
+        for (p, r), images in asked.items():
+            placement = parts[p].placement(r, self._manifest.chunk_bytes)
+            record = parts[p].first_record + r
+            ordered = sorted(images)
+            slots.update({((p, r), i): (len(wants), n) for n, i in enumerate(ordered)})
+            if (p, r) in whole_records:
+                wants.append(
+                    Prefix(
+                        record=record,
+                        placement=placement,
+                        n_groups=self.n_groups,
+                        fidelity=images[0][0],
+                        header=headers.get((p, r)),
+                    )
+                )
+                continue
+            restore = any(whole for _, whole in images.values())
+            wants.append(
+                Cells(
+                    record=record,
+                    placement=placement,
+                    header=headers[p, r],
+                    images=tuple(ordered),
+                    fidelities=tuple(images[i][0] for i in ordered),
+                    restore=self._catalog.restore_rows(p, r) if restore else None,
+                )
+            )
+        return wants, [slots[key] for key in places]
+
+    def _is_whole(self, part: Part, record: int, images: Mapping[int, tuple[int, bool]]) -> bool:
+        """Say whether one prefix is what is wanted: all images, one fidelity, no originals."""
+        n = int(part.records[record]["n_images"])
+        return len(images) == n and len(set(images.values())) == 1 and not images[0][1]
+
+    def _pieces(
+        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
+    ) -> list[Pieces]:
+        wants, slots = self._wants(positions, fidelities, source)
+        found = self._execute(wants)
+        out: list[Pieces] = []
+        for (w, i), k in zip(slots, fidelities, strict=True):
+            piece = found[w][i]
+            if len(piece.cells) > k:  # the same image was also asked for at a higher fidelity
+                piece = Pieces(
+                    record=piece.record,
+                    image=piece.image,
+                    opaque=piece.opaque,
+                    cells=piece.cells[:k],
+                    restore=piece.restore,
+                )
+            out.append(piece)
+        return out
+
+    def _execute(self, wants: Sequence[Want]) -> list[list[Pieces]]:
+        """Read, cut and check; read again what fails its checksum."""
+        p = plan(wants, cost=self._cost)
+        parts = assemble(p, self._get(p))
+        return [self._cut(want, got) for want, got in zip(wants, parts, strict=True)]
+
+    def _cut(self, want: Want, parts: Sequence[bytes]) -> list[Pieces]:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return list(want.cut(parts))
+            except ChecksumError:
+                again = plan([want], cost=self._cost)
+                parts = assemble(again, self._get(again))[0]
+        return list(want.cut(parts))
+
+    def _get(self, p: ReadPlan) -> list[bytes]:
+        bodies = self._store.get_ranges([r.range for r in p.requests])
+        self._counter.add(p.n_requests, sum(map(len, bodies)))
+        return bodies
+
+
+def open_dataset(
+    url: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    version: int | None = None,
+    engine: Engine = "auto",
+    filesystem: fsspec.AbstractFileSystem | None = None,
+    cost: CostModel = DEFAULT_COST,
+) -> Dataset:
+    """Open a dataset by reading its manifest alone: one LIST and one GET.
+
+    Args:
+        url: `s3://`, `gs://`, `az://`, `https://`, `file://`, `memory://`, any fsspec URL, a path.
+        storage_options: As for fsspec.
+        version: An older version; None: the newest.
+        engine: `obstore`, `fsspec`, or `auto`: obstore where it understands every option.
+        filesystem: Use this fsspec instance; `url` is then a path in it.
+        cost: Prices and link; decides which ranges are read together.
+
+    Raises:
+        NotFoundError: There is no dataset, or no such version.
+        FormatError: The manifest is damaged.
+        UnsupportedFormatError: Written by a newer pcrstore.
+        StoreError: The store cannot be reached.
+    """
+    store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
+    if version is None:
+        version = newest_version(store)
+        if version == 0:
+            raise NotFoundError(f"{store.url}: no pcrstore dataset there (it has no manifest)")
+    return Dataset(store, read_manifest(store, version), cost)

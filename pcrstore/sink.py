@@ -1,0 +1,140 @@
+"""Where built records go: objects of records, or the chunks of growing arrays.
+
+Both sinks place records in order and give each unit's bytes to the caller to store, so that stores,
+threads and the journal stay in one place (`convert`).
+
+    RecordSink   header | regions    one object per unit
+    ArraySink    region g of every record appended to array g, cut into equal chunks
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.build import BuiltRecord
+from pcrstore.index import ObjectEntry, record_dtype
+from pcrstore.placement import array_name
+from pcrstore.rows import Rows, concat
+
+__all__ = ["ArraySink", "RecordSink", "Stored"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A unit that is ready to be written."""
+
+    object: ObjectEntry | None
+    rows: Rows | None
+    """None when no image was left."""
+    objects: tuple[tuple[str, bytes], ...]
+    """What to put, by name."""
+
+
+def _rows(records: list[BuiltRecord], placed: NDArray[np.void]) -> Rows | None:
+    if not records:
+        return None
+    each = [
+        Rows(records=placed[i : i + 1], headers=[r.header], restore=r.restore, columns=r.columns)
+        for i, r in enumerate(records)
+    ]
+    return concat(each)
+
+
+@dataclass(slots=True)
+class RecordSink:
+    """Record layout: a unit's records back to back in one object."""
+
+    n_groups: int
+    _records: list[BuiltRecord] = field(default_factory=list)
+
+    def add(self, record: BuiltRecord) -> None:
+        """Place a record; one without images is left out."""
+        if record.n_images:
+            self._records.append(record)
+
+    def finish_unit(self, name: str, uid: bytes) -> Stored:
+        """Return the unit's rows and its object."""
+        records, self._records = self._records, []
+        placed = np.zeros(len(records), record_dtype("record", self.n_groups))
+        pieces: list[bytes] = []
+        at = 0
+        for row, r in zip(placed, records, strict=True):
+            row["ordinal"], row["n_images"], row["start"] = r.ordinal, r.n_images, at
+            row["length"] = [len(x) for x in r.regions]
+            pieces.extend((r.header, *r.regions))
+            at += len(r.header) + sum(len(x) for x in r.regions)
+        if not records:
+            return Stored(object=None, rows=None, objects=())
+        entry = ObjectEntry(name=name, uid=uid, n_bytes=at)
+        data = b"".join(pieces)
+        return Stored(object=entry, rows=_rows(records, placed), objects=((name, data),))
+
+
+@dataclass(slots=True)
+class ArraySink:
+    """Zarr layout: each region appended to its array, cut into chunks of `chunk_bytes`.
+
+    After a kill, the records of some finished units are built again, because the last chunk of each
+    array was still in memory: `resume` says up to where chunks are stored.
+    """
+
+    n_groups: int
+    name: str
+    chunk_bytes: int
+    positions: list[int] = field(default_factory=list)
+    """Bytes placed in each array so far. (G + 1,)"""
+    _stored: list[int] = field(default_factory=list)
+    """Bytes of each array that are in stored chunks: a multiple of `chunk_bytes`."""
+    _tails: list[bytearray] = field(default_factory=list)
+    """Bytes from there to the position."""
+    _records: list[BuiltRecord] = field(default_factory=list)
+    _starts: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.resume([0] * (self.n_groups + 1), [0] * (self.n_groups + 1))
+
+    def resume(self, positions: Sequence[int], totals: Sequence[int]) -> None:
+        """Go on at `positions`, of arrays whose full chunks up to `totals` are stored."""
+        self.positions = list(positions)
+        self._stored = [t // self.chunk_bytes * self.chunk_bytes for t in totals]
+        self._tails = [bytearray() for _ in positions]
+
+    def add(self, record: BuiltRecord) -> None:
+        """Place a record; one without images is left out."""
+        if not record.n_images:
+            return
+        self._records.append(record)
+        self._starts.append(list(self.positions))
+        for g, region in enumerate(record.regions):
+            known = max(0, min(len(region), self._stored[g] - self.positions[g]))
+            self._tails[g] += region[known:]
+            self.positions[g] += len(region)
+
+    def finish_unit(self) -> Stored:
+        """Return the unit's rows and the chunks that it filled."""
+        records, self._records = self._records, []
+        starts, self._starts = self._starts, []
+        placed = np.zeros(len(records), record_dtype("zarr", self.n_groups))
+        for row, r, start in zip(placed, records, starts, strict=True):
+            row["ordinal"], row["n_images"], row["start"] = r.ordinal, r.n_images, start
+            row["length"] = [len(x) for x in r.regions]
+        return Stored(
+            object=None, rows=_rows(records, placed), objects=tuple(self._cut(last=False))
+        )
+
+    def finish(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the last chunk of each array, filled up with zeros."""
+        return tuple(self._cut(last=True))
+
+    def _cut(self, *, last: bool) -> list[tuple[str, bytes]]:
+        out: list[tuple[str, bytes]] = []
+        for g, tail in enumerate(self._tails):
+            while len(tail) >= self.chunk_bytes or (last and tail):
+                chunk = bytes(tail[: self.chunk_bytes]).ljust(self.chunk_bytes, b"\0")
+                n = self._stored[g] // self.chunk_bytes
+                out.append((f"{self.name}/{array_name(g, self.n_groups)}/c/{n}", chunk))
+                del tail[: self.chunk_bytes]
+                self._stored[g] += self.chunk_bytes
+        return out

@@ -1,0 +1,140 @@
+"""The files of a class-per-folder tree, at any fsspec URL.
+
+    SRC/<class>/<any path>            label = class, key = path below SRC
+    SRC/<split>/<class>/<any path>    with `split_dirs`; the split becomes a column
+
+A file straight below SRC (or below a split) has no class and gets label -1. Hidden files (a path
+component that starts with a dot) are left out and counted. On a local disk nothing is opened that
+is not a regular file inside SRC: a FIFO would block for ever, and a link out of the tree would copy
+what nobody meant to publish; both are listed as problems, which fall under the error policy.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcrstore.errors import NotFoundError, OptionError
+from pcrstore.store import Entry, ReadableStore
+from pcrstore.stores import open_store
+from pcrstore.stores_local import LocalStore
+
+__all__ = ["Listing", "SourceFile", "list_folder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file of the source, before anybody read it."""
+
+    key: str
+    """Path relative to the source."""
+    label: str | None
+    """Class name."""
+    split: str | None
+    n_bytes: int
+    stamp: str
+    """ETag, or modification time in nanoseconds: changes when the content does."""
+    problem: str | None = None
+    """Why the file cannot be read at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """All files of a source, ordered by key."""
+
+    files: tuple[SourceFile, ...]
+    n_hidden: int
+    """Hidden files left out."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every key, size and stamp: equal listings have equal content."""
+        h = hashlib.sha256()
+        for f in self.files:
+            line = f"{f.key}\0{f.n_bytes}\0{f.stamp}\0{f.problem or ''}\n"
+            h.update(line.encode("utf-8", "surrogateescape"))
+        return h.hexdigest()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Split names, sorted."""
+        return tuple(sorted({f.split for f in self.files if f.split is not None}))
+
+
+def list_folder(
+    url: str, storage_options: Mapping[str, object] | None, *, split_dirs: bool
+) -> tuple[ReadableStore, Listing]:
+    """Open a source and list its files.
+
+    Raises:
+        NotFoundError: Nothing is there.
+        OptionError: There is no image file in it.
+    """
+    store = open_store(url, storage_options)
+    local = isinstance(store, LocalStore)
+    found = list(_walk(Path(store.url.removeprefix("file://"))) if local else _list(store))
+    files: list[SourceFile] = []
+    n_hidden = 0
+    for key, n_bytes, stamp, problem in found:
+        parts = key.split("/")
+        if any(p.startswith(".") for p in parts):
+            n_hidden += 1
+            continue
+        split = parts.pop(0) if split_dirs and len(parts) > 1 else None
+        label = parts[0] if len(parts) > 1 else None
+        files.append(
+            SourceFile(
+                key=key, label=label, split=split, n_bytes=n_bytes, stamp=stamp, problem=problem
+            )
+        )
+    if not files:
+        hidden = f" but {n_hidden} hidden ones" if n_hidden else ""
+        raise OptionError(f"{store.url}: expected a folder of images, found no file{hidden}")
+    files.sort(key=lambda f: f.key)
+    return store, Listing(files=tuple(files), n_hidden=n_hidden)
+
+
+def _list(store: ReadableStore) -> Iterator[tuple[str, int, str, str | None]]:
+    for e in store.list(""):
+        if not e.name.endswith("/"):  # "folders" that consoles create are empty objects
+            yield e.name, e.n_bytes, _stamp(e), None
+
+
+def _stamp(e: Entry) -> str:
+    return e.etag or ""
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int, str, str | None]]:
+    if not root.exists():
+        raise NotFoundError(f"{root}: no such folder")
+    if not root.is_dir():
+        raise OptionError(f"{root}: expected a folder, got a file")
+    inside = os.path.realpath(root)
+    stack = [str(root)]
+    while stack:
+        folder = stack.pop()
+        with os.scandir(folder) as entries:
+            for e in entries:
+                key = os.path.relpath(e.path, root).replace(os.sep, "/")
+                if e.is_dir(follow_symlinks=False):
+                    stack.append(e.path)
+                    continue
+                yield key, *_look(e.path, inside)
+
+
+def _look(path: str, inside: str) -> tuple[int, str, str | None]:
+    """Return size, stamp and problem of a local file."""
+    try:
+        real = os.path.realpath(path, strict=True)
+        s = os.stat(real)  # noqa: PTH116 - names need not be valid UTF-8 text
+    except OSError as e:
+        return 0, "", f"cannot be looked at: {e.strerror}"
+    if os.path.commonpath((inside, real)) != inside:
+        return s.st_size, str(s.st_mtime_ns), "is a link that leaves the source folder"
+    if stat.S_ISDIR(s.st_mode):
+        return 0, "", "is a link to a folder"
+    if not stat.S_ISREG(s.st_mode):
+        return 0, "", "is not a regular file"
+    return s.st_size, str(s.st_mtime_ns), None

@@ -1,0 +1,115 @@
+"""Run one function over many tasks, in order, with a bounded number in flight.
+
+`n_workers` 1 runs in this process. More run in spawned processes: a decoder that crashes takes one
+worker with it and not the conversion, and no client or lock of the parent is inherited. Sources
+that live in this process alone (memory://) use threads instead.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Generic, TypeVar
+
+from pcrstore.errors import PcrstoreError
+
+__all__ = ["ordered_map"]
+
+Setting = TypeVar("Setting")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_WINDOW = 3
+"""Tasks in flight per worker: one running, one waiting, one finished and not yet taken."""
+
+_run: Callable[[object], object] | None = None
+"""The function of this worker process, made once by `_prepare`."""
+
+
+def _prepare(make: Callable[[Setting], Callable[[Task], Result]], setting: Setting) -> None:
+    global _run  # noqa: PLW0603 - a worker process has one job
+    _run = make(setting)  # type: ignore[assignment]  # typed again by ordered_map
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+
+
+def _exit_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """End this worker when its parent was killed: its queue would never close."""
+    parent.join()
+    os._exit(1)
+
+
+def _call(task: Task) -> object:
+    if _run is None:
+        raise AssertionError("a worker runs tasks after _prepare alone")
+    return _run(task)
+
+
+class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function it stands for
+    """Iterate over `make(setting)(task)` for every task, in order.
+
+    Args:
+        make: Builds the function, once in each worker; importable, as processes are spawned.
+        setting: What `make` takes; picklable unless `in_process`.
+        tasks: Taken lazily, at most three per worker ahead of the results.
+        n_workers: 1 runs in this thread.
+        in_process: Use threads.
+
+    Raises:
+        PcrstoreError: A worker died.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Setting], Callable[[Task], Result]],
+        setting: Setting,
+        tasks: Iterator[Task],
+        *,
+        n_workers: int,
+        in_process: bool = False,
+    ) -> None:
+        self._make = make
+        self._setting = setting
+        self._tasks = tasks
+        self._n_workers = n_workers
+        self._in_process = in_process
+
+    def __iter__(self) -> Iterator[Result]:
+        if self._n_workers == 1:
+            yield from map(self._make(self._setting), self._tasks)
+            return
+        if self._in_process:
+            run = self._make(self._setting)
+            pool: Executor = ThreadPoolExecutor(self._n_workers)
+            yield from self._drain(pool, lambda task: pool.submit(run, task))
+            return
+        context = multiprocessing.get_context("spawn")
+        processes = ProcessPoolExecutor(
+            self._n_workers, context, _prepare, (self._make, self._setting)
+        )
+        yield from self._drain(processes, lambda task: processes.submit(_call, task))  # type: ignore[arg-type, return-value]  # _call returns what make's function does
+
+    def _drain(
+        self, pool: Executor, submit: Callable[[Task], "Future[Result]"]
+    ) -> Iterator[Result]:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for task in self._tasks:
+                pending.append(submit(task))
+                if len(pending) >= _WINDOW * self._n_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as e:
+            raise PcrstoreError(
+                "a worker process died (out of memory, or killed); run the same command again to "
+                "go on from where it stopped, with fewer --workers if memory is short"
+            ) from e
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
