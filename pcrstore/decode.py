@@ -5,6 +5,7 @@ upsampling, on every scale. Calls release the GIL while they decode.
 """
 
 import io
+import os
 import re
 import threading
 import warnings
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from pcrstore.errors import (
+    DamagedJpegError,
     DecodeError,
-    JpegError,
     LimitError,
     MissingDependencyError,
     OptionError,
@@ -45,10 +46,16 @@ _SOS_OR_EOI = re.compile(rb"\xff[\xd9\xda]")
 
 # What ImageNet-like collections hold beside JPEG. Left out: EPS, which runs Ghostscript, and others
 # whose plug-ins see less use.
-_OTHER_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "JPEG", "MPO")
+_OTHER_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "JPEG")
 
 _pillow_warnings = threading.Lock()
 """Held while warnings are caught: warnings.catch_warnings is not safe for threads."""
+# Nor may a forked child inherit it locked, or the filters half-way.
+os.register_at_fork(
+    before=_pillow_warnings.acquire,
+    after_in_parent=_pillow_warnings.release,
+    after_in_child=_pillow_warnings.release,
+)
 
 
 def decode(
@@ -118,14 +125,10 @@ def _has_simplejpeg() -> bool:
 
 def _header(data: bytes) -> Header | None:
     """Return the JPEG header; None for another format and for a JPEG that only Pillow may read."""
-    if not data.startswith(SOI):
-        return None
     try:
         return parse_header(data)
-    except UnsupportedJpegError:
+    except (UnsupportedJpegError, DamagedJpegError):
         return None
-    except JpegError as e:
-        raise DecodeError(f"not a JPEG that can be decoded: {e}") from e
 
 
 def _check_limits(data: bytes, header: Header, max_pixels: int) -> None:

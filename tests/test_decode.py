@@ -1,8 +1,11 @@
 """Decoding: two engines, the same pixels, whatever the size, the scale and the colours."""
 
 import io
+import os
+import signal
 import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -18,6 +21,8 @@ from jpeg_files import (
     picture,
     sample_files,
     segment,
+    sof,
+    tiny,
     with_scans,
 )
 from PIL import Image, ImageOps
@@ -231,6 +236,8 @@ BROKEN = {
     "soi-eoi": SOI + EOI,
     "text": b"hello, this is not an image at all",
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+    "lossless": tiny(frame=sof(marker=0xC3)),
+    "two-components": tiny(frame=sof(((1, 0x11, 0), (2, 0x11, 0)))),
     "no-tables": make("grey").replace(b"\xff\xc4", b"\xff\xfe").replace(b"\xff\xdb", b"\xff\xfe"),
 }
 
@@ -238,7 +245,7 @@ BROKEN = {
 @pytest.mark.parametrize("engine", ["simplejpeg", "pillow"])
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_what_no_decoder_reads_is_a_decode_error(data, engine):
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError, match="^Pillow cannot decode the"):
         decode(data, engine=engine)
 
 
@@ -254,6 +261,12 @@ def test_scans_are_limited(n):
             decode(many)
 
 
+def test_postscript_is_not_run():
+    with pytest.raises(DecodeError, match="cannot identify image file"):
+        decode(BROKEN["eps"])
+
+
+@needs_jpegtran
 def test_arithmetic_coding_goes_to_pillow():
     data = jpegtran(make("420"), "-arithmetic")
     np.testing.assert_array_equal(decode(data), decode(make("420")))
@@ -306,6 +319,43 @@ def test_threads_leave_the_warning_filters_as_they_were():
     for thread in threads:
         thread.join()
     assert list(warnings.filters) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_can_decode_while_a_thread_of_the_parent_does():
+    stop = threading.Event()
+
+    def loop():
+        while not stop.is_set():
+            decode(FILES["png"])
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if not child:
+                decode(FILES["png"])
+                os._exit(0)
+            deadline = time.monotonic() + 20
+            while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+                if time.monotonic() > deadline:
+                    os.kill(child, signal.SIGKILL)
+                time.sleep(0.01)
+            assert ended[1] == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_garbage_between_segments_goes_to_pillow():
+    data = make("420")
+    at = parse(data).segments[0].stop
+    garbled = data[:at] + b"\x00garbage" + data[at:]
+    np.testing.assert_array_equal(decode(garbled), decode(data))
+    for stop in (at + 4, len(data) * 2 // 3):
+        with pytest.raises(DecodeError):
+            decode(garbled[:stop])
 
 
 def test_without_simplejpeg_pillow_decodes(monkeypatch):
