@@ -332,7 +332,15 @@ BUILTIN: dict[str, Script] = {
     name: parse_script(text, name=name)
     for name, text in {"sa5": _SA5, "spec5": _SPEC5, "al3": _AL3, "standard": _STANDARD}.items()
 }
-"""Scripts that come with pcrstore, by name; figures are in docs of the default, `sa5`."""
+"""Scripts that come with pcrstore, by name.
+
+Cumulative share of an ImageNet photo's bytes, and MS-SSIM, for each group:
+
+    sa5       7 25 39 61 100 %      .80 .97 .99 .996 1     the default
+    al3       7 25 39 62 100 %      .80 .98 .99 .996 1     better for sources of high quality only
+    spec5     8 31 56 77 100 %      .80 .95 .98 .995 1     decodes in half the time: no refinement
+    standard  7 15 27 46 62 100 %   .80 .95 .95 .99 .996 1   libjpeg's own scans
+"""
 
 DEFAULT = BUILTIN["sa5"]
 """The script of a conversion that names none."""

@@ -245,7 +245,7 @@ BROKEN = {
 @pytest.mark.parametrize("engine", ["simplejpeg", "pillow"])
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_what_no_decoder_reads_is_a_decode_error(data, engine):
-    with pytest.raises(DecodeError, match="^Pillow cannot decode the"):
+    with pytest.raises(DecodeError, match="Pillow cannot decode the"):
         decode(data, engine=engine)
 
 
