@@ -97,7 +97,7 @@ class Part:
     header_edges: NDArray[np.int64]
     """First byte of each record's header in the `headers` block, and its end. (R + 1,)"""
 
-    def placement(self, record: int, chunk_bytes: int) -> Placement:
+    def placement(self, record: int, chunk_bytes: tuple[int, ...]) -> Placement:
         """Return where record `record` of the part lies."""
         row = self.records[record]
         entry = self.directory.objects[int(row["object"])]

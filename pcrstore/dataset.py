@@ -9,10 +9,10 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import fsspec
 import numpy as np
@@ -35,6 +35,9 @@ from pcrstore.tail import end_of_band_tail
 from pcrstore.transcode import original, require
 
 __all__ = ["Dataset", "Sample", "Traffic", "open_dataset"]
+
+Extra = TypeVar("Extra")
+Result = TypeVar("Result")
 
 _WINDOW_BYTES: Final = 16 * 2**20
 """What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
@@ -214,12 +217,13 @@ class Dataset:
         fidelities, source = self._fidelities(fidelity, len(positions))
         if any(source):
             require()
-        n = self.n_groups
-        return [
-            original(p.cells, p.restore) if wanted and not p.opaque and p.restore is not None
-            else p.file(n)
-            for p, wanted in zip(self._pieces(positions, fidelities, source), source, strict=True)
-        ]
+
+        def file(piece: Pieces, wanted: bool) -> bytes:  # noqa: FBT001 - mapped over two lists
+            if wanted and not piece.opaque and piece.restore is not None:
+                return original(piece.cells, piece.restore)
+            return piece.file(self.n_groups)
+
+        return _map(file, self._pieces(positions, fidelities, source), source, threads=any(source))
 
     def read(
         self,
@@ -260,11 +264,7 @@ class Dataset:
         def decode_one(piece: Pieces, turn: int) -> NDArray[np.uint8]:
             return decode(self._decodable(piece), scale=scale, orientation=turn)
 
-        pieces = self._pieces(positions, fidelities, source)
-        if len(pieces) == 1:
-            return [decode_one(pieces[0], turns[0])]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(decode_one, pieces, turns))
+        return _map(decode_one, self._pieces(positions, fidelities, source), turns, threads=True)
 
     def _decodable(self, piece: Pieces) -> bytes:
         tail = b""
@@ -488,6 +488,20 @@ class Dataset:
         bodies = self._store.get_ranges([r.range for r in p.requests])
         self._counter.add(p.n_requests, sum(map(len, bodies)))
         return bodies
+
+
+def _map(
+    run: Callable[[Pieces, Extra], Result],
+    pieces: Sequence[Pieces],
+    extra: Sequence[Extra],
+    *,
+    threads: bool,
+) -> list[Result]:
+    """Run over all pieces; in threads where that pays, for codecs release the GIL."""
+    if not threads or len(pieces) < 2:
+        return [run(p, e) for p, e in zip(pieces, extra, strict=True)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(run, pieces, extra))
 
 
 def open_dataset(

@@ -137,7 +137,6 @@ class Finisher:
     conversion: str
     script: Script
     layout: str
-    chunk_bytes: int
     classes: tuple[str, ...]
     splits: tuple[str, ...]
     options: Mapping[str, str]
@@ -273,7 +272,7 @@ class Finisher:
             columns=COLUMNS,
             parts=tuple(self._parts),
             checked=tuple(self._checked),
-            chunk_bytes=self.chunk_bytes,
+            chunk_bytes=() if sink is None else sink.chunk_sizes(),
             conversion=self.conversion,
             options=dict(self.options),
             writer=self.writer,
@@ -287,7 +286,7 @@ class Finisher:
     def _write_arrays(self, sink: ArraySink) -> None:
         for name, data in sink.finish():
             self.store.put(name, data)
-        specs: dict[str, ArraySpec] = dict(stream_specs(sink.positions, self.chunk_bytes))
+        specs: dict[str, ArraySpec] = dict(stream_specs(sink.positions, sink.chunk_sizes()))
         side = _join(self._side)
         for name, values in side_arrays(**side).items():  # type: ignore[arg-type]  # columns are typed by name
             specs[name] = side_spec(values)

@@ -134,8 +134,8 @@ class Manifest:
     parts: tuple[PartEntry, ...]
     checked: tuple[Checked, ...] = ()
     """Objects that are read whole: the report, and a zarr layout's metadata and small arrays."""
-    chunk_bytes: int = 0
-    """Chunk size of the scan group arrays (zarr layout; 0 otherwise)."""
+    chunk_bytes: tuple[int, ...] = ()
+    """Chunk size of each region's array in the zarr layout. (G + 1,), empty otherwise."""
     conversion: str
     """Id of the conversion: a hash of sources, options and transcoder."""
     options: dict[str, str] = field(default_factory=dict)
@@ -184,7 +184,7 @@ def encode_manifest(m: Manifest) -> bytes:
         "checked": [
             {"name": c.name, "bytes": c.n_bytes, "crc32c": f"{c.checksum:08x}"} for c in m.checked
         ],
-        "chunk_bytes": m.chunk_bytes,
+        "chunk_bytes": list(m.chunk_bytes),
         "conversion": m.conversion,
         "options": m.options,
         "writer": m.writer,
@@ -285,7 +285,7 @@ def _decode_body(f: Fields, version: int) -> Manifest:
             )
             for c in f.objects("checked", max_items=MAX_PARTS)
         ),
-        chunk_bytes=f.integer("chunk_bytes", 0, 2**31),
+        chunk_bytes=f.integers("chunk_bytes", max_items=n_groups + 1, high=2**31),
         conversion=f.hexadecimal("conversion", UID_BYTES).hex(),
         options={k: options.string(k, max_length=65_536) for k in options.names()},
         writer=f.string("writer", max_length=128),
@@ -297,8 +297,9 @@ def _decode_body(f: Fields, version: int) -> Manifest:
         len(out.quality.ms_ssim) == len(out.quality.ms_ssim_p05) == n_groups
     ):
         f.fail("quality: ms_ssim", f"{n_groups} numbers", out.quality.ms_ssim)
-    if (layout == "zarr") != (out.chunk_bytes > 0):
-        f.fail("chunk_bytes", "positive in the zarr layout alone", out.chunk_bytes)
+    n_sizes = n_groups + 1 if layout == "zarr" else 0
+    if len(out.chunk_bytes) != n_sizes or 0 in out.chunk_bytes:
+        f.fail("chunk_bytes", f"{n_sizes} positive sizes", out.chunk_bytes)
     return out
 
 

@@ -34,7 +34,9 @@ class Options:
     record_images: int | None = None
     object_bytes: int = OBJECT_BYTES
     chunk_bytes: int = CHUNK_BYTES
-    """Chunk of the scan group arrays in the zarr layout."""
+    """About what a chunk of the scan group arrays has in the zarr layout."""
+    hold_bytes: int = 2**28
+    """Sources up to this size are held in memory in the zarr layout, so that no chunk is padded."""
     policy: str = "raise"
     """What to do with a file that cannot be transcoded losslessly; one of `build.POLICIES`."""
     encode_quality: int = 95
@@ -82,6 +84,6 @@ class Options:
             "shuffle": str(self.shuffle),
             "seed": str(self.seed),
             "limits": f"{self.limits.max_bytes} {self.limits.max_pixels} {self.limits.max_scans}",
-            "chunk_bytes": str(self.chunk_bytes),
+            "chunk_bytes": f"{self.chunk_bytes} {self.hold_bytes}",
             "writer_version": _WRITER_VERSION,
         }

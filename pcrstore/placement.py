@@ -59,7 +59,8 @@ class ArrayPlacement:
     n_images: int
     name: str
     """The Zarr group."""
-    chunk_bytes: int
+    chunk_bytes: tuple[int, ...]
+    """Chunk size of each region's array. (G + 1,)"""
     starts: tuple[int, ...]
     """First byte of each region in its array. (G + 1,)"""
     lengths: tuple[int, ...]
@@ -79,7 +80,7 @@ class ArrayPlacement:
         """Return where bytes `start` to `stop` of a region lie."""
         array = f"{self.name}/{array_name(region, len(self.lengths) - 1)}"
         base = self.starts[region]
-        return chunk_ranges(array, base + start, base + stop, self.chunk_bytes)
+        return chunk_ranges(array, base + start, base + stop, self.chunk_bytes[region])
 
 
 Placement = RunPlacement | ArrayPlacement

@@ -7,7 +7,7 @@ threads and the journal stay in one place (`convert`).
     ArraySink    region g of every record appended to array g, cut into equal chunks
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,15 +74,21 @@ class RecordSink:
 
 @dataclass(slots=True)
 class ArraySink:
-    """Zarr layout: each region appended to its array, cut into chunks of `chunk_bytes`.
+    """Zarr layout: each region appended to its array, cut into equal chunks.
 
-    After a kill, the records of some finished units are built again, because the last chunk of each
-    array was still in memory: `resume` says up to where chunks are stored.
+    A Zarr chunk is always stored in full, so the last one of each array is filled up with zeros.
+    For a dataset that fits in memory (`hold`) nothing is cut before the end, where chunks are sized
+    to divide each array; a larger one loses half a chunk per array.
+
+    After a kill, the records of some finished units are built again, because what no chunk held yet
+    was in memory alone: `resume` says up to where chunks are stored.
     """
 
     n_groups: int
     name: str
     chunk_bytes: int
+    """Size of a chunk, or with `hold` about that."""
+    hold: bool
     positions: list[int] = field(default_factory=list)
     """Bytes placed in each array so far. (G + 1,)"""
     _stored: list[int] = field(default_factory=list)
@@ -95,10 +101,16 @@ class ArraySink:
     def __post_init__(self) -> None:
         self.resume([0] * (self.n_groups + 1), [0] * (self.n_groups + 1))
 
+    def stored_of(self, totals: Sequence[int]) -> list[int]:
+        """Return the bytes that are in stored chunks once `totals` have been placed."""
+        if self.hold:
+            return [0] * len(totals)
+        return [t // self.chunk_bytes * self.chunk_bytes for t in totals]
+
     def resume(self, positions: Sequence[int], totals: Sequence[int]) -> None:
-        """Go on at `positions`, of arrays whose full chunks up to `totals` are stored."""
+        """Go on at `positions`, of arrays whose chunks are stored as far as `totals` filled them."""
         self.positions = list(positions)
-        self._stored = [t // self.chunk_bytes * self.chunk_bytes for t in totals]
+        self._stored = self.stored_of(totals)
         self._tails = [bytearray() for _ in positions]
 
     def add(self, record: BuiltRecord) -> None:
@@ -120,21 +132,29 @@ class ArraySink:
         for row, r, start in zip(placed, records, starts, strict=True):
             row["ordinal"], row["n_images"], row["start"] = r.ordinal, r.n_images, start
             row["length"] = [len(x) for x in r.regions]
-        return Stored(
-            object=None, rows=_rows(records, placed), objects=tuple(self._cut(last=False))
-        )
+        full: list[tuple[str, bytes]] = []
+        if not self.hold:
+            for g in range(len(self._tails)):
+                full.extend(self._cut(g, self.chunk_bytes, last=False))
+        return Stored(object=None, rows=_rows(records, placed), objects=tuple(full))
 
-    def finish(self) -> tuple[tuple[str, bytes], ...]:
-        """Return the last chunk of each array, filled up with zeros."""
-        return tuple(self._cut(last=True))
+    def chunk_sizes(self) -> tuple[int, ...]:
+        """Return the chunk size of each array, once everything is placed. (G + 1,)"""
+        if not self.hold:
+            return (self.chunk_bytes,) * len(self.positions)
+        counts = [max(1, -(-n // self.chunk_bytes)) for n in self.positions]
+        return tuple(max(1, -(-n // c)) for n, c in zip(self.positions, counts, strict=True))
 
-    def _cut(self, *, last: bool) -> list[tuple[str, bytes]]:
-        out: list[tuple[str, bytes]] = []
-        for g, tail in enumerate(self._tails):
-            while len(tail) >= self.chunk_bytes or (last and tail):
-                chunk = bytes(tail[: self.chunk_bytes]).ljust(self.chunk_bytes, b"\0")
-                n = self._stored[g] // self.chunk_bytes
-                out.append((f"{self.name}/{array_name(g, self.n_groups)}/c/{n}", chunk))
-                del tail[: self.chunk_bytes]
-                self._stored[g] += self.chunk_bytes
-        return out
+    def finish(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the chunks that are not stored yet, the last of each array filled up with zeros."""
+        for g, size in enumerate(self.chunk_sizes()):
+            yield from self._cut(g, size, last=True)
+
+    def _cut(self, g: int, size: int, *, last: bool) -> Iterator[tuple[str, bytes]]:
+        tail = self._tails[g]
+        array = f"{self.name}/{array_name(g, self.n_groups)}"
+        while len(tail) >= size or (last and tail):
+            chunk = bytes(tail[:size]).ljust(size, b"\0")
+            yield f"{array}/c/{self._stored[g] // size}", chunk
+            del tail[:size]
+            self._stored[g] += size

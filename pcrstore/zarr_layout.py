@@ -87,12 +87,12 @@ class ArraySpec:
         }
 
 
-def stream_specs(lengths: Sequence[int], chunk_bytes: int) -> dict[str, ArraySpec]:
+def stream_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str, ArraySpec]:
     """Return the arrays of the regions, given the bytes of each: groups 1..G, restore."""
     n_groups = len(lengths) - 1
     return {
-        array_name(g, n_groups): ArraySpec(dtype="uint8", shape=(n,), chunk_rows=chunk_bytes)
-        for g, n in enumerate(lengths)
+        array_name(g, n_groups): ArraySpec(dtype="uint8", shape=(n,), chunk_rows=size)
+        for g, (n, size) in enumerate(zip(lengths, chunk_bytes, strict=True))
     }
 
 
