@@ -13,7 +13,6 @@ from pcrstore.checksum import crc32c
 from pcrstore.errors import ChecksumError, FormatError, LimitError, MissingDependencyError
 from pcrstore.jpeg import (
     EOI,
-    Frame,
     Jpeg,
     exif_orientation,
     identity_segments,
@@ -114,7 +113,6 @@ def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) ->
     if len(source) > limits.max_bytes:
         raise LimitError(f"at most {limits.max_bytes} bytes expected, got {len(source)}")
     jpeg = parse(source, max_scans=limits.max_scans)
-    _check_pixels(jpeg.frame, limits)
     specs = script.expand(jpeg.frame, jpeg.model)
     metadata = metadata_segments(source, jpeg)
     header = identity_segments(source, jpeg)
@@ -172,12 +170,6 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
             f" groups are missing or changed, or another libjpeg converted the image"
         )
     return source
-
-
-def _check_pixels(frame: Frame, limits: Limits) -> None:
-    pixels = frame.width * frame.height
-    if pixels > limits.max_pixels:
-        raise LimitError(f"at most {limits.max_pixels} pixels expected, got {pixels}")
 
 
 def _split(

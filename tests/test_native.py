@@ -42,6 +42,14 @@ def compare(a, b):
     return native.compare(a, b, *LIMITS)
 
 
+def renumbered(data):
+    """`data` with quantisation table 1 as table 2."""
+    table, sof = data.index(b"\xff\xdb\x00\x43\x01"), data.index(b"\xff\xc0")
+    edited = bytearray(data)
+    edited[table + 4] = edited[sof + 15] = edited[sof + 18] = 2
+    return bytes(edited)
+
+
 @pytest.mark.parametrize("kind", ["grey", "420", "cmyk"])
 def test_stops_are_the_ends_of_the_scans(kind):
     output, stops, recoded = transcode(make(kind))
@@ -81,6 +89,13 @@ def test_compare_finds_no_difference_between_codings_of_the_same_coefficients():
         assert compare(data, transcode(data, scans=scans_of(data, script))[0]) is None
 
 
+def test_a_result_that_lost_something_is_refused():
+    data = make("420")
+    for parameters in ((0, 0, 0, 0), (0, 0, 0, 1)):  # no AC; and DC without its last bit
+        with pytest.raises(DamagedJpegError, match="would lose data: coefficient"):
+            transcode(data, scans=pack_scan((0, 1, 2), parameters))
+
+
 def test_compare_names_the_coefficient_that_differs():
     a, b = make("grey"), make("grey")
     # One less in the last bit of the entropy-coded bytes that still decodes.
@@ -104,6 +119,7 @@ def test_compare_names_the_coefficient_that_differs():
         pytest.param(make("444"), make("grey"), "3 components against", id="components"),
         pytest.param(make("444"), make("rgb"), "frame: component 0 is id 1", id="ids"),
         pytest.param(make("444"), make("444", quality=70), "quantisation table", id="tables"),
+        pytest.param(make("420"), renumbered(make("420")), "1x1, table 2", id="table-number"),
     ],
 )
 def test_compare_says_what_differs(a, b, words):
@@ -288,7 +304,7 @@ def test_random_damage_gives_a_proven_result_or_an_error(progressive):
 
 
 def test_memory_does_not_grow():
-    data = make("420", 300, 400)
+    data = make("444", 300, 400, quality=100)
     scans, how = scans_of(data), coding_of(data)
     calls = [data, data[: len(data) // 2], data[:-2], data[:100], b""]
     peaks = []

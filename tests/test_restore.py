@@ -101,6 +101,13 @@ def test_what_is_packed_unpacks(kind, skeleton):
     assert blob[0] & 0x0F == kind
 
 
+def test_a_whole_file_need_not_be_a_jpeg():
+    png = b"\x89PNG\r\n\x1a\n" + bytes(500)
+    blob = pack(stored(Kind.WHOLE, png), GROUPS)
+    assert read(blob) == stored(Kind.WHOLE, png)
+    assert len(blob) < 50
+
+
 @pytest.mark.parametrize("segments", [(), (b"",), (b"\x12\xff\x00", b"", b"\x34" * 999)])
 def test_entropy_coded_segments_are_kept_as_they_are(segments):
     given_ = stored(Kind.ENTROPY, segments=segments)
@@ -186,6 +193,12 @@ def test_every_truncation_of_a_blob_is_refused_or_read_as_something_else():
         for stop in range(len(blob)):
             with pytest.raises(FormatError):
                 read(blob[:stop])
+
+
+def test_bytes_behind_a_blob_are_refused():
+    for kind, segments in ((Kind.SEQUENTIAL, ()), (Kind.ENTROPY, (b"\x12",))):
+        with pytest.raises(FormatError):
+            read(pack(stored(kind, segments=segments), GROUPS) + b"\x00")
 
 
 def test_a_head_is_bounded_before_memory_is_taken():

@@ -287,6 +287,15 @@ def test_sixteen_bit_quantisation_tables_survive():
     assert wide in done.groups[0]
 
 
+def test_a_quantisation_table_that_changes_between_scans_is_unsupported():
+    data = make("420", progressive=True)
+    table = next(s for s in parse(data).segments if s.marker == 0xDB)
+    second = parse(data).scans[0].ecs_stop
+    other = segment(0xDB, data[table.start + 4 : table.stop - 1] + b"\x01")
+    with pytest.raises(UnsupportedJpegError, match="multiple use of quantization table"):
+        transcode(data[:second] + other + data[second:], DEFAULT)
+
+
 UNSUPPORTED = {
     "empty": b"",
     "png": b"\x89PNG\r\n\x1a\n" * 9,
@@ -345,6 +354,8 @@ def test_original_obeys_limits():
     done = transcode(data, DEFAULT)
     with pytest.raises(LimitError):
         original(done.groups, done.restore, Limits(max_pixels=7574))
+    # The limit is on scans of the source, of which this one has one; the groups have more.
+    assert original(done.groups, done.restore, Limits(max_scans=1)) == data
     whole = transcode(make("420", progressive=True), DEFAULT)
     with pytest.raises(LimitError):
         original(whole.groups, whole.restore, Limits(max_scans=9))
