@@ -179,6 +179,9 @@ class Translator:
             return AccessDeniedError(f"{what}: access denied ({reason})")
         if seen.status in {404, 410}:
             return NotFoundError(f"{what}: not found")
+        if seen.status in {301, 307} or seen.says("incorrectly configured region"):
+            hint = "the bucket is in another region; set client_kwargs={'region_name': ...}"
+            return StoreError(f"{what}: {hint} ({reason})")
         return None if seen.status is None else StoreError(f"{what}: {reason}")
 
     def _of_failure(self, what: str, seen: "_Evidence", reason: str) -> StoreError:

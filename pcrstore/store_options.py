@@ -133,7 +133,9 @@ def _s3(
         raise NotTranslatableError("access points and user names in the URL are s3fs's")
     config: dict[str, str | bool] = {}
     client = _mapping("client_kwargs", options)
-    insecure = client.pop("verify", True) is False
+    verify = client.pop("verify", True)
+    if not isinstance(verify, bool):
+        raise NotTranslatableError("obstore has no counterpart for client_kwargs['verify']=path")
     flat = {k: v for k, v in options.items() if k not in {"client_kwargs", "config_kwargs"}}
     profile = flat.pop("profile", None)
     for name, value in (*client.items(), *flat.items()):
@@ -159,7 +161,7 @@ def _s3(
         root=root,
         config=config,
         allow_http=endpoint.startswith("http://"),
-        allow_invalid_certificates=insecure,
+        allow_invalid_certificates=not verify,
         boto=not explicit and (profile is not None or not inherited),
         profile=str(profile) if profile is not None and not explicit else None,
     )

@@ -216,8 +216,8 @@ class FsspecStore:
         async def find() -> dict[str, dict[str, object]]:
             return dict(await fs._find(path, detail=True))  # noqa: SLF001 (fsspec's async API)
 
-        # A listing is many requests; allow it the bytes of some hundred pages.
-        return self._await("list", folder, find, n_bytes=64 << 20)
+        # A listing is many requests, and how many is not known: allow it minutes.
+        return self._await("list", folder, find, n_bytes=8 << 20)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""

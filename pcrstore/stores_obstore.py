@@ -45,6 +45,10 @@ __all__ = ["ForkedObstoreWarning", "ObstoreStore"]
 
 T = TypeVar("T")
 
+SINGLE_PUT = 32 << 20
+"""Larger objects go up in parts at a time; smaller ones as one request, the cheapest."""
+PART = 16 << 20
+
 
 class ForkedObstoreWarning(RuntimeWarning):
     """obstore was used before a fork, so that this process has to read through fsspec."""
@@ -201,7 +205,7 @@ class ObstoreStore:
                 for found in page
             ]
 
-        entries = self._await("list", folder, read, n_bytes=64 << 20)
+        entries = self._await("list", folder, read, n_bytes=8 << 20)
         folders = {parent for entry in entries for parent in _folders_of(entry.name)}
         return sorted(
             # An empty object with the name of a folder is a console's marker for it.
@@ -225,7 +229,9 @@ class ObstoreStore:
         store, path = self._client(), self._path(name)
 
         async def write() -> None:
-            await obstore.put_async(store, path, data)
+            await obstore.put_async(
+                store, path, data, use_multipart=len(data) > SINGLE_PUT, chunk_size=PART
+            )
 
         self._await("write", name, write, n_bytes=len(data))
 
