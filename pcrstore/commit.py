@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 
 from pcrstore.errors import (
+    ChecksumError,
     DatasetExistsError,
     FormatError,
     NotFoundError,
@@ -72,10 +73,9 @@ def read_manifest(store: ReadableStore, version: int) -> Manifest:
     """
     name = manifest_name(version)
     where = f"{store.url}: {name}"
-    try:
+    with contextlib.suppress(ChecksumError):
         return decode_manifest(store.get(name), version=version, where=where)
-    except FormatError:
-        return decode_manifest(store.get(name), version=version, where=where)
+    return decode_manifest(store.get(name), version=version, where=where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +99,17 @@ def commit(store: Store, manifest: Manifest) -> Committed:
         if store.create(name, encode_manifest(manifest)):
             _hint(store, manifest.version)
             return Committed(manifest=manifest, won=True)
-    except TransientStoreError:
+    except TransientStoreError as e:
         # The create may have gone through before its reply was lost: who stands there decides.
-        try:
-            there = read_manifest(store, manifest.version)
-        except StoreError:
-            raise
-    else:
-        there = read_manifest(store, manifest.version)
+        with contextlib.suppress(NotFoundError):
+            return _settle(store, manifest)
+        raise e from None
+    return _settle(store, manifest)
+
+
+def _settle(store: Store, manifest: Manifest) -> Committed:
+    """Find out whose manifest stands under our version's name."""
+    there = read_manifest(store, manifest.version)
     if there.writer == manifest.writer:
         _hint(store, manifest.version)
         return Committed(manifest=there, won=True)
