@@ -55,7 +55,6 @@ blame(j_common_ptr cinfo)
     case JERR_NO_SOI:
     case JERR_INPUT_EMPTY:
     case JERR_SOF_UNSUPPORTED:
-    case JERR_ARITH_NOTIMPL:
     case JERR_BAD_PRECISION:
     case JERR_EMPTY_IMAGE:
     case JERR_MISMATCHED_QUANT_TABLE: /* a table slot redefined between scans: legal, and lost */
