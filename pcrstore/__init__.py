@@ -24,7 +24,7 @@ The house has floors, and imports go down only (a test holds it to that); 0 to 3
 from pcrstore.convert import convert
 from pcrstore.cost import CostModel, Link, Prices
 from pcrstore.dataset import Dataset, Sample
-from pcrstore.dataset import open_dataset as open  # noqa: A001 - read as pcrstore.open
+from pcrstore.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
 from pcrstore.errors import (
     AccessDeniedError,
     ChecksumError,

@@ -48,8 +48,8 @@ __all__ = [
     "JPEG",
     "OPAQUE",
     "POLICIES",
-    "BuiltRecord",
     "Builder",
+    "BuiltRecord",
     "Problem",
     "RecordTask",
 ]
@@ -139,9 +139,7 @@ class _Rows:
     """The images of a record as they come."""
 
     images: list[Restored] = field(default_factory=list)
-    columns: dict[str, list[object]] = field(
-        default_factory=lambda: {c.name: [] for c in COLUMNS}
-    )
+    columns: dict[str, list[object]] = field(default_factory=lambda: {c.name: [] for c in COLUMNS})
     quality: list[tuple[float, ...]] = field(default_factory=list)
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
     images_by_kind: dict[str, int] = field(default_factory=dict)
@@ -186,14 +184,13 @@ class Builder:
         """
         rows = _Rows()
         problems: list[Problem] = []
-        for i, (f, data) in enumerate(zip(task.files, self._read(task.files), strict=True)):
+        for i, data in enumerate(self._read(task.files)):
             try:
                 if isinstance(data, JpegError):
                     raise data
                 self._add(rows, task, i, data)
             except JpegError as e:
                 problems.append(self._apply_policy(rows, task, i, data, str(e)))
-                continue
         return self._finish(task, rows, problems)
 
     def _read(self, files: Sequence[SourceFile]) -> Sequence[bytes | JpegError]:
@@ -221,7 +218,7 @@ class Builder:
 
     def _add(self, rows: _Rows, task: RecordTask, i: int, data: bytes) -> None:
         t = transcode(data, self._script, self._limits)
-        self._append(rows, task, i, data, t, t.restore, kind=t.kind.name.lower(), form=JPEG)
+        self._append(rows, task, i, data, t, blob=t.restore, kind=t.kind.name.lower(), form=JPEG)
 
     def _apply_policy(
         self, rows: _Rows, task: RecordTask, i: int, data: bytes | JpegError, reason: str
@@ -251,7 +248,7 @@ class Builder:
         )
         whole = Stored(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
         blob = pack_blob(whole, t.groups)
-        self._append(rows, task, i, data, t, blob, kind="encoded", form=ENCODED)
+        self._append(rows, task, i, data, t, blob=blob, kind="encoded", form=ENCODED)
 
     def _append(
         self,
@@ -260,8 +257,8 @@ class Builder:
         i: int,
         data: bytes,
         t: Transcoded,
-        blob: bytes,
         *,
+        blob: bytes,
         kind: str,
         form: int,
     ) -> None:
@@ -346,20 +343,21 @@ def encode_jpeg(data: bytes, *, quality: int, max_pixels: int) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as im:
-                if im.width * im.height > max_pixels:
-                    raise LimitError(
-                        f"at most {max_pixels} pixels expected, got {im.width} x {im.height}"
-                    )
-                im.load()
-                out = io.BytesIO()
-                exif, icc = im.info.get("exif", b""), im.info.get("icc_profile")
-                flat = im if im.mode in ("L", "RGB") else im.convert("L" if im.mode == "1" else "RGB")
-                flat.save(out, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=icc)
-                return out.getvalue()
-    except LimitError:
-        raise
+                pixels = im.width * im.height
+                if pixels <= max_pixels:
+                    return _save(im, quality)
     except Exception as e:  # Pillow's plug-ins raise whatever their parser ran into
         raise UnsupportedJpegError(f"Pillow cannot read it either: {e}") from e
+    raise LimitError(f"at most {max_pixels} pixels expected, got {pixels}")
+
+
+def _save(im: Image.Image, quality: int) -> bytes:
+    im.load()
+    out = io.BytesIO()
+    exif, icc = im.info.get("exif", b""), im.info.get("icc_profile")
+    flat = im if im.mode in ("L", "RGB") else im.convert("L" if im.mode == "1" else "RGB")
+    flat.save(out, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=icc)
+    return out.getvalue()
 
 
 def measure(groups: Sequence[bytes]) -> tuple[float, ...]:
@@ -367,8 +365,7 @@ def measure(groups: Sequence[bytes]) -> tuple[float, ...]:
     tail = end_of_band_tail(parse_frame(groups[0]))
     reference = _luma(assemble_full(groups))
     values = [
-        ms_ssim(reference, _luma(b"".join((*groups[:k], tail, EOI))))
-        for k in range(1, len(groups))
+        ms_ssim(reference, _luma(b"".join((*groups[:k], tail, EOI)))) for k in range(1, len(groups))
     ]
     return (*values, 1.0)
 

@@ -146,7 +146,7 @@ class Catalog:
         return {"store": self._store, "manifest": self._manifest, "cost": self._cost}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
-        self.__init__(state["store"], state["manifest"], state["cost"])  # type: ignore[misc, arg-type]  # as pickled above
+        self.__init__(state["store"], state["manifest"], state["cost"])  # type: ignore[misc]  # as pickled above
 
     def part_of_image(self, image: int) -> int:
         """Return the part that holds an image."""
@@ -250,12 +250,10 @@ class Catalog:
         return header
 
     def column(self, name: str, images: Sequence[int] | range) -> Values:
-        """Return a column's values for images of the dataset, reading the pages that hold them."""
+        """Return a column's values for some images, reading the pages that hold them."""
         return self.columns([name], images)[name]
 
-    def columns(
-        self, names: Sequence[str], images: Sequence[int] | range
-    ) -> dict[str, Values]:
+    def columns(self, names: Sequence[str], images: Sequence[int] | range) -> dict[str, Values]:
         """Return several columns' values, in one batch of reads.
 
         Raises:
@@ -324,15 +322,13 @@ class Catalog:
         return np.array(out, column.dtype).reshape(shape)
 
     def restore_rows(self, part: int, record: int) -> NDArray[np.void]:
-        """Return lengths and checksums of the restore blobs of a record. (N,)"""
+        """Return the (N,) lengths and checksums of the restore blobs of a record."""
         p = self.parts([part])[0]
         a, b = int(p.image_edges[record]), int(p.image_edges[record + 1])
         block = p.directory.blocks[RESTORE]
         pages = block.pages_of(a, b)
         loaded = self._load_pages({part: p}, [(part, RESTORE, page) for page in pages])
-        rows = np.concatenate(
-            [np.asarray(loaded[part, RESTORE, page.first_row]) for page in pages]
-        )
+        rows = np.concatenate([np.asarray(loaded[part, RESTORE, page.first_row]) for page in pages])
         found = rows[a - pages[0].first_row : b - pages[0].first_row]
         if int(found["length"].sum(dtype=np.int64)) != int(p.records[record]["length"][-1]):
             raise FormatError(f"{p.entry.name}: restore lengths of record {record} do not add up")

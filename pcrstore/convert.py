@@ -230,9 +230,7 @@ class _Job:
                 break  # arrays grow in order: nothing after a hole has its place yet
         return done
 
-    def _open_arrays(
-        self, done: Mapping[int, FinishedUnit]
-    ) -> tuple[ArraySink, frozenset[int]]:
+    def _open_arrays(self, done: Mapping[int, FinishedUnit]) -> tuple[ArraySink, frozenset[int]]:
         """Return the sink, and the finished units to build again for its unstored tails."""
         n = self._script.n_groups + 1
         ends = [[0] * n]
@@ -319,9 +317,7 @@ class _Job:
     def _object_uid(self, unit: Unit) -> bytes:
         return bytes.fromhex(_digest(self._content, f"object {unit.number}"))
 
-    def _build(
-        self, workers: int, units: Sequence[Unit]
-    ) -> "ordered_map[RecordTask, BuiltRecord]":
+    def _build(self, workers: int, units: Sequence[Unit]) -> "ordered_map[RecordTask, BuiltRecord]":
         setting = _Setting(
             source=self._source,
             script=self._script,

@@ -1,10 +1,10 @@
 """Read a dataset: manifest ──▶ plan ──▶ fetch ──▶ assemble ──▶ decode.
 
-    ds = pcrstore.open("s3://bucket/photos")
-    ds.plan(range(1000), fidelity=2).n_bytes      what it would cost
-    ds.fetch([7, 8], fidelity="original")         files
-    ds.read([7, 8], fidelity=3, scale=2)          arrays
-    for sample in ds.iter(fidelity=3): ...        all of it, record by record
+ds = pcrstore.open("s3://bucket/photos")
+ds.plan(range(1000), fidelity=2).n_bytes      what it would cost
+ds.fetch([7, 8], fidelity="original")         files
+ds.read([7, 8], fidelity=3, scale=2)          arrays
+for sample in ds.iter(fidelity=3): ...        all of it, record by record
 """
 
 import os
@@ -139,7 +139,7 @@ class Dataset:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class id of every image, -1 for none. (N,)"""
+        """Class id of every image, (N,), -1 for none."""
         return np.asarray(self.column("label")).astype(np.int64)
 
     @property

@@ -2,7 +2,7 @@
 
     PcrstoreError
     ├── JpegError(ValueError)            this image: skip it, keep it opaque, or look at it
-    │   ├── UnsupportedJpegError         a process we do not transcode (arithmetic, lossless, 12 bit)
+    │   ├── UnsupportedJpegError         a process we do not transcode (arithmetic, lossless)
     │   ├── DamagedJpegError             libjpeg complained, or a marker is out of place
     │   ├── LimitError                   over the pixel, scan, byte or memory limit
     │   └── DecodeError                  a decoder refused the bytes
@@ -14,7 +14,7 @@
     │   ├── ScriptError                  a scan script that breaks a rule of T.81
     │   ├── OptionError                  an option, URL or argument that cannot be used
     │   ├── MissingDependencyError(ImportError)   name the package to install
-    │   ├── DatasetExistsError(FileExistsError)   the destination holds other content
+    │   ├── DatasetExistsError(FileExistsError)  the destination holds other content
     │   └── SourceChangedError           the source changed under a resumed conversion
     ├── SourceError(ValueError)          some source files cannot be converted; lists them
     └── StoreError(OSError)              the store: retry, or fix access

@@ -62,12 +62,11 @@ def export(
     root = Path(directory)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if any(root.iterdir()):
-            raise DatasetExistsError(f"{root}: expected an empty folder, got one with files in it")
-    except DatasetExistsError:
-        raise
+        is_empty = not any(root.iterdir())
     except OSError as e:
         raise StoreError(f"{root}: cannot be written to: {e.strerror}") from e
+    if not is_empty:
+        raise DatasetExistsError(f"{root}: expected an empty folder, got one with files in it")
     n_bytes = 0
     for first in range(0, len(ds), _BATCH):
         batch = range(first, min(len(ds), first + _BATCH))
@@ -107,7 +106,9 @@ def _safe_part(part: str) -> str:
     if len(raw) <= _MAX_COMPONENT:
         return out
     stem, dot, suffix = out.rpartition(".")
-    tail = f"~{blake2b(raw, digest_size=8).hexdigest()}" + (dot + suffix if len(suffix) < 16 else "")
+    tail = f"~{blake2b(raw, digest_size=8).hexdigest()}" + (
+        dot + suffix if len(suffix) < 16 else ""
+    )
     room = _MAX_COMPONENT - len(tail.encode("utf-8", "surrogateescape"))
     return (stem or out).encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore") + tail
 

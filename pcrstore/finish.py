@@ -14,7 +14,6 @@ from pcrstore.fields import parse_json
 from pcrstore.index import MAX_PART_IMAGES, ObjectEntry, PartEntry
 from pcrstore.journal import FinishedUnit
 from pcrstore.manifest import Checked, Manifest, Quality, Totals
-from pcrstore.placement import array_name
 from pcrstore.rows import Rows, concat
 from pcrstore.scripts import Script
 from pcrstore.sink import ArraySink
@@ -168,7 +167,9 @@ class Finisher:
         self._objects += unit.object is not None
         self._sources += int(np.asarray(rows.columns["source_bytes"]).sum())
         lengths = rows.records["length"].sum(axis=0, dtype=np.int64).tolist()
-        self._groups = [a + b for a, b in zip(self._groups or [0] * len(lengths), lengths, strict=True)]
+        self._groups = [
+            a + b for a, b in zip(self._groups or [0] * len(lengths), lengths, strict=True)
+        ]
         if self.layout == "record":
             self._headers += sum(map(len, rows.headers))
         entry = unit.object or ObjectEntry(name=self._arrays, uid=self._uid(), n_bytes=0)

@@ -70,7 +70,7 @@ def record_dtype(layout: str, n_groups: int) -> np.dtype[np.void]:
     """Return the row of the `records` block.
 
     `start` is the record's first byte in its object (record layout) or the first byte of each of
-    its regions in their arrays (zarr layout); `length` is that of each region: groups 1..G, restore.
+    its regions in their arrays (zarr layout); `length` has a number for each region: 1..G, restore.
     """
     n_starts = 1 if layout == "record" else n_groups + 1
     return np.dtype(
@@ -192,7 +192,7 @@ class Block:
 
     name: str
     kind: str
-    """`rows` (fixed size), `utf8`, or `headers` (record headers back to back, each self-checking)."""
+    """`rows` (fixed size), `utf8`, or `headers` (record headers, each self-checking)."""
     dtype: np.dtype[np.generic] | None
     packed: bool
     """Whether pages are zlib streams."""
@@ -200,9 +200,7 @@ class Block:
 
     def pages_of(self, start: int, stop: int) -> tuple[Page, ...]:
         """Return the pages that hold rows start..stop."""
-        return tuple(
-            p for p in self.pages if p.first_row < stop and start < p.first_row + p.n_rows
-        )
+        return tuple(p for p in self.pages if p.first_row < stop and start < p.first_row + p.n_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +250,12 @@ def encode_part(
     body: list[bytes] = []
 
     def add(
-        name: str, kind: str, row: object, values: Sequence[str] | NDArray[np.generic], *, pack: bool
+        name: str,
+        kind: str,
+        row: object,
+        values: Sequence[str] | NDArray[np.generic],
+        *,
+        pack: bool,
     ) -> None:
         pages: list[list[int]] = []
         for first in range(0, len(values), _ROWS_PER_PAGE):
@@ -299,9 +302,7 @@ def encode_part(
             "n_groups": n_groups,
             "n_images": len(restore),
             "n_records": len(records),
-            "objects": [
-                {"name": o.name, "uid": o.uid.hex(), "bytes": o.n_bytes} for o in objects
-            ],
+            "objects": [{"name": o.name, "uid": o.uid.hex(), "bytes": o.n_bytes} for o in objects],
             "blocks": blocks,
         },
         sort_keys=True,
@@ -461,9 +462,7 @@ def _decode_strings(raw: bytes, n_rows: int, where: str) -> list[str]:
     edges = (4 * n_rows + np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))).tolist()
     if edges[-1] != len(raw):
         raise FormatError(f"{where} must have {edges[-1]} bytes, got {len(raw)}")
-    return [
-        raw[edges[i] : edges[i + 1]].decode("utf-8", "surrogateescape") for i in range(n_rows)
-    ]
+    return [raw[edges[i] : edges[i + 1]].decode("utf-8", "surrogateescape") for i in range(n_rows)]
 
 
 def check_records(

@@ -157,7 +157,9 @@ class Journal:
             )
             rows = decode_part(data, directory, COLUMNS)
         kinds, counts = f.object("restore_bytes"), f.object("restore_images")
-        measured = Fields({str(i): q for i, q in enumerate(f.items("quality", max_items=10**6))}, where)
+        measured = Fields(
+            {str(i): q for i, q in enumerate(f.items("quality", max_items=10**6))}, where
+        )
         return FinishedUnit(
             number=f.integer("number", 0),
             object=stored if f.boolean("stored") else None,
@@ -179,7 +181,7 @@ class Journal:
         )
 
     def remove(self) -> None:
-        """Remove the notes of every conversion with these options, once the version is committed."""
+        """Remove every note made with these options, once the version is committed."""
         names = [e.name for e in self._store.list(self._options)]
         if names:
             self._store.delete(names)

@@ -7,7 +7,7 @@ from typing import Final
 from pcrstore.build import POLICIES
 from pcrstore.errors import OptionError
 from pcrstore.scripts import Script, builtin, parse_script
-from pcrstore.transcode import Limits
+from pcrstore.transcode import DEFAULT_LIMITS, Limits
 from pcrstore.zarr_layout import CHUNK_BYTES
 
 __all__ = ["Options"]
@@ -46,7 +46,7 @@ class Options:
     """Class names in the order of their ids; classes not in it are added to its end."""
     shuffle: bool = True
     seed: int = 0
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         if self.layout not in ("record", "zarr"):
@@ -54,7 +54,11 @@ class Options:
         if self.policy not in POLICIES:
             raise OptionError(f"on-error must be one of {', '.join(POLICIES)}, got {self.policy!r}")
         sizes = {"record bytes": self.record_bytes, "record images": self.record_images}
-        for name, value in {**sizes, "object bytes": self.object_bytes, "chunk bytes": self.chunk_bytes}.items():
+        for name, value in {
+            **sizes,
+            "object bytes": self.object_bytes,
+            "chunk bytes": self.chunk_bytes,
+        }.items():
             if value is not None and value < 1:
                 raise OptionError(f"{name} must be at least 1, got {value}")
         if self.record_bytes is None and self.record_images is None:

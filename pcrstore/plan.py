@@ -58,9 +58,7 @@ class Prefix:
         if header is None:
             raise AssertionError("a prefix without a header of its own needs the index's")
         for i, cells in enumerate(header.cut(body, self.fidelity, where=where)):
-            yield Pieces(
-                record=self.record, image=i, opaque=bool(header.opaque[i]), cells=cells
-            )
+            yield Pieces(record=self.record, image=i, opaque=bool(header.opaque[i]), cells=cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +202,7 @@ def plan(wants: Sequence[Want], *, cost: CostModel) -> ReadPlan:
         wants=tuple(wants),
         wanted=tuple(wanted),
         edges=tuple(edges),
-        requests=tuple(
-            coalesce(wanted, max_gap=break_even_gap(cost), max_size=cost.max_request)
-        ),
+        requests=tuple(coalesce(wanted, max_gap=break_even_gap(cost), max_size=cost.max_request)),
         cost=cost,
     )
 

@@ -37,7 +37,6 @@ EOI = b"\xff\xd9"
 """The end-of-image marker; stored nowhere, appended to every JPEG that is handed out."""
 
 
-
 MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
 
@@ -88,8 +87,8 @@ class Header:
 
     def starts(self) -> NDArray[np.int64]:
         """Return the start of each cell in its own group's bytes. (N, G)."""
-        stops = np.cumsum(self.lengths, axis=0, dtype=np.int64)
-        return stops - self.lengths
+        stops: NDArray[np.int64] = np.cumsum(self.lengths, axis=0, dtype=np.int64)
+        return stops - self.lengths.astype(np.int64)
 
     def encode(self) -> bytes:
         """Return the header's bytes."""
@@ -104,7 +103,7 @@ class Header:
         return _MAGIC + struct.pack("<I", crc32c(tail) ^ self.seed) + tail
 
     def check(self, image: int, group: int, cell: bytes, *, where: str) -> None:
-        """Raise `ChecksumError` unless `cell` is what was stored for (image, group), both 0-based."""
+        """Raise `ChecksumError` unless `cell` is what was stored; image and group count from 0."""
         if len(cell) != int(self.lengths[image, group]):
             raise ChecksumError(
                 f"{where}: image {image}, group {group + 1} must have "

@@ -5,6 +5,7 @@ Pure.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,12 +127,14 @@ def decode_part(data: bytes, directory: Directory, columns: Sequence[Column]) ->
     block = directory.blocks[HEADERS]
     page = block.pages[0]
     joined = bytes(
-        np.asarray(decode_page(block, page, data[page.start : page.stop], where=directory.entry.name))
+        np.asarray(
+            decode_page(block, page, data[page.start : page.stop], where=directory.entry.name)
+        )
     )
     edges = header_edges(records, directory.n_groups).tolist()
     return Rows(
         records=records,
-        headers=[joined[a:b] for a, b in zip(edges, edges[1:], strict=False)],
+        headers=[joined[a:b] for a, b in pairwise(edges)],
         restore=np.asarray(values(RESTORE)),
         columns={c.name: values(c.name) for c in columns},
     )

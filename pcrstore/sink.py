@@ -108,7 +108,7 @@ class ArraySink:
         return [t // self.chunk_bytes * self.chunk_bytes for t in totals]
 
     def resume(self, positions: Sequence[int], totals: Sequence[int]) -> None:
-        """Go on at `positions`, of arrays whose chunks are stored as far as `totals` filled them."""
+        """Go on at `positions`, of arrays whose chunks are stored as `totals` filled them."""
         self.positions = list(positions)
         self._stored = self.stored_of(totals)
         self._tails = [bytearray() for _ in positions]
@@ -139,7 +139,7 @@ class ArraySink:
         return Stored(object=None, rows=_rows(records, placed), objects=tuple(full))
 
     def chunk_sizes(self) -> tuple[int, ...]:
-        """Return the chunk size of each array, once everything is placed. (G + 1,)"""
+        """Return the chunk size of each array, (G + 1,), once everything is placed."""
         if not self.hold:
             return (self.chunk_bytes,) * len(self.positions)
         counts = [max(1, -(-n // self.chunk_bytes)) for n in self.positions]

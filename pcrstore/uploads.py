@@ -21,9 +21,7 @@ class Uploads:
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="pcrstore-put")
         self._pending: set[Future[None]] = set()
 
-    def put(
-        self, objects: tuple[tuple[str, bytes], ...], unit: FinishedUnit, variant: str
-    ) -> None:
+    def put(self, objects: tuple[tuple[str, bytes], ...], unit: FinishedUnit, variant: str) -> None:
         """Store a unit's objects and then its note; waits while others are under way.
 
         Raises:

@@ -150,12 +150,12 @@ class _Check:
                 continue
             self._objects(m, part)
             for batch in _batches(part):
-                self._records(catalog, m, number, part, batch, data)
+                self._records(catalog, m, number, part=part, batch=batch, index=data)
         if m.layout == "zarr":
             self._chunks(m)
 
     def _whole(self, name: str, n_bytes: int) -> bytes | None:
-        """Read an object once per run; None when it was read before, is missing or has no such size."""
+        """Read an object; None when it was read before, is missing or has another size."""
         if name in self._seen:
             return None
         self._seen.add(name)
@@ -192,6 +192,7 @@ class _Check:
         catalog: Catalog,
         m: Manifest,
         number: int,
+        *,
         part: Part,
         batch: range,
         index: bytes,

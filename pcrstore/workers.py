@@ -93,7 +93,7 @@ class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function i
         processes = ProcessPoolExecutor(
             self._n_workers, context, _prepare, (self._make, self._setting)
         )
-        yield from self._drain(processes, lambda task: processes.submit(_call, task))  # type: ignore[arg-type, return-value]  # _call returns what make's function does
+        yield from self._drain(processes, lambda task: processes.submit(_call, task))  # type: ignore[arg-type]  # _call returns what make's function does
 
     def _drain(
         self, pool: Executor, submit: Callable[[Task], "Future[Result]"]

@@ -6,7 +6,7 @@ Pure. Stable data types and the `bytes` codec alone, so that any Zarr v3 reader 
     restore              uint8   (bytes,)                 restore blobs, likewise
     record_first_image   uint64  (R + 1,)                 first image of each record, then N
     image_offsets        uint64  (N + 1, G + 1)           where image i starts in each of them
-    image_checksums      uint32  (N, G)                   CRC32C of each cell, without its place word
+    image_checksums      uint32  (N, G)                   CRC32C of each cell, not bound to a place
     opaque               uint8   (N,)                     1: group 1 holds a whole source file
     labels               int64   (N,)
     key_bytes            uint8   (bytes,)                 keys, UTF-8, back to back
@@ -99,7 +99,7 @@ def stream_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str
 def unbound_checksums(
     headers: Sequence[bytes], seeds: Sequence[int], rows: NDArray[np.void], n_groups: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
-    """Return per-image lengths (N, G), plain CRC32Cs (N, G) and opaque flags (N,) of some records."""
+    """Return lengths (N, G), plain CRC32Cs (N, G) and opaque flags (N,) of some records."""
     lengths, sums, opaque = [], [], []
     for data, seed, row in zip(headers, seeds, rows, strict=True):
         n = int(row["n_images"])
@@ -157,7 +157,9 @@ def chunks(values: NDArray[np.generic], spec: ArraySpec) -> dict[str, bytes]:
     return out
 
 
-def group_json(specs: Mapping[str, ArraySpec], attributes: Mapping[str, object]) -> dict[str, bytes]:
+def group_json(
+    specs: Mapping[str, ArraySpec], attributes: Mapping[str, object]
+) -> dict[str, bytes]:
     """Return every zarr.json of a group by name, with consolidated metadata in its root."""
     members = {name: spec.to_json() for name, spec in sorted(specs.items())}
     root = {
