@@ -63,7 +63,7 @@ class _Process:
 
     @classmethod
     def after_fork(cls) -> None:
-        cls.poisoned = cls.poisoned or cls.used
+        cls.poisoned = cls.used
 
 
 os.register_at_fork(after_in_child=_Process.after_fork)

@@ -1,9 +1,13 @@
 """Which adapter a URL gets, and what is said when it can have none."""
 
 import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pcrstore import stores
 from pcrstore.errors import MissingDependencyError, OptionError
@@ -95,6 +99,30 @@ def test_a_chain_of_file_systems_reads(tmp_path):
 def test_a_file_system_takes_no_options_beside_its_own():
     with pytest.raises(OptionError):
         open_store("x", {"key": "k"}, filesystem=fsspec.filesystem("memory"))
+
+
+def test_a_given_file_system_does_not_list_from_memory(s3_server):
+    s3fs = pytest.importorskip("s3fs")
+    client = s3fs.S3FileSystem(endpoint_url=s3_server.endpoint, skip_instance_cache=True)
+    store = open_store(f"{s3_server.bucket}/ds", filesystem=client)
+    store.put("a", b"1")
+    assert [entry.name for entry in store.list("")] == ["a"]
+    open_store(s3_server.url, s3_server.options, engine="fsspec").put("b", b"2")
+    assert [entry.name for entry in store.list("")] == ["a", "b"]
+
+
+def test_creators_in_memory_wait_for_each_other(monkeypatch):
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    real = MemoryFileSystem.exists
+
+    def slow(self, path, **kwargs):
+        found = real(self, path, **kwargs)
+        time.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(MemoryFileSystem, "exists", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda i: store.create("a", b"%d" % i), range(4))) == 1
 
 
 def test_a_store_that_lets_the_second_writer_win_is_found_out(tmp_path):
