@@ -1,0 +1,238 @@
+"""Arguments and options of several commands, and the values they stand for."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import click
+from tqdm import tqdm
+
+from pcrstore.commit import read_manifest, versions
+from pcrstore.cost import DEFAULT_COST
+from pcrstore.dataset import Dataset, open_dataset
+from pcrstore.errors import FormatError, NotFoundError, OptionError, StoreError
+from pcrstore.scripts import BUILTIN
+from pcrstore.stores import open_store
+
+__all__ = [
+    "JSON",
+    "SIZE",
+    "STORAGE_OPTIONS",
+    "Bar",
+    "json_option",
+    "read_classes",
+    "read_script",
+    "store_option",
+    "version_option",
+    "visit",
+]
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
+_MAX_FILE: Final = 2**28
+"""A list of ten million class names has 256 MiB at the most."""
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes: `4mib`, `10gb`, `512kb`, `1000`."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        m = _SIZE.fullmatch(str(value).strip())
+        if m is None:
+            self.fail(f"expected a size such as 4mib, 10gb or 1000, got {value!r}", param, ctx)
+        power = "kmgt".index(m[2].lower()) + 1 if m[2] else 0
+        return int(float(m[1]) * (1024 if m[3] else 1000) ** power)
+
+
+class _StorageOptions(click.ParamType[Mapping[str, object]]):
+    """fsspec storage options as JSON, or `@FILE` that holds it. Never shown: they hold secrets."""
+
+    name = "json|@file"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Mapping[str, object]:
+        if isinstance(value, Mapping):
+            return value
+        text = str(value)
+        if text.startswith("@"):
+            try:
+                text = Path(text[1:]).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as e:
+                self.fail(f"cannot read {text[1:]}: {_reason(e)}", param, ctx)
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            self.fail('expected JSON such as {"anon": true}, or @FILE', param, ctx)
+        if not isinstance(found, dict):
+            self.fail("expected a JSON object", param, ctx)
+        return found
+
+
+def _reason(e: Exception) -> str:
+    return (e.strerror if isinstance(e, OSError) else None) or str(e)
+
+
+SIZE = _Size()
+STORAGE_OPTIONS = _StorageOptions()
+JSON = "as_json"
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", JSON, is_flag=True, help="Print one JSON document on stdout.")(
+        command
+    )
+
+
+def store_option(command: Command) -> Command:
+    """Add `--storage-options`."""
+    return click.option(
+        "--storage-options",
+        type=STORAGE_OPTIONS,
+        help='fsspec options of the URL as JSON, such as {"anon": true}, or @FILE.',
+    )(command)
+
+
+def version_option(command: Command) -> Command:
+    """Add `--version`."""
+    return click.option(
+        "--version",
+        type=click.IntRange(min=1),
+        help="Read this version of the dataset; default: the newest.",
+    )(command)
+
+
+def visit(
+    url: str, storage_options: Mapping[str, object] | None, version: int | None = None
+) -> tuple[Dataset, list[int]]:
+    """Open a dataset by one LIST and one GET; return it and its versions, newest first.
+
+    Where the store cannot list, the versions are the one that was opened.
+
+    Raises:
+        NotFoundError: There is no dataset.
+        OptionError: It has no such version.
+    """
+    store = open_store(url, storage_options)
+    if not getattr(store, "can_list", True):
+        ds = open_dataset(url, storage_options, version=version)
+        return ds, [ds.version]
+    found = versions(store)
+    if not found:
+        raise NotFoundError(f"{store.url}: no pcrstore dataset there (it has no manifest)")
+    if version is not None and version not in found:
+        has = ", ".join(map(str, found))
+        raise OptionError(f"{store.url}: expected one of its versions {has}, got {version}")
+    return Dataset(store, read_manifest(store, version or found[0]), DEFAULT_COST), found
+
+
+class Bar:
+    """A progress bar on stderr; nothing is shown where stderr is no terminal."""
+
+    def __init__(self, total: int | None, verb: str) -> None:
+        self._bar = tqdm(total=total, desc=verb, unit="image", disable=None, leave=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def advance(self, n: int, note: str = "") -> None:
+        """Say that some more images are done."""
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(n)
+
+    def close(self) -> None:
+        """Take it away."""
+        self._bar.close()
+
+
+def read_script(name: str) -> str:
+    """Return the name of a built-in script, or the text of a script file.
+
+    Raises:
+        OptionError: Neither.
+    """
+    if name in BUILTIN:
+        return name
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as e:
+        raise OptionError(
+            f"script must be one of {', '.join(BUILTIN)} or a file, got {name!r} ({_reason(e)})"
+        ) from e
+    if "[" not in text:
+        raise OptionError(f"{name}: expected a script, whose groups begin with a line [label]")
+    return text
+
+
+def read_classes(
+    where: str, options_of: Mapping[str, Mapping[str, object] | None]
+) -> tuple[str, ...]:
+    """Return class names in the order of their ids, from a file or another dataset.
+
+    Args:
+        where: A file or URL that holds a JSON list, a JSON object of ids by name or a name per
+            line; or the URL of a dataset.
+        options_of: Storage options by URL; those of the first with the same scheme are used.
+
+    Raises:
+        OptionError: It is none of these.
+    """
+    scheme = where.partition("://")[0] if "://" in where else "file"
+    given = next((o for url, o in options_of.items() if url.startswith(f"{scheme}://")), None)
+    folder, slash, name = where.rstrip("/").rpartition("/")
+    data: bytes | None = None
+    try:
+        data = open_store(folder + slash or ".", given).get(name)
+    except NotFoundError:
+        pass
+    except StoreError:
+        # A folder or a bucket cannot be read as a file; as a dataset it may.
+        pass
+    if data is None:
+        try:
+            return open_dataset(where, given).classes
+        except NotFoundError as e:
+            raise OptionError(f"classes: {where} is neither a file nor a dataset") from e
+    if len(data) > _MAX_FILE:
+        raise OptionError(f"classes: {where} has {len(data)} bytes, expected at most {_MAX_FILE}")
+    try:
+        return _parse_classes(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as e:
+        raise OptionError(f"classes: {where}: {e}") from e
+
+
+def _parse_classes(text: str) -> tuple[str, ...]:
+    if text.lstrip().startswith(("[", "{")):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            if sorted(map(repr, found.values())) != sorted(map(repr, range(len(found)))):
+                raise FormatError(f"expected the ids 0..{len(found) - 1}, each once")
+            found = sorted(found, key=lambda name: int(found[name]))
+        names = tuple(found)
+    else:
+        names = tuple(line for line in text.splitlines() if line.strip())
+    if not all(isinstance(n, str) and n for n in names):
+        raise FormatError("expected names")
+    if len(set(names)) != len(names):
+        twice = next(n for i, n in enumerate(names) if n in names[:i])
+        raise FormatError(f"expected each name once, got {twice!r} again")
+    if not names:
+        raise FormatError("expected at least one name")
+    return names

@@ -1,0 +1,169 @@
+"""One command group for all commands: every failure becomes one line and an exit code.
+
+0  done
+1  the data is wrong: a source file, stored bytes, an image
+2  the call is wrong: arguments, options, a URL where no dataset is
+3  the store cannot be reached, or refuses
+130  interrupted        141  the reader of stdout is gone        70  a bug of ours
+"""
+
+import contextlib
+import io
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Final
+
+import click
+
+from pcrstore.cli.show import printable
+from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, UsageError
+
+__all__ = ["Shell", "exit_code"]
+
+_INTERRUPTED: Final = 130
+_BROKEN_PIPE: Final = 141
+_BUG: Final = 70
+"""As sysexits.h's EX_SOFTWARE."""
+
+_GRACE: Final = 3.0
+"""Seconds after an interrupt until the process ends whatever still runs: a put of a large object
+cannot be cut short otherwise."""
+
+_TRACEBACK: Final = "PCRSTORE_TRACEBACK"
+"""Environment variable that shows where an error came from."""
+
+
+def exit_code(error: PcrstoreError) -> int:
+    """Return the exit code of an error: see this module's docstring.
+
+    A `NotFoundError` that no library caused is ours: the store answered, and what the call names is
+    not there.
+    """
+    if isinstance(error, UsageError):
+        return 2
+    if isinstance(error, NotFoundError) and error.__cause__ is None:
+        return 2
+    return 3 if isinstance(error, StoreError) else 1
+
+
+class Shell(click.Group):
+    """The group of all commands."""
+
+    def main(  # type: ignore[override]  # click overloads it by standalone_mode; a shell is alone
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: object
+    ) -> None:
+        """Run a command and exit."""
+        words = list(sys.argv[1:] if args is None else args)
+        with _streams(), _interruptible():
+            code = self._run(words, prog_name or "pcrstore")
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command of a parsed command line; end quietly when nobody reads its output."""
+        try:
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered would raise again when the interpreter flushes it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(_BROKEN_PIPE)
+        return result
+
+    def _run(self, words: list[str], name: str) -> int:
+        as_json = "--json" in words
+        try:
+            code: object = super().main(words, name, standalone_mode=False)
+        except click.ClickException as e:
+            e.show(sys.stderr)
+            return _told(e, e.format_message(), e.exit_code, as_json=as_json)
+        except PcrstoreError as e:
+            return _failed(e, as_json=as_json)
+        except (click.Abort, KeyboardInterrupt) as e:
+            again = "; run the same command again to go on" if "convert" in words[:1] else ""
+            click.echo(f"pcrstore: interrupted{again}", err=True)
+            return _told(e, f"interrupted{again}", _INTERRUPTED, as_json=as_json)
+        except Exception as e:  # noqa: BLE001 - whatever it is, people get a line and not a stack
+            return _broken(e, as_json=as_json)
+        return code if isinstance(code, int) else 0
+
+
+def _failed(error: PcrstoreError, *, as_json: bool) -> int:
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(error)
+    first, *more = str(error).split("\n")
+    click.echo(f"pcrstore: error: {printable(first)}", err=True)
+    for line in more:
+        click.echo(printable(line), err=True)
+    return _told(error, str(error), exit_code(error), as_json=as_json)
+
+
+def _broken(error: Exception, *, as_json: bool) -> int:
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(error)
+    message = (
+        f"this is a bug in pcrstore: {type(error).__name__}: {error}; {_TRACEBACK}=1 shows where"
+    )
+    click.echo(f"pcrstore: error: {printable(message)}", err=True)
+    return _told(error, message, _BUG, as_json=as_json)
+
+
+def _told(error: BaseException, message: str, code: int, *, as_json: bool) -> int:
+    """Say it on stdout too, for programs that read JSON."""
+    if as_json:
+        with contextlib.suppress(BrokenPipeError):
+            body = {"error": {"type": type(error).__name__, "message": message}}
+            click.echo(json.dumps(body, indent=1))
+    return code
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Let names that a terminal cannot show pass, and log warnings as lines of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Line())
+    log = logging.getLogger("pcrstore")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Line(logging.Formatter):
+    """A log record as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"pcrstore: {record.levelname.lower()}: {printable(record.getMessage())}"
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """End within `_GRACE` of an interrupt, workers first: they ignore it themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        timer = threading.Timer(_GRACE, os._exit, (_INTERRUPTED,))
+        timer.daemon = True
+        timer.start()
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
