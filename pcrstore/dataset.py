@@ -103,6 +103,16 @@ class Dataset:
         return self._store.url
 
     @property
+    def store(self) -> ReadableStore:
+        """What it is read from."""
+        return self._store
+
+    @property
+    def cost(self) -> CostModel:
+        """Prices and link by which ranges are read together."""
+        return self._cost
+
+    @property
     def manifest(self) -> Manifest:
         """Everything that opening read: classes, statistics, script, parts."""
         return self._manifest
