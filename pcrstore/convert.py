@@ -108,6 +108,8 @@ def convert(
     store = open_store(destination, destination_options)
     version = newest_version(store)
     src, listing = list_folder(source, source_options, split_dirs=options.split_dirs)
+    if f"{store.url}/".startswith(f"{src.url.rstrip('/')}/"):
+        raise OptionError(f"the destination {store.url} must not lie inside the source {src.url}")
     job = _Job(store=store, source=src, listing=listing, options=options)
     if version:
         report = job.already(version)
