@@ -13,7 +13,7 @@ then all second ones. A reader that wants less fidelity reads a shorter prefix.
 The house has floors, and imports go down only (a test holds it to that); 0 to 3 do no I/O:
 
     6 surface  __init__  cli  demo  testing  zarr_view
-    5 flows    convert  build  sink  journal  finish  commit  |  dataset  catalog  verify  export
+    5 flows    convert  build  sink  journal  finish  commit  |  dataset  reader  catalog  verify  export
     4 edges    stores_*  retry  |  transcode  _native  decode
     3 policy   cost  fidelity  quality
     2 layout   record  placement  plan  packing  rows  zarr_layout

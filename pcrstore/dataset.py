@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.build import ENCODED, JPEG, OPAQUE
-from pcrstore.catalog import Catalog, Counter, Part
 from pcrstore.commit import newest_version, read_manifest, versions
 from pcrstore.cost import DEFAULT_COST, CostModel
 from pcrstore.decode import decode
-from pcrstore.errors import ChecksumError, NotFoundError, OptionError
+from pcrstore.errors import NotFoundError, OptionError
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
 from pcrstore.jpeg import parse_frame
 from pcrstore.manifest import Manifest
-from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
+from pcrstore.plan import Pieces, ReadPlan
+from pcrstore.reader import Reader, Window
 from pcrstore.rows import Values
 from pcrstore.store import ReadableStore
 from pcrstore.stores import Engine, open_store
@@ -39,12 +39,7 @@ __all__ = ["Dataset", "Sample", "Traffic", "open_dataset"]
 Extra = TypeVar("Extra")
 Result = TypeVar("Result")
 
-_WINDOW_BYTES: Final = 16 * 2**20
-"""What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
-20 ms of latency."""
-
 _WINDOWS_AHEAD: Final = 2
-_ATTEMPTS: Final = 3
 _FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
 
 
@@ -81,8 +76,7 @@ class Dataset:
         self._store = store
         self._manifest = manifest
         self._cost = cost
-        self._catalog = Catalog(store, manifest, cost)
-        self._counter = Counter()
+        self._reader = Reader(store, manifest, cost)
 
     def __reduce__(self) -> tuple[type["Dataset"], tuple[ReadableStore, Manifest, CostModel]]:
         return Dataset, (self._store, self._manifest, self._cost)
@@ -155,12 +149,12 @@ class Dataset:
     @property
     def traffic(self) -> Traffic:
         """Requests and bytes so far, opening left out."""
-        index = self._catalog.counter
+        index = self._reader.catalog.counter
         return Traffic(
             index_requests=index.n_requests,
             index_bytes=index.n_bytes,
-            data_requests=self._counter.n_requests,
-            data_bytes=self._counter.n_bytes,
+            data_requests=self._reader.counter.n_requests,
+            data_bytes=self._reader.counter.n_bytes,
         )
 
     def column(self, name: str, indices: Sequence[int] | None = None) -> Values:
@@ -175,8 +169,8 @@ class Dataset:
             IndexError: A position outside the dataset.
         """
         if indices is None:
-            return self._catalog.column(name, range(len(self)))
-        return self._catalog.column(name, self._positions(indices))
+            return self._reader.catalog.column(name, range(len(self)))
+        return self._reader.catalog.column(name, self._positions(indices))
 
     def resolve(self, fidelity: Fidelity) -> int:
         """Return the group number that a fidelity comes to: see `fidelity.Fidelity`."""
@@ -202,8 +196,7 @@ class Dataset:
             IndexError: A position outside the dataset.
         """
         positions = self._positions(indices)
-        wants, _ = self._wants(positions, *self._fidelities(fidelity, len(positions)))
-        return plan(wants, cost=self._cost)
+        return self._reader.plan(positions, *self._fidelities(fidelity, len(positions)))
 
     def fetch(
         self, indices: Sequence[int], fidelity: Fidelity | Sequence[Fidelity] = "full"
@@ -233,7 +226,9 @@ class Dataset:
                 return original(piece.cells, piece.restore)
             return piece.file(self.n_groups)
 
-        return _map(file, self._pieces(positions, fidelities, source), source, threads=any(source))
+        return _map(
+            file, self._reader.pieces(positions, fidelities, source), source, threads=any(source)
+        )
 
     def read(
         self,
@@ -269,12 +264,14 @@ class Dataset:
             raise OptionError('"original" is for fetch; read decodes 1..G or "full"')
         turns = [1] * len(positions)
         if apply_orientation:
-            turns = np.asarray(self._catalog.column("orientation", positions)).tolist()
+            turns = np.asarray(self._reader.catalog.column("orientation", positions)).tolist()
 
         def decode_one(piece: Pieces, turn: int) -> NDArray[np.uint8]:
             return decode(self._decodable(piece), scale=scale, orientation=turn)
 
-        return _map(decode_one, self._pieces(positions, fidelities, source), turns, threads=True)
+        return _map(
+            decode_one, self._reader.pieces(positions, fidelities, source), turns, threads=True
+        )
 
     def _decodable(self, piece: Pieces) -> bytes:
         tail = b""
@@ -314,8 +311,8 @@ class Dataset:
         pending: deque[Future[list[Sample]]] = deque()
         pool = ThreadPoolExecutor(_WINDOWS_AHEAD, thread_name_prefix="pcrstore-read")
         try:
-            for part, first, last in self._windows(k, start, stop):
-                pending.append(pool.submit(self._read_window, part, first, last, k))
+            for window in self._reader.windows(k, start, stop):
+                pending.append(pool.submit(self._read_window, window, k))
                 if len(pending) > _WINDOWS_AHEAD:
                     yield from pending.popleft().result()
             while pending:
@@ -323,57 +320,25 @@ class Dataset:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _windows(self, k: int, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
-        """Yield runs of records, counted in their part, of about `_WINDOW_BYTES`."""
-        edges = self._catalog.record_edges
-        for p in range(len(self._manifest.parts)):
-            a, b = max(start, int(edges[p])), min(stop, int(edges[p + 1]))
-            if a >= b:
-                continue
-            part = self._catalog.parts([p])[0]
-            base = int(edges[p])
-            sizes = part.records["length"][:, :k].sum(axis=1, dtype=np.int64)
-            first, total = a - base, 0
-            for r in range(a - base, b - base):
-                if total and total + int(sizes[r]) > _WINDOW_BYTES:
-                    yield part, first, r
-                    first, total = r, 0
-                total += int(sizes[r])
-            yield part, first, b - base
-
-    def _read_window(self, part: Part, first: int, last: int, k: int) -> list[Sample]:
-        n = int(part.image_edges[first]) + part.first_image
-        images = range(n, int(part.image_edges[last]) + part.first_image)
-        columns = self._catalog.columns(["key", "label", "format"], images)
-        p = self._catalog.part_of_image(part.first_image)
-        records = range(first, last)
-        headers = (
-            self._catalog.headers([(p, r) for r in records])
-            if self._manifest.layout == "zarr"
-            else [None] * len(records)
-        )
-        wants = [
-            Prefix(
-                record=part.first_record + r,
-                placement=part.placement(r, self._manifest.chunk_bytes),
-                n_groups=self.n_groups,
-                fidelity=k,
-                header=header,
-            )
-            for r, header in zip(records, headers, strict=True)
-        ]
-        pieces = [piece for found in self._execute(wants) for piece in found]
+    def _read_window(self, window: Window, k: int) -> list[Sample]:
+        columns = self._reader.catalog.columns(["key", "label", "format"], window.images)
+        pieces = self._reader.read_window(window, k)
         return [
             Sample(
                 index=image,
-                key=key,
+                key=str(key),
                 label=int(label),
                 jpeg=piece.file(self.n_groups),
                 format=_FORMATS.get(int(form), "unknown"),
                 fidelity=k,
             )
             for image, piece, key, label, form in zip(
-                images, pieces, columns["key"], columns["label"], columns["format"], strict=True
+                window.images,
+                pieces,
+                columns["key"],
+                columns["label"],
+                columns["format"],
+                strict=True,
             )
         ]
 
@@ -399,105 +364,6 @@ class Dataset:
         else:
             resolved = [resolve_fetch(fidelity, self._manifest)] * n
         return [k for k, _ in resolved], [source for _, source in resolved]
-
-    def _wants(
-        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
-    ) -> tuple[list[Want], list[tuple[int, int]]]:
-        """Return one want per record touched, and where each position's piece will be."""
-        edges = self._catalog.image_edges
-        numbers = np.searchsorted(edges, np.asarray(positions, np.int64), side="right") - 1
-        touched = sorted(set(numbers.tolist()))
-        parts = dict(zip(touched, self._catalog.parts(touched), strict=True))
-        asked: dict[tuple[int, int], dict[int, tuple[int, bool]]] = {}
-        places: list[tuple[tuple[int, int], int]] = []
-        for at, p, k, whole in zip(positions, numbers.tolist(), fidelities, source, strict=True):
-            part = parts[p]
-            local = at - part.first_image
-            r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
-            image = local - int(part.image_edges[r])
-            before = asked.setdefault((p, r), {}).get(image, (0, False))
-            asked[p, r][image] = (max(before[0], k), before[1] or whole)
-            places.append(((p, r), image))
-        whole_records = {
-            key for key, images in asked.items() if self._is_whole(parts[key[0]], key[1], images)
-        }
-        zarr = self._manifest.layout == "zarr"
-        needed = [key for key in asked if zarr or key not in whole_records]
-        headers = dict(zip(needed, self._catalog.headers(needed), strict=True))
-        wants: list[Want] = []
-        slots: dict[tuple[tuple[int, int], int], tuple[int, int]] = {}
-        for (p, r), images in asked.items():
-            placement = parts[p].placement(r, self._manifest.chunk_bytes)
-            record = parts[p].first_record + r
-            ordered = sorted(images)
-            slots.update({((p, r), i): (len(wants), n) for n, i in enumerate(ordered)})
-            if (p, r) in whole_records:
-                wants.append(
-                    Prefix(
-                        record=record,
-                        placement=placement,
-                        n_groups=self.n_groups,
-                        fidelity=images[0][0],
-                        header=headers.get((p, r)),
-                    )
-                )
-                continue
-            restore = any(whole for _, whole in images.values())
-            wants.append(
-                Cells(
-                    record=record,
-                    placement=placement,
-                    header=headers[p, r],
-                    images=tuple(ordered),
-                    fidelities=tuple(images[i][0] for i in ordered),
-                    restore=self._catalog.restore_rows(p, r) if restore else None,
-                )
-            )
-        return wants, [slots[key] for key in places]
-
-    def _is_whole(self, part: Part, record: int, images: Mapping[int, tuple[int, bool]]) -> bool:
-        """Say whether one prefix is what is wanted: all images, one fidelity, no originals."""
-        n = int(part.records[record]["n_images"])
-        return len(images) == n and len(set(images.values())) == 1 and not images[0][1]
-
-    def _pieces(
-        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
-    ) -> list[Pieces]:
-        wants, slots = self._wants(positions, fidelities, source)
-        found = self._execute(wants)
-        out: list[Pieces] = []
-        for (w, i), k in zip(slots, fidelities, strict=True):
-            piece = found[w][i]
-            if len(piece.cells) > k:  # the same image was also asked for at a higher fidelity
-                piece = Pieces(
-                    record=piece.record,
-                    image=piece.image,
-                    opaque=piece.opaque,
-                    cells=piece.cells[:k],
-                    restore=piece.restore,
-                )
-            out.append(piece)
-        return out
-
-    def _execute(self, wants: Sequence[Want]) -> list[list[Pieces]]:
-        """Read, cut and check; read again what fails its checksum."""
-        p = plan(wants, cost=self._cost)
-        parts = assemble(p, self._get(p))
-        return [self._cut(want, got) for want, got in zip(wants, parts, strict=True)]
-
-    def _cut(self, want: Want, parts: Sequence[bytes]) -> list[Pieces]:
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return list(want.cut(parts))
-            except ChecksumError:
-                again = plan([want], cost=self._cost)
-                parts = assemble(again, self._get(again))[0]
-        return list(want.cut(parts))
-
-    def _get(self, p: ReadPlan) -> list[bytes]:
-        bodies = self._store.get_ranges([r.range for r in p.requests])
-        self._counter.add(p.n_requests, sum(map(len, bodies)))
-        return bodies
 
 
 def _map(

@@ -87,8 +87,8 @@ class Header:
 
     def starts(self) -> NDArray[np.int64]:
         """Return the start of each cell in its own group's bytes. (N, G)."""
-        stops: NDArray[np.int64] = np.cumsum(self.lengths, axis=0, dtype=np.int64)
-        return stops - self.lengths.astype(np.int64)
+        stops = np.cumsum(self.lengths, axis=0, dtype=np.int64)
+        return np.asarray(stops - self.lengths, np.int64)
 
     def encode(self) -> bytes:
         """Return the header's bytes."""
