@@ -22,6 +22,10 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _TILE = 32
 """Outputs of one product of matrices: wider multiplies more zeros, narrower calls more often."""
 
+_COLUMNS = 128
+"""Columns of one product: 32 x 42 x 128 multiplications, which OpenBLAS does in one thread. Twice
+that and it wakes one per core, and the processes of a conversion then wait for each other's."""
+
 _DIGITS = 9
 """Kept, so that another order of summation on another machine gives the same number."""
 
@@ -98,7 +102,11 @@ def _filtered(planes: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     n, height, width = planes.shape
     taps = min(_TAPS, height)
-    rows = _band(taps, height - taps + 1) @ planes
+    band = _band(taps, height - taps + 1)
+    rows = np.empty((n, len(band), width))
+    for start in range(0, width, _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        np.matmul(band, planes[:, :, columns], out=rows[:, :, columns])
     taps = min(_TAPS, width)
     out = np.empty((n, rows.shape[1], width - taps + 1))
     for start in range(0, out.shape[2], _TILE):
