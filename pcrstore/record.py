@@ -83,7 +83,7 @@ class Header:
 
     def group_lengths(self) -> NDArray[np.int64]:
         """Return the bytes of each group over all images. (G,)."""
-        return self.lengths.sum(axis=0, dtype=np.int64)
+        return np.asarray(self.lengths.sum(axis=0, dtype=np.int64))
 
     def starts(self) -> NDArray[np.int64]:
         """Return the start of each cell in its own group's bytes. (N, G)."""
