@@ -55,7 +55,8 @@ def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> lis
         wanted: Ranges in any order.
         max_gap: Bytes we would rather download than pay another request for; see
             `cost.break_even_gap`. 0 merges touching ranges, -1 keeps even those apart.
-        max_size: A merge never makes a request longer than this; a single range may be longer.
+        max_size: No merge of ranges that lie apart makes a request longer than this; one range,
+            or ranges that overlap, may be longer.
 
     Returns:
         Requests ordered by name and start. Every non-empty range is in exactly one.
