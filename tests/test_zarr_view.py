@@ -268,8 +268,9 @@ def test_a_view_refuses_writes(urls, layout):
     assert not store.supports_writes
 
 
+@pytest.mark.parametrize("lost", ["before-opening", "after-opening"])
 @pytest.mark.parametrize("layout", ["record", "zarr"])
-def test_lost_objects_are_an_error_and_no_zeros(tmp_path, layout):
+def test_lost_objects_are_an_error_and_no_zeros(tmp_path, layout, lost):
     url = convert(tmp_path, layout)
     group = zarr_view(url)
     victims = [
@@ -279,6 +280,8 @@ def test_lost_objects_are_an_error_and_no_zeros(tmp_path, layout):
     ]
     for path in victims:
         path.unlink()
+    if lost == "before-opening":
+        group = zarr_view(url)
     with pytest.raises(NotFoundError):
         group["group_1"][:]
 
