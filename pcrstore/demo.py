@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -43,7 +44,6 @@ from pcrstore.stores import open_store
 
 __all__ = ["DemoReport", "Epoch", "run_demo"]
 
-_URL: Final = "s3://demo/photos"
 _MAX_IMAGES: Final = 300
 """Of a folder that the user names: more would take more than a minute on two cores."""
 
@@ -129,19 +129,19 @@ def run_demo(
         DatasetExistsError: `keep` holds something.
         StoreError: A file cannot be written.
     """
-    _require()
+    _require(photos=folder is None)
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(_workspace(keep))
         photos = work / "photos"
         described = _take(Path(folder), photos) if folder is not None else _make(photos)
         say(f"images: {described}")
         sheet = _sheet_path(output, keep)
-        options = stack.enter_context(_bucket())
-        say(f"bucket: {_URL} at {options['endpoint_url']} (moto, in this process)")
+        url, options = stack.enter_context(_bucket())
+        say(f"bucket: {url} at {options['endpoint_url']} (moto, in this process)")
         n_files = sum(p.is_file() for p in photos.rglob("*"))
         report = convert(
             str(photos),
-            _URL,
+            url,
             Options(policy="skip", record_bytes=_RECORD_BYTES),
             workers=1 if n_files < 100 else None,
             destination_options=options,
@@ -151,12 +151,12 @@ def run_demo(
             f"{report.n_records} records"
             + (f"; {len(report.problems)} files skipped" if report.problems else "")
         )
-        epochs = _read_epochs(options)
-        ds = open_dataset(_URL, options, cost=_LOOPBACK)
+        epochs = _read_epochs(url, options)
+        ds = open_dataset(url, options, cost=_LOOPBACK)
         _draw(ds, sheet)
         key, data = _one_original(ds, photos)
         if keep is not None:
-            _save(options, work / "dataset")
+            _save(url, options, work / "dataset")
         return DemoReport(
             images=described,
             conversion=report,
@@ -168,8 +168,9 @@ def run_demo(
         )
 
 
-def _require() -> None:
-    missing = [name for name in ("moto", "flask", "skimage") if find_spec(name) is None]
+def _require(*, photos: bool) -> None:
+    wanted = ("moto", "flask", "skimage") if photos else ("moto", "flask")
+    missing = [name for name in wanted if find_spec(name) is None]
     if find_spec("s3fs") is None and find_spec("obstore") is None:
         missing.append("s3fs")
     if missing:
@@ -302,8 +303,8 @@ def _generate(seed: int) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _bucket() -> Iterator[dict[str, object]]:
-    """Serve an empty bucket on the loopback interface; give its storage options."""
+def _bucket() -> Iterator[tuple[str, dict[str, object]]]:
+    """Serve an empty bucket on the loopback interface; give a URL in it, and its options."""
     with _quiet(), _environment():
         server = import_module("moto.server").ThreadedMotoServer(
             ip_address="127.0.0.1", port=0, verbose=False
@@ -312,15 +313,21 @@ def _bucket() -> Iterator[dict[str, object]]:
         try:
             host, port = server.get_host_and_port()
             endpoint = f"http://{host}:{port}"
+            # moto keeps the buckets of all its servers in one place, as long as the process lives.
+            bucket = f"demo-{secrets.token_hex(4)}"
             direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            made = urllib.request.Request(f"{endpoint}/demo", method="PUT")  # noqa: S310 - ours
+            made = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")  # noqa: S310 - ours
             direct.open(made, timeout=20).close()
-            yield {
+            url = f"s3://{bucket}/photos"
+            options: dict[str, object] = {
                 "key": "demo",
                 "secret": "demo",
                 "endpoint_url": endpoint,
                 "client_kwargs": {"region_name": "us-east-1"},
             }
+            yield url, options
+            store = open_store(url, options)
+            store.delete([entry.name for entry in store.list("")])
         finally:
             server.stop()
 
@@ -360,11 +367,11 @@ def _environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _read_epochs(options: Mapping[str, object]) -> tuple[Epoch, ...]:
+def _read_epochs(url: str, options: Mapping[str, object]) -> tuple[Epoch, ...]:
     """Read everything once at each fidelity, each time as a reader that knows nothing yet."""
     epochs: list[Epoch] = []
-    for k in range(open_dataset(_URL, options).n_groups, 0, -1):
-        ds = open_dataset(_URL, options, cost=_LOOPBACK)
+    for k in range(open_dataset(url, options).n_groups, 0, -1):
+        ds = open_dataset(url, options, cost=_LOOPBACK)
         m = ds.manifest
         started = time.perf_counter()
         n_images = sum(1 for _ in ds.iter(k))
@@ -432,7 +439,7 @@ def _one_original(ds: Dataset, photos: Path) -> tuple[str, bytes]:
     return key, data
 
 
-def _save(options: Mapping[str, object], folder: Path) -> None:
-    bucket, disk = open_store(_URL, options), open_store(str(folder))
+def _save(url: str, options: Mapping[str, object], folder: Path) -> None:
+    bucket, disk = open_store(url, options), open_store(str(folder))
     for entry in bucket.list(""):
         disk.put(entry.name, bucket.get(entry.name))

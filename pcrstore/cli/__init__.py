@@ -32,7 +32,7 @@ def _version() -> str:
         return "unknown"
 
 
-@click.group(cls=Shell)
+@click.group("pcrstore", cls=Shell)
 @click.version_option(_version(), prog_name="pcrstore")
 def main() -> None:
     """One JPEG dataset, every fidelity, read by range from an object store.
@@ -44,7 +44,7 @@ def main() -> None:
 
     URLs are s3://, gs://, az://, https://, file://, any other that fsspec opens, or a path. Exit
     codes: 0 done, 1 the data is wrong, 2 the call is wrong, 3 the store cannot be reached.
-    """  # noqa: D301 - click's \b keeps the lines of an example apart
+    """  # noqa: D301 - click reads \b
 
 
 for _command in (convert, info, ls, cat, verify, export, demo):

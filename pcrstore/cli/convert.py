@@ -57,8 +57,7 @@ _SHOWN: Final = 20
     "--object-bytes",
     type=SIZE,
     default=OBJECT_BYTES,
-    show_default=f"{OBJECT_BYTES >> 20}mib",
-    help="Size of the stored objects.",
+    help=f"Size of the stored objects; default: {OBJECT_BYTES >> 20}mib.",
 )
 @click.option(
     "--on-error",
@@ -122,7 +121,7 @@ def convert(  # noqa: PLR0913 - one parameter per option
     dst_storage_options: Mapping[str, object] | None,
     as_json: bool,
 ) -> None:
-    r"""Convert a folder of JPEGs, one subfolder per class, into a dataset.
+    """Convert a folder of JPEGs, one subfolder per class, into a dataset.
 
     Nothing is visible before all is stored and verified, and every source file can be had back byte
     for byte. Run the same command again to go on after an interruption; once it is done, that does
@@ -131,9 +130,9 @@ def convert(  # noqa: PLR0913 - one parameter per option
     \b
     Example:
         pcrstore convert photos/ s3://bucket/photos
-        pcrstore convert s3://raw/imagenet gs://bucket/imagenet --split-dirs --workers 16 \
+        pcrstore convert s3://raw/imagenet gs://bucket/imagenet --split-dirs --workers 16 \\
             --on-error skip --record-bytes 8mib
-    """
+    """  # noqa: D301 - click reads \b
     if record_bytes is not None and record_images is not None:
         raise UsageError("give --record-bytes or --record-images, not both")
     known = None

@@ -19,7 +19,7 @@ __all__ = ["demo"]
 )
 @json_option
 def demo(*, folder: str | None, keep: str | None, output: str | None, as_json: bool) -> None:
-    r"""Convert images into a bucket in this process and read them back at every fidelity.
+    """Convert images into a bucket in this process and read them back at every fidelity.
 
     Uses the JPEG files of FOLDER, or photos that come with scikit-image and some generated images.
     Needs no account and no network.
@@ -28,7 +28,7 @@ def demo(*, folder: str | None, keep: str | None, output: str | None, as_json: b
     Example:
         pcrstore demo
         pcrstore demo photos/ --output sheet.png
-    """
+    """  # noqa: D301 - click reads \b
     report = run_demo(
         folder,
         keep=keep,

@@ -38,7 +38,7 @@ def info(
     version: int | None,
     as_json: bool,
 ) -> None:
-    r"""Say what a dataset holds, and what an epoch costs at each fidelity, by two requests.
+    """Say what a dataset holds, and what an epoch costs at each fidelity, by two requests.
 
     Costs are estimates for S3 Standard read from its own region; requests are at most these, as
     neighbouring records are read together where that is cheaper.
@@ -46,7 +46,7 @@ def info(
     \b
     Example:
         pcrstore info s3://bucket/photos --storage-options '{"anon": true}'
-    """
+    """  # noqa: D301 - click reads \b
     ds, versions = visit(url, storage_options, version)
     if as_json:
         emit({**_facts(ds), "versions": versions})
@@ -131,8 +131,10 @@ def _info_text(ds: Dataset, versions: Sequence[int]) -> str:
     mbit = DEFAULT_COST.link.bandwidth * 8 / 1e6
     lines = [
         printable(ds.url),
-        f"version {m.version} of {_list(versions)}, made {printable(m.created)}",
-        f"{m.layout} layout, script {printable(m.script_name)}",
+        (
+            f"version {m.version} of {printable(m.created)}, {m.layout} layout, "
+            f"script {printable(m.script_name)}"
+        ),
         (
             f"{count(m.n_images, 'image')} in {count(m.n_records, 'record')} and "
             f"{count(len(m.parts), 'index part')}"
@@ -143,6 +145,8 @@ def _info_text(ds: Dataset, versions: Sequence[int]) -> str:
         ),
         _names("class", "classes", m.classes),
     ]
+    if len(versions) > 1:
+        lines.append(f"versions: {', '.join(map(str, versions))}")
     if m.splits:
         lines.append(_names("split", "splits", m.splits))
     lines += [
@@ -155,11 +159,6 @@ def _info_text(ds: Dataset, versions: Sequence[int]) -> str:
         ),
     ]
     return "\n".join(lines)
-
-
-def _list(versions: Sequence[int]) -> str:
-    shown = ", ".join(map(str, versions[:_SHOWN]))
-    return shown + (", ..." if len(versions) > _SHOWN else "")
 
 
 def _names(one: str, many: str, names: tuple[str, ...]) -> str:
@@ -184,12 +183,12 @@ def ls(
     version: int | None,
     as_json: bool,
 ) -> None:
-    r"""List index, size of the source file, class and key of the images, in stored order.
+    """List index, size of the source file, class and key of the images, in stored order.
 
     \b
     Example:
         pcrstore ls s3://bucket/photos --limit 20
-    """
+    """  # noqa: D301 - click reads \b
     ds, _ = visit(url, storage_options, version)
     n = len(ds) if limit is None else min(limit, len(ds))
     if as_json:
@@ -242,7 +241,7 @@ def cat(
     version: int | None,
     as_json: bool,
 ) -> None:
-    r"""Write one image as a file to stdout, at any fidelity; --json tells of it, in base64.
+    """Write one image as a file to stdout, at any fidelity; --json tells of it, in base64.
 
     A number is an index, anything else a key.
 
@@ -250,7 +249,7 @@ def cat(
     Example:
         pcrstore cat s3://bucket/photos cat/7.jpg --fidelity 2 > preview.jpg
         pcrstore cat s3://bucket/photos 0 --fidelity original | sha256sum
-    """
+    """  # noqa: D301 - click reads \b
     out = sys.stdout.buffer
     if not as_json and sys.stdout.isatty():
         raise UsageError(

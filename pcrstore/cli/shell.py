@@ -37,6 +37,9 @@ _GRACE: Final = 3.0
 """Seconds after an interrupt until the process ends whatever still runs: a put of a large object
 cannot be cut short otherwise."""
 
+_LINES: Final = 50
+"""Lines of a long error that are shown: it may name a million files."""
+
 _TRACEBACK: Final = "PCRSTORE_TRACEBACK"
 """Environment variable that shows where an error came from."""
 
@@ -82,8 +85,7 @@ class Shell(click.Group):
         try:
             code: object = super().main(words, name, standalone_mode=False)
         except click.ClickException as e:
-            e.show(sys.stderr)
-            return _told(e, e.format_message(), e.exit_code, as_json=as_json)
+            return _misused(e, as_json=as_json)
         except PcrstoreError as e:
             return _failed(e, as_json=as_json)
         except (click.Abort, KeyboardInterrupt) as e:
@@ -95,13 +97,25 @@ class Shell(click.Group):
         return code if isinstance(code, int) else 0
 
 
+def _misused(error: click.ClickException, *, as_json: bool) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show(sys.stderr)
+    else:
+        ctx = getattr(error, "ctx", None)
+        hint = f" (see {ctx.command_path} --help)" if ctx is not None else ""
+        click.echo(f"pcrstore: error: {printable(error.format_message())}{hint}", err=True)
+    return _told(error, error.format_message(), error.exit_code, as_json=as_json)
+
+
 def _failed(error: PcrstoreError, *, as_json: bool) -> int:
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(error)
     first, *more = str(error).split("\n")
     click.echo(f"pcrstore: error: {printable(first)}", err=True)
-    for line in more:
+    for line in more[:_LINES]:
         click.echo(printable(line), err=True)
+    if len(more) > _LINES:
+        click.echo(f"  and {len(more) - _LINES:,} more; --json lists all", err=True)
     return _told(error, str(error), exit_code(error), as_json=as_json)
 
 

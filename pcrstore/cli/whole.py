@@ -18,14 +18,14 @@ __all__ = ["export", "verify"]
 @store_option
 @json_option
 def verify(*, url: str, storage_options: Mapping[str, object] | None, as_json: bool) -> int:
-    r"""Read all versions of a dataset and check every byte against its checksum.
+    """Read all versions of a dataset and check every byte against its checksum.
 
     Exits with 1 when something is not what was written, and says what.
 
     \b
     Example:
         pcrstore verify s3://bucket/photos
-    """
+    """  # noqa: D301 - click reads \b
     with Bar(None, "verify") as progress:
         report = verify_dataset(url, storage_options, progress=progress.advance)
     if as_json:
@@ -64,13 +64,13 @@ def export(
     version: int | None,
     as_json: bool,
 ) -> None:
-    r"""Write every image as a file named by its key, into a folder that is new or empty.
+    """Write every image as a file named by its key, into a folder that is new or empty.
 
     \b
     Example:
         pcrstore export s3://bucket/photos photos/ --fidelity original
         pcrstore export s3://bucket/photos small/ --fidelity 2
-    """
+    """  # noqa: D301 - click reads \b
     ds, _ = visit(url, storage_options, version)
     with Bar(len(ds), "export") as progress:
         report = export_dataset(ds, directory, fidelity=fidelity, progress=progress.advance)
