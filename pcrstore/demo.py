@@ -135,7 +135,7 @@ def run_demo(
         photos = work / "photos"
         described = _take(Path(folder), photos) if folder is not None else _make(photos)
         say(f"images: {described}")
-        sheet = _sheet_path(output, keep)
+        sheet = stack.enter_context(_sheet(output, keep))
         url, options = stack.enter_context(_bucket())
         say(f"bucket: {url} at {options['endpoint_url']} (moto, in this process)")
         n_files = sum(p.is_file() for p in photos.rglob("*"))
@@ -203,18 +203,24 @@ def _writing(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: cannot be written: {e.strerror or e}") from e
 
 
-def _sheet_path(output: str | None, keep: str | None) -> Path:
-    """Return where the sheet will go, as an empty file: better now than after the work."""
+@contextlib.contextmanager
+def _sheet(output: str | None, keep: str | None) -> Iterator[Path]:
+    """Give where the sheet will go, as a file: what cannot be written is better known at once."""
     if output is None and keep is None:
         handle, name = tempfile.mkstemp(prefix="pcrstore-demo-", suffix=".png")
         os.close(handle)
-        return Path(name)
-    path = Path(output) if output is not None else Path(str(keep)) / "sheet.png"
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise OptionError(f"output must end in .png, .jpg or .webp, got {path.name!r}")
-    with _writing(path), path.open("ab"):
-        pass
-    return path
+        path = Path(name)
+    else:
+        path = Path(output) if output is not None else Path(str(keep)) / "sheet.png"
+        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise OptionError(f"output must end in .png, .jpg or .webp, got {path.name!r}")
+        with _writing(path), path.open("ab"):
+            pass
+    try:
+        yield path
+    finally:
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()
 
 
 def _take(folder: Path, into: Path) -> str:

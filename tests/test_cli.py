@@ -18,6 +18,7 @@ from pcrstore import errors
 from pcrstore.cli import main, params, shell
 from pcrstore.cli.shell import exit_code
 from pcrstore.cli.show import dollars, printable, size
+from pcrstore.cost import DEFAULT_COST
 from pcrstore.testing.recording import RecordingStore
 
 REPOSITORY = Path(pcrstore.__file__).parents[1]
@@ -417,13 +418,24 @@ def test_info_tells_everything_by_two_requests(photos, tmp_path, monkeypatch, la
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_an_epoch_takes_no_more_than_info_says(photos, tmp_path, layout, k):
-    args = ("--workers", 1, "--record-images", 2, "--layout", layout)
-    ok("convert", photos, tmp_path / "ds", *args)
+@pytest.mark.parametrize("chunk_bytes", [700, 2**20])
+def test_an_epoch_takes_no_more_than_info_says(photos, tmp_path, layout, k, chunk_bytes):
+    options = pcrstore.Options(
+        layout=layout, record_bytes=None, record_images=2, chunk_bytes=chunk_bytes
+    )
+    pcrstore.convert(str(photos), str(tmp_path / "ds"), options, workers=1)
     said = json.loads(ok("info", tmp_path / "ds", "--json"))["fidelities"][k - 1]
-    ds = pcrstore.open(str(tmp_path / "ds"))
-    assert len(list(ds.iter(k))) == 8
-    assert ds.traffic.data_requests <= said["epoch_requests"]
+    free = pcrstore.CostModel(
+        prices=pcrstore.Prices(name="free", per_get=0, per_byte=0, source="none"),
+        link=pcrstore.Link(bandwidth=1, per_connection=1, latency=0, concurrency=1),
+        per_second=1,
+    )
+    for cost in (DEFAULT_COST, free):  # with requests that cost nothing, few are merged
+        ds = pcrstore.open(str(tmp_path / "ds"), cost=cost)
+        assert len(list(ds.iter(k))) == 8
+        assert ds.traffic.data_requests <= said["epoch_requests"]
+        assert ds.traffic.data_bytes >= said["epoch_bytes"]
+    assert ds.traffic.data_bytes == said["epoch_bytes"]
 
 
 def test_ls_lists_in_stored_order_up_to_a_limit(photos, dataset):

@@ -55,9 +55,14 @@ def info(
 
 
 def _epoch(m: Manifest, k: int) -> tuple[int, int]:
-    """Return requests and bytes of an epoch, at most and but for the index."""
-    n_bytes = m.totals.headers + sum(m.totals.groups[:k])
-    return m.n_records * (k if m.layout == "zarr" else 1), n_bytes
+    """Return requests, at most, and bytes of an epoch, but for the index."""
+    groups = m.totals.groups[:k]
+    n_requests = m.n_records
+    if m.layout == "zarr":
+        # One run in each array, and one more wherever a chunk ends within a record.
+        crossings = (n // size for n, size in zip(groups, m.chunk_bytes, strict=False))
+        n_requests = k * m.n_records + sum(crossings)
+    return n_requests, m.totals.headers + sum(groups)
 
 
 def _facts(ds: Dataset) -> dict[str, object]:

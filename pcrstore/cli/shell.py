@@ -88,10 +88,10 @@ class Shell(click.Group):
             return _misused(e, as_json=as_json)
         except PcrstoreError as e:
             return _failed(e, as_json=as_json)
-        except (click.Abort, KeyboardInterrupt) as e:
+        except (click.Abort, KeyboardInterrupt):
             again = "; run the same command again to go on" if "convert" in words[:1] else ""
             click.echo(f"pcrstore: interrupted{again}", err=True)
-            return _told(e, f"interrupted{again}", _INTERRUPTED, as_json=as_json)
+            return _told(KeyboardInterrupt(), f"interrupted{again}", _INTERRUPTED, as_json=as_json)
         except Exception as e:  # noqa: BLE001 - whatever it is, people get a line and not a stack
             return _broken(e, as_json=as_json)
         return code if isinstance(code, int) else 0
