@@ -62,8 +62,8 @@ def _text(r: DemoReport, keep: str | None) -> str:
             ("fidelity", "adds", "bytes", "GETs", "of full", "MS-SSIM", "images/s"), rows, left=1
         ),
         (
-            f"and each time the index: {size(index.index_bytes)} in {index.index_requests} GETs, after "
-            "one LIST and one GET to open"
+            f"and each time the index: {size(index.index_bytes)} in {index.index_requests} GETs, "
+            "after one LIST and one GET to open"
         ),
         "",
         f"contact sheet: {printable(r.sheet)}",
