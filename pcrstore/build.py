@@ -29,7 +29,7 @@ from pcrstore.errors import (
     SourceChangedError,
     UnsupportedJpegError,
 )
-from pcrstore.index import RESTORE_DTYPE, UTF8, Column
+from pcrstore.index import COLUMNS, RESTORE_DTYPE
 from pcrstore.jpeg import parse_frame
 from pcrstore.quality import ms_ssim
 from pcrstore.record import EOI, Restored, assemble_full, build_record
@@ -62,19 +62,6 @@ OPAQUE: Final = 1
 """`format` of a file kept whole in group 1."""
 ENCODED: Final = 2
 """`format` of an image that was encoded to JPEG, with its source file in the restore region."""
-
-COLUMNS: Final = (
-    Column(name="key", dtype=UTF8),
-    Column(name="label", dtype="<i4"),
-    Column(name="split", dtype="|u1"),
-    Column(name="format", dtype="|u1"),
-    Column(name="orientation", dtype="|u1"),
-    Column(name="width", dtype="<u4"),
-    Column(name="height", dtype="<u4"),
-    Column(name="source_bytes", dtype="<u8"),
-    Column(name="source_sha256", dtype="|u1", width=32),
-)
-"""What conversion knows of every image; `split` is 255 for none."""
 
 NO_SPLIT: Final = 255
 

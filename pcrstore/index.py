@@ -26,11 +26,13 @@ from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.fields import Fields, parse_json
 
 __all__ = [
+    "COLUMNS",
     "HEADERS",
     "MAX_GROUPS",
     "MAX_PART_IMAGES",
     "RECORDS",
     "RESTORE",
+    "SYSTEM_BLOCKS",
     "Block",
     "Column",
     "Directory",
@@ -51,11 +53,15 @@ MAX_GROUPS: Final = 7
 RECORDS: Final = "records"
 HEADERS: Final = "headers"
 RESTORE: Final = "restore"
+SYSTEM_BLOCKS: Final = (RECORDS, HEADERS, RESTORE)
 
 _MAGIC: Final = b"PCRI"
 _FIXED: Final = struct.Struct("<4sII")
 _MAX_DIRECTORY: Final = 16 * 2**20
 _MAX_STRING: Final = 65_536
+_MAX_PAGE: Final = 2**26
+"""Bytes of a page once unpacked: what conversion writes stays below 16 kB for each of 4096 rows."""
+
 _MAX_RECORD: Final = 2**32 - 1
 _DTYPES: Final = frozenset({"|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"})
 UTF8: Final = "utf8"
@@ -112,6 +118,20 @@ class Column:
         if self.dtype == UTF8:
             return None
         return np.dtype((self.dtype, (self.width,))) if self.width > 1 else np.dtype(self.dtype)
+
+
+COLUMNS: Final = (
+    Column(name="key", dtype=UTF8),
+    Column(name="label", dtype="<i4"),
+    Column(name="split", dtype="|u1"),
+    Column(name="format", dtype="|u1"),
+    Column(name="orientation", dtype="|u1"),
+    Column(name="width", dtype="<u4"),
+    Column(name="height", dtype="<u4"),
+    Column(name="source_bytes", dtype="<u8"),
+    Column(name="source_sha256", dtype="|u1", width=32),
+)
+"""Known of every image; a part may have more columns, not fewer. `split` is 255 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,10 +396,11 @@ def decode_directory(
         kind, n_rows, dtype = expected.get(name, (b.string("kind"), n_images, None))
         b.choice("kind", frozenset({kind}))
         b.integer("rows", n_rows, n_rows)
-        pages, at = _decode_pages(b, n_rows, at, entry.n_bytes)
-        blocks[name] = Block(
-            name=name, kind=kind, dtype=dtype, packed=b.boolean("packed"), pages=pages
-        )
+        packed = b.boolean("packed")
+        if name in blocks or (packed and kind == HEADERS):
+            b.fail("name", "a new block, not packed if it holds headers", name)
+        pages, at = _decode_pages(b, n_rows, at, entry)
+        blocks[name] = Block(name=name, kind=kind, dtype=dtype, packed=packed, pages=pages)
     if at != entry.n_bytes:
         f.fail("blocks", f"blocks that end at byte {entry.n_bytes}", at)
     missing = expected.keys() - blocks.keys()
@@ -388,16 +409,19 @@ def decode_directory(
     return Directory(entry=entry, layout=layout, n_groups=n_groups, objects=objects, blocks=blocks)
 
 
-def _decode_pages(b: Fields, n_rows: int, at: int, n_bytes: int) -> tuple[tuple[Page, ...], int]:
+def _decode_pages(
+    b: Fields, n_rows: int, at: int, entry: PartEntry
+) -> tuple[tuple[Page, ...], int]:
     step = b.integer("rows_per_page", 1)
     listed = b.items("pages", max_items=MAX_PART_IMAGES)
     if len(listed) != -(-n_rows // step):
         b.fail("pages", f"{-(-n_rows // step)} pages of {step} rows", len(listed))
     pages: list[Page] = []
     for i, item in enumerate(listed):
-        numbers = Fields({"page": item}, f"{b.string('name')}[{i}]").integers("page", max_items=3)
-        if len(numbers) != 3 or at + numbers[0] > n_bytes or numbers[1] > 2**31:
-            b.fail("pages", f"[length, raw length, checksum] inside {n_bytes} bytes", item)
+        where = f"{entry.name}: {b.string('name')}[{i}]"
+        numbers = Fields({"page": item}, where).integers("page", max_items=3)
+        if len(numbers) != 3 or at + numbers[0] > entry.n_bytes or numbers[1] > _MAX_PAGE:
+            b.fail("pages", f"[length, raw length, checksum] inside {entry.n_bytes} bytes", item)
         pages.append(
             Page(
                 start=at,
@@ -427,17 +451,19 @@ def decode_page(
             f"{where} fail their checksum (expected {page.stop - page.start} bytes with "
             f"{page.checksum:08x}, got {len(stored)} with {crc32c(stored):08x})"
         )
+    if block.dtype is not None and page.raw_bytes != page.n_rows * block.dtype.itemsize:
+        raise FormatError(
+            f"{where} must have {page.n_rows * block.dtype.itemsize} bytes, got {page.raw_bytes}"
+        )
     raw = _unpack(stored, page.raw_bytes, where) if block.packed else stored
+    if len(raw) != page.raw_bytes:
+        raise FormatError(f"{where} must have {page.raw_bytes} bytes, got {len(raw)}")
     if block.kind == UTF8:
         return _decode_strings(raw, page.n_rows, where)
     if block.kind == HEADERS:
         return np.frombuffer(raw, np.uint8)
     if block.dtype is None:
         raise FormatError(f"{where}: rows of an unknown column cannot be read")
-    if len(raw) != page.n_rows * block.dtype.itemsize:
-        raise FormatError(
-            f"{where} must have {page.n_rows * block.dtype.itemsize} bytes, got {len(raw)}"
-        )
     return np.frombuffer(raw, block.dtype, page.n_rows)
 
 

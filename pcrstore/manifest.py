@@ -18,7 +18,7 @@ from typing import Final
 from pcrstore.checksum import UID_BYTES, crc32c
 from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 from pcrstore.fields import MAX_INT, Fields, parse_json
-from pcrstore.index import MAX_GROUPS, Column, PartEntry
+from pcrstore.index import COLUMNS, MAX_GROUPS, SYSTEM_BLOCKS, Column, PartEntry
 
 __all__ = [
     "FORMAT_VERSION",
@@ -275,7 +275,7 @@ def _decode_body(f: Fields, version: int) -> Manifest:
         ),
         classes=f.strings("classes", max_items=MAX_CLASSES),
         splits=f.strings("splits", max_items=255),
-        columns=tuple(Column.from_json(c) for c in f.objects("columns", max_items=1000)),
+        columns=_decode_columns(f),
         parts=parts,
         checked=tuple(
             Checked(
@@ -301,6 +301,17 @@ def _decode_body(f: Fields, version: int) -> Manifest:
     if len(out.chunk_bytes) != n_sizes or 0 in out.chunk_bytes:
         f.fail("chunk_bytes", f"{n_sizes} positive sizes", out.chunk_bytes)
     return out
+
+
+def _decode_columns(f: Fields) -> tuple[Column, ...]:
+    columns = tuple(Column.from_json(c) for c in f.objects("columns", max_items=1000))
+    names = [c.name for c in columns]
+    if len({*names, *SYSTEM_BLOCKS}) != len(names) + len(SYSTEM_BLOCKS):
+        f.fail("columns", f"distinct names, none of {', '.join(SYSTEM_BLOCKS)}", names)
+    missing = [c for c in COLUMNS if c not in columns]
+    if missing:
+        f.fail("columns", f"columns with {missing[0].to_json()}", names)
+    return columns
 
 
 def encode_latest(version: int) -> bytes:

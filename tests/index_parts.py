@@ -5,9 +5,8 @@ import struct
 
 import numpy as np
 
-from pcrstore.build import COLUMNS
 from pcrstore.checksum import crc32c, record_seed
-from pcrstore.index import RESTORE_DTYPE, ObjectEntry, record_dtype
+from pcrstore.index import COLUMNS, RESTORE_DTYPE, ObjectEntry, record_dtype
 from pcrstore.manifest import Checked, Manifest, Quality, Totals
 from pcrstore.record import Restored, build_record
 from pcrstore.rows import Rows
