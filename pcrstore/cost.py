@@ -2,12 +2,14 @@
 
 Pure. One model prices a plan, sets the coalescing gap and (later) picks fidelities.
 
-Time of R requests and N bytes with C in flight on a link of B bytes/s, each connection at most b:
+Time of R requests of latency T and N bytes, on a link of B bytes/s, each connection at most b, with
+c = min(C, R) of C possible requests in flight:
 
-    seconds = max(N / B,  R * T / C + N / (C * b_eff))        b_eff = min(b, B / C)
+    seconds = ceil(R / c) * T + N / (c * min(b, B / c))
 
 Two ranges with a gap of g bytes are merged iff the gap costs less than a request, where a second of
-the machine costs v dollars over its C requests in flight (FORMAT.md does not depend on this):
+the machine costs v dollars over its C requests in flight (FORMAT.md does not depend on this) and
+b_eff = min(b, B / C):
 
     g * (p_byte + v / b_eff)  <  p_get + v * T
 """
@@ -82,7 +84,7 @@ def break_even_gap(model: CostModel) -> int:
     v = model.per_second / model.link.concurrency
     saved = model.prices.per_get + v * model.link.latency
     per_byte = model.prices.per_byte + v / model.link.effective
-    return int(saved / per_byte)
+    return int(saved / per_byte) if per_byte > 0 else model.max_request
 
 
 DEFAULT_COST = CostModel(

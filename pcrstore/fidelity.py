@@ -34,16 +34,19 @@ class ByteBudget:
 Fidelity = int | str | MsSsim | ByteBudget
 """A group number, `"full"`, `"ms-ssim>=0.98"`, `"bytes<=20kb"`, or the values these stand for."""
 
+_MAX_LENGTH = 40
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
 
 
 def _parse(text: str) -> int | MsSsim | ByteBudget | None:
     word = text.strip().lower().replace(" ", "")
+    if len(word) > _MAX_LENGTH:  # int() and float() have limits of their own
+        return None
     if word.isdecimal():
         return int(word)
     if m := re.fullmatch(r"ms-?ssim>=([01](?:\.\d+)?|\.\d+)", word):
         return MsSsim(float(m[1]))
-    if m := re.fullmatch(r"bytes<=(\d+(?:\.\d+)?)(k|m)?(i)?b?", word):
+    if m := re.fullmatch(r"bytes<=(\d+(?:\.\d+)?)(?:(k|m)(i)?)?b?", word):
         unit = f"{m[2]}{m[3] or ''}b" if m[2] else ""
         return ByteBudget(int(float(m[1]) * _UNITS[unit]))
     return None
