@@ -117,6 +117,15 @@ def test_the_head_of_another_part_is_refused():
         directory(data, dataclasses.replace(entry, directory_bytes=other.directory_bytes))
 
 
+@pytest.mark.parametrize("head", [b"PCR1", b"pcri", bytes(4)])
+def test_other_magic_is_refused(head):
+    entry, data = part()
+    forged = head + data[4 : entry.directory_bytes]
+    changed = dataclasses.replace(entry, directory_checksum=crc32c(forged))
+    with pytest.raises(FormatError, match="index part must start with"):
+        directory(forged, changed)
+
+
 def test_pages_that_swap_places_are_detected():
     entry, data = part()
     d = directory(data, entry)

@@ -214,7 +214,9 @@ HOSTILE = {
     "directory-tiny": at([*P, "directory"], [12, 0]),
     "part-without-images": at([*P, "images"], 0),
     "part-over-65536-images": at([*P], {**body()["parts"][0], "images": 65_537, "bytes": 2**40}),
-    "part-smaller-than-its-headers": at([*P, "bytes"], 2 * 8 * 5 - 1),
+    "part-smaller-than-its-headers": at(
+        [*P], {**body()["parts"][0], "bytes": 79, "directory": [20, 0]}
+    ),
     "more-records-than-images": at([*P, "records"], 6),
     "repeated-part": repeated_part,
     "images-do-not-add-up": at(["n_images"], 6),
@@ -363,3 +365,9 @@ def test_the_hint_round_trips_and_detects_damage():
 def test_a_hint_to_no_version_is_refused():
     with pytest.raises(ChecksumError):
         decode_latest(encode_latest(2**32 - 1), where="here")
+
+
+def test_a_part_may_be_as_small_as_its_headers():
+    m = body()
+    m["parts"][0].update(bytes=80, directory=[20, 0])
+    assert decode(enveloped(json.dumps(m).encode())).parts[0].n_bytes == 80
