@@ -25,7 +25,7 @@ from pcrstore.manifest import (
 )
 from pcrstore.store import ReadableStore, Store
 
-__all__ = ["commit", "new_writer", "newest_version", "read_manifest", "versions"]
+__all__ = ["commit", "keep_hint", "new_writer", "newest_version", "read_manifest", "versions"]
 
 _MAX_PROBES = 1000
 """Versions a reader without LIST walks forward from the hint before it gives up on the hint."""
@@ -97,7 +97,7 @@ def commit(store: Store, manifest: Manifest) -> Committed:
     name = manifest_name(manifest.version)
     try:
         if store.create(name, encode_manifest(manifest)):
-            _hint(store, manifest.version)
+            keep_hint(store, manifest.version)
             return Committed(manifest=manifest, won=True)
     except TransientStoreError as e:
         # The create may have gone through before its reply was lost: who stands there decides.
@@ -111,16 +111,24 @@ def _settle(store: Store, manifest: Manifest) -> Committed:
     """Find out whose manifest stands under our version's name."""
     there = read_manifest(store, manifest.version)
     if there.writer == manifest.writer:
-        _hint(store, manifest.version)
+        keep_hint(store, manifest.version)
         return Committed(manifest=there, won=True)
     if there.same_content(manifest):
+        keep_hint(store, manifest.version)  # the winner may have died before it wrote it
         return Committed(manifest=there, won=False)
     raise DatasetExistsError(
         f"{store.url}: another writer committed version {manifest.version} with other content"
     )
 
 
-def _hint(store: Store, version: int) -> None:
-    """Write the hint for readers without LIST. The version is visible without it."""
+def keep_hint(store: Store, version: int) -> None:
+    """Write the hint for readers without LIST, unless one as new is there.
+
+    A writer may die between its commit and this, so a later run makes up for it. To everyone who
+    can list, the version is visible without it.
+    """
+    with contextlib.suppress(NotFoundError, FormatError):
+        if decode_latest(store.get(LATEST), where=LATEST) >= version:
+            return
     with contextlib.suppress(StoreError):
         store.put(LATEST, encode_latest(version))

@@ -8,19 +8,20 @@ Nothing is visible before the last step. Every unit that is stored is noted, so 
 conversion goes on where it stopped, to the same bytes. The source is never written to.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from pcrstore.build import NO_SPLIT, Builder, BuiltRecord, RecordTask
 from pcrstore.checksum import UID_BYTES, record_seed
-from pcrstore.commit import commit, new_writer, newest_version, read_manifest
+from pcrstore.commit import commit, keep_hint, new_writer, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
 from pcrstore.finish import Finisher, Report, read_report
 from pcrstore.journal import FinishedUnit, Journal
@@ -177,7 +178,8 @@ class _Job:
                 f"{self._store.url} already holds version {version}, converted from other files "
                 "or with other options; choose another destination"
             )
-        self._journal.remove()  # a run may have been killed between its commit and this
+        keep_hint(self._store, version)  # a run may have been killed between its commit and these
+        self._clean()
         return replace(read_report(self._store, manifest), already=True)
 
     def run(self, workers: int, *, restart: bool, progress: Progress) -> Report:
@@ -192,9 +194,14 @@ class _Job:
             sink, replay = self._open_arrays(done)
         finisher = self._finisher()
         refused: list[str] = []
-        for unit in self._convert_units(workers, done, replay, sink, progress):
-            refused.extend(f"{p.key}: {p.reason}" for p in unit.problems if p.outcome == "refused")
-            finisher.add(unit)
+        with contextlib.closing(
+            self._convert_units(workers, done, replay, sink, progress)
+        ) as finished:
+            for unit in finished:
+                refused.extend(
+                    f"{p.key}: {p.reason}" for p in unit.problems if p.outcome == "refused"
+                )
+                finisher.add(unit)
         if refused:
             raise SourceError(
                 f"{len(refused)} of {len(self._files)} files cannot be converted losslessly; "
@@ -202,8 +209,14 @@ class _Job:
                 "skip, opaque or encode (what is done is kept):\n  " + "\n  ".join(sorted(refused))
             )
         committed = commit(self._store, finisher.finish(sink))
-        self._journal.remove()
+        self._clean()
         return replace(read_report(self._store, committed.manifest), n_resumed=n_done)
+
+    def _clean(self) -> None:
+        """Remove what runs that were killed left behind."""
+        self._journal.remove()
+        if isinstance(self._store, LocalStore):
+            self._store.sweep()
 
     def _finisher(self) -> Finisher:
         return Finisher(
@@ -263,7 +276,7 @@ class _Job:
         replay: frozenset[int],
         sink: ArraySink | None,
         progress: Progress,
-    ) -> Iterator[FinishedUnit]:
+    ) -> Generator[FinishedUnit, None, None]:
         """Yield every unit in order; all are stored and noted when the last was taken."""
         wanted = [u for u in self._units if u.number not in done or u.number in replay]
         built = iter(self._build(workers, wanted))
@@ -295,6 +308,7 @@ class _Job:
                 yield self._store_unit(unit, records, sink, uploads)
             uploads.wait()
         finally:
+            built.close()
             uploads.close()
 
     def _store_unit(

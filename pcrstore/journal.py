@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from pcrstore.build import COLUMNS, Problem
 from pcrstore.checksum import UID_BYTES, crc32c
-from pcrstore.errors import FormatError, SourceChangedError
+from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.fields import Fields, parse_json
 from pcrstore.index import ObjectEntry, PartEntry, decode_directory
 from pcrstore.rows import Rows, decode_part
@@ -82,7 +82,9 @@ class Journal:
     def _difference(self, others: Iterable[str], listing: Listing) -> str:
         """Name the first file that is not as it was."""
         name = next((n for n in others if n.endswith("/listing")), None)
-        before = _decode_listing(self._store.get(name)) if name else {}
+        before = _decode_listing(self._store.get(name)) if name else None
+        if before is None:
+            return "the source may have changed"
         now = {f.key: (f.n_bytes, f.stamp) for f in listing.files}
         for key in sorted(before.keys() | now.keys()):
             if key not in now:
@@ -127,7 +129,10 @@ class Journal:
 
     def read(self, name: str) -> FinishedUnit | None:
         """Return a unit as noted; None when the note is damaged, so that the unit is done again."""
-        data = self._store.get(name)
+        try:
+            data = self._store.get(name)
+        except NotFoundError:  # another run of the same conversion has just committed
+            return None
         if len(data) < 8 or len(data) > _MAX_UNIT:
             return None
         if crc32c(data[4:]) != int.from_bytes(data[:4], "little"):
@@ -181,8 +186,8 @@ class Journal:
         )
 
     def remove(self) -> None:
-        """Remove every note made with these options, once the version is committed."""
-        names = [e.name for e in self._store.list(self._options)]
+        """Remove the notes of every conversion, once a version is committed: no other can be."""
+        names = [e.name for e in self._store.list(STAGING)]
         if names:
             self._store.delete(names)
 
@@ -200,7 +205,11 @@ def _encode_listing(listing: Listing) -> bytes:
     return zlib.compress("\n".join(lines).encode())
 
 
-def _decode_listing(data: bytes) -> dict[str, tuple[int, str]]:
-    lines: Sequence[str] = zlib.decompress(data).decode().split("\n")
-    rows = [json.loads(line) for line in lines]
-    return {str(key): (int(n), str(stamp)) for key, n, stamp in rows}
+def _decode_listing(data: bytes) -> dict[str, tuple[int, str]] | None:
+    """Return size and stamp by key; None when the note is damaged."""
+    try:
+        lines: Sequence[str] = zlib.decompress(data).decode().split("\n")
+        rows = [json.loads(line) for line in lines]
+        return {str(key): (int(n), str(stamp)) for key, n, stamp in rows}
+    except (zlib.error, ValueError, TypeError):
+        return None

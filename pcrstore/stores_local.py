@@ -10,7 +10,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ __all__ = ["LocalStore"]
 
 TEMPORARY = ".pcrstore-tmp-"
 """Names that start so are being written, or were when their writer died. `list` leaves them out."""
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + r"[0-9]+-[0-9a-f]{32}")
+_OLD_SECONDS = 86_400
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -149,37 +153,89 @@ class LocalStore:
             path = self._path(name)
             try:
                 path.unlink(missing_ok=True)
-                for folder in path.parents:
-                    if folder == self._root or self._root not in folder.parents:
-                        break
-                    folder.rmdir()
+                self._prune(path)
             except NotADirectoryError:
                 continue
             except OSError as e:
-                if e.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY}:
-                    raise self._translator.error("delete", name, e) from e
+                raise self._translator.error("delete", name, e) from e
+
+    def sweep(self) -> int:
+        """Remove the temporaries whose writers died; return how many there were.
+
+        A writer holds a lock on its temporary, which ends with it however it ends. Where the file
+        system has no locks, a temporary that nobody wrote to for a day counts as left behind.
+        """
+        n = 0
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder, name)
+                if _TEMPORARY_NAME.fullmatch(name) and _is_left_behind(path):
+                    path.unlink(missing_ok=True)
+                    self._prune(path)
+                    n += 1
+        return n
+
+    def _prune(self, path: Path) -> None:
+        """Remove the folders above that are empty now."""
+        try:
+            for folder in path.parents:
+                if folder == self._root or self._root not in folder.parents:
+                    break
+                folder.rmdir()
+        except OSError as e:
+            if e.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY}:
+                raise
 
     def _path(self, name: str) -> Path:
         return self._root / check_name(name)
 
     @contextlib.contextmanager
     def _temporary(self, name: str, data: bytes) -> Iterator[tuple[Path, Path]]:
-        """Give a synced file with the data beside its target, in the same file system."""
+        """Give a synced file with the data beside its target, in the same file system.
+
+        It stays open and locked meanwhile, so that `sweep` sees that its writer lives.
+        """
         path = self._path(name)
         temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}")
         while True:
             _make_folder(path.parent)
             with contextlib.suppress(FileNotFoundError):  # a delete took the folder away again
                 file = temporary.open("xb")
-                break
+                if _claim(file.fileno()):
+                    break
+                file.close()
         try:
             with file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield temporary, path
+                yield temporary, path
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _claim(file: int) -> bool:
+    """Lock a new temporary; False when a sweep came between its making and this."""
+    with contextlib.suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return os.fstat(file).st_nlink > 0
+
+
+def _is_left_behind(path: Path) -> bool:
+    """Say whether a temporary's writer is dead."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # gone by now, or not ours
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return time.time() - os.fstat(file).st_mtime > _OLD_SECONDS
+    finally:
+        os.close(file)
+    return True
 
 
 def _read_at(file: int, wanted: ByteRange) -> bytes:

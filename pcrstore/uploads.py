@@ -51,5 +51,5 @@ class Uploads:
         self._collect(wait(self._pending).done)
 
     def close(self) -> None:
-        """Drop what has not begun."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Drop what has not begun, and wait for what has: nothing is written after this returns."""
+        self._pool.shutdown(cancel_futures=True)

@@ -10,9 +10,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 from pcrstore.errors import PcrstoreError
@@ -39,7 +40,7 @@ def _prepare(make: Callable[[Setting], Callable[[Task], Result]], setting: Setti
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _exit_with(parent: multiprocessing.process.BaseProcess) -> None:
+def _exit_with(parent: BaseProcess) -> None:
     """End this worker when its parent was killed: its queue would never close."""
     parent.join()
     os._exit(1)
@@ -80,24 +81,29 @@ class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function i
         self._n_workers = n_workers
         self._in_process = in_process
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Generator[Result, None, None]:
         if self._n_workers == 1:
             yield from map(self._make(self._setting), self._tasks)
             return
         if self._in_process:
             run = self._make(self._setting)
-            pool: Executor = ThreadPoolExecutor(self._n_workers)
-            yield from self._drain(pool, lambda task: pool.submit(run, task))
+            threads = ThreadPoolExecutor(self._n_workers)
+            yield from self._drain(threads, lambda task: threads.submit(run, task), {})
             return
         context = multiprocessing.get_context("spawn")
         processes = ProcessPoolExecutor(
             self._n_workers, context, _prepare, (self._make, self._setting)
         )
-        yield from self._drain(processes, lambda task: processes.submit(_call, task))  # type: ignore[arg-type]  # _call returns what make's function does
+        alive = processes._processes  # noqa: SLF001 - terminate_workers() came in Python 3.14
+        yield from self._drain(processes, lambda task: processes.submit(_call, task), alive)  # type: ignore[arg-type]  # _call returns what make's function does
 
     def _drain(
-        self, pool: Executor, submit: Callable[[Task], "Future[Result]"]
-    ) -> Iterator[Result]:
+        self,
+        pool: Executor,
+        submit: Callable[[Task], "Future[Result]"],
+        workers: Mapping[int, BaseProcess],
+    ) -> Generator[Result, None, None]:
+        """Yield the results; when the caller stops early, end the workers at once."""
         pending: deque[Future[Result]] = deque()
         try:
             for task in self._tasks:
@@ -112,4 +118,7 @@ class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function i
                 "go on from where it stopped, with fewer --workers if memory is short"
             ) from e
         finally:
+            doomed = list(workers.values()) if pending else []
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in doomed:  # a task has no effect but its result
+                worker.terminate()
