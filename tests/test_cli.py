@@ -418,7 +418,7 @@ def test_info_tells_everything_by_two_requests(photos, tmp_path, monkeypatch, la
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 @pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("chunk_bytes", [700, 2**20])
+@pytest.mark.parametrize("chunk_bytes", [100, 2**20])
 def test_an_epoch_takes_no_more_than_info_says(photos, tmp_path, layout, k, chunk_bytes):
     options = pcrstore.Options(
         layout=layout, record_bytes=None, record_images=2, chunk_bytes=chunk_bytes
@@ -615,6 +615,42 @@ def test_convert_options_reach_the_dataset(tmp_path):
     assert ds.manifest.splits == ("test", "val")
     assert ds.classes == ("cat", "dog")
     assert ds.n_records == 2
+
+
+def test_every_option_of_convert_reaches_the_conversion(monkeypatch):
+    asked = {}
+
+    def asks(source, destination, options, **rest):
+        asked.update(rest, source=source, destination=destination, options=options)
+        raise errors.OptionError("seen")
+
+    monkeypatch.setattr(sys.modules["pcrstore.cli.convert"], "convert_folder", asks)
+    flags = "--layout zarr --script spec5 --workers 3 --record-bytes 1mib --object-bytes 2mib"
+    more = "--on-error encode --encode-quality 71 --split-dirs --no-shuffle --seed 9 --restart"
+    stores = ["--src-storage-options", '{"a": 1}', "--dst-storage-options", '{"b": 2}']
+    assert run("convert", "from", "to", *flags.split(), *more.split(), *stores).exit_code == 2
+    assert asked.pop("options") == pcrstore.Options(
+        layout="zarr",
+        script="spec5",
+        record_bytes=2**20,
+        object_bytes=2**21,
+        policy="encode",
+        encode_quality=71,
+        split_dirs=True,
+        shuffle=False,
+        seed=9,
+    )
+    del asked["progress"]
+    assert asked == {
+        "source": "from",
+        "destination": "to",
+        "workers": 3,
+        "source_options": {"a": 1},
+        "destination_options": {"b": 2},
+        "restart": True,
+    }
+    run("convert", "from", "to")
+    assert asked["options"] == pcrstore.Options()
 
 
 def test_numbers_for_people():

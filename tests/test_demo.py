@@ -84,6 +84,18 @@ def test_damaged_files_are_skipped_and_counted(photos, tmp_path):
     assert said[2].endswith("1 files skipped")
 
 
+def test_the_original_is_compared_with_the_file(photos, tmp_path, monkeypatch):
+    real = demo_module.Dataset.fetch
+
+    def fetch(self, indices, fidelity="full"):
+        found = real(self, indices, fidelity)
+        return [f[:-1] for f in found] if fidelity == "original" else found
+
+    monkeypatch.setattr(demo_module.Dataset, "fetch", fetch)
+    with pytest.raises(AssertionError, match="did not come back"):
+        run_demo(str(photos), output=str(tmp_path / "s.png"))
+
+
 @pytest.mark.parametrize("missing", ["moto", "flask", "skimage"])
 def test_a_missing_extra_is_named(missing, monkeypatch, photos):
     monkeypatch.setitem(sys.modules, missing, None)
