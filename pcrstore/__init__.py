@@ -10,15 +10,18 @@
 Images are stored as progressive JPEG whose scans are regrouped: all first scan groups of a record,
 then all second ones. A reader that wants less fidelity reads a shorter prefix.
 
-The house has floors, and imports go down only (a test holds it to that); 0 to 3 do no I/O:
+The house has floors. Imports go down, or along a floor without a cycle; floors 0 to 3 have no I/O,
+no clock and no threads. tests/test_floors.py reads this table and holds the code to it:
 
-    6 surface  __init__  cli  demo  testing  zarr_view
-    5 flows    convert  build  sink  journal  finish  commit  |  dataset  reader  catalog  verify  export
-    4 edges    stores_*  retry  |  transcode  _native  decode
-    3 policy   cost  fidelity  quality
-    2 layout   record  placement  plan  packing  rows  zarr_layout
-    1 bytes    jpeg  scripts  tail  restore  manifest  index
-    0 ground   errors  ranges  checksum  fields
+    6 surface  __init__ __main__ cli contact_sheet demo testing zarr_view
+    5 flows    build commit convert finish journal options sink source uploads workers
+               catalog dataset export reader verify
+    4 edges    concurrency retry store store_errors store_options stores stores_fsspec
+               stores_local stores_obstore _native decode transcode
+    3 policy   cost fidelity plan quality
+    2 layout   packing placement record rows zarr_layout
+    1 bytes    index jpeg manifest restore scripts tail
+    0 ground   checksum errors fields markers ranges tiff
 """
 
 from pcrstore.convert import convert
