@@ -5,6 +5,7 @@ worker with it and not the conversion, and no client or lock of the parent is in
 that live in this process alone (memory://) use threads instead.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -44,6 +45,19 @@ def _exit_with(parent: BaseProcess) -> None:
     """End this worker when its parent was killed: its queue would never close."""
     parent.join()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _unreachable_by_interrupts() -> Iterator[None]:
+    """Start workers with SIGINT blocked, which they inherit.
+
+    Ctrl-C reaches every process of a terminal: a worker that still imports would print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _call(task: Task) -> object:
@@ -95,7 +109,12 @@ class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function i
             self._n_workers, context, _prepare, (self._make, self._setting)
         )
         alive = processes._processes  # noqa: SLF001 - terminate_workers() came in Python 3.14
-        yield from self._drain(processes, lambda task: processes.submit(_call, task), alive)  # type: ignore[arg-type]  # _call returns what make's function does
+
+        def submit(task: Task) -> "Future[Result]":
+            with _unreachable_by_interrupts():
+                return processes.submit(_call, task)  # type: ignore[arg-type]  # returns what make's function does
+
+        yield from self._drain(processes, submit, alive)
 
     def _drain(
         self,
