@@ -25,6 +25,7 @@ from pcrstore.commit import commit, keep_hint, new_writer, newest_version, read_
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
 from pcrstore.finish import Finisher, Report, read_report
 from pcrstore.journal import FinishedUnit, Journal
+from pcrstore.manifest import MAX_SPLITS
 from pcrstore.options import Options
 from pcrstore.packing import Unit, pack, shuffled
 from pcrstore.scripts import Script
@@ -109,6 +110,11 @@ def convert(
     store = open_store(destination, destination_options)
     version = newest_version(store)
     src, listing = list_folder(source, source_options, split_dirs=options.split_dirs)
+    if len(listing.splits) > MAX_SPLITS:
+        raise OptionError(
+            f"at most {MAX_SPLITS} split folders expected, got {len(listing.splits)}; "
+            "if they are classes, convert without split dirs"
+        )
     if f"{store.url}/".startswith(f"{src.url.rstrip('/')}/"):
         raise OptionError(f"the destination {store.url} must not lie inside the source {src.url}")
     job = _Job(store=store, source=src, listing=listing, options=options)

@@ -24,6 +24,7 @@ __all__ = [
     "FORMAT_VERSION",
     "LATEST",
     "MANIFESTS",
+    "MAX_SPLITS",
     "Checked",
     "Manifest",
     "Quality",
@@ -40,11 +41,15 @@ FORMAT_VERSION: Final = 1
 MANIFESTS: Final = "manifests"
 LATEST: Final = "latest"
 
-MAX_MANIFEST: Final = 64 * 2**20
-"""A billion images are 15,259 parts of about 200 bytes: 3 MB. 64 MiB leaves room for classes."""
+MAX_MANIFEST: Final = 16 * 2**20
+"""A billion images are 15,259 parts of about 200 bytes: 3 MB. The rest is room for half a million
+class names. JSON takes up to 32 times its length in memory, so that a hostile one takes 0.5 GB."""
 
 MAX_PARTS: Final = 1_000_000
 MAX_CLASSES: Final = 10_000_000
+MAX_SPLITS: Final = 255
+"""The `split` column is a u8 whose 255 stands for none."""
+
 _MAX_VERSION: Final = 2**32 - 2
 _FEATURES: Final[frozenset[str]] = frozenset()
 """Required features this release knows. A manifest that names another one is refused."""
@@ -156,7 +161,11 @@ class Manifest:
 
 
 def encode_manifest(m: Manifest) -> bytes:
-    """Return the manifest's bytes; equal manifests give equal bytes."""
+    """Return the manifest's bytes; equal manifests give equal bytes.
+
+    Raises:
+        FormatError: No reader would take it: too many classes, a name that is too long.
+    """
     body = {
         "format": "pcrstore",
         "features": sorted(_FEATURES),
@@ -191,7 +200,9 @@ def encode_manifest(m: Manifest) -> bytes:
         "created": m.created,
     }
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    return b"pcrstore-manifest v1 crc32c=%08x bytes=%d\n" % (crc32c(text), len(text)) + text
+    data = b"pcrstore-manifest v1 crc32c=%08x bytes=%d\n" % (crc32c(text), len(text)) + text
+    decode_manifest(data, version=m.version, where="manifest to be written")
+    return data
 
 
 def decode_manifest(data: bytes, *, version: int, where: str) -> Manifest:
@@ -274,7 +285,7 @@ def _decode_body(f: Fields, version: int) -> Manifest:
             ms_ssim_p05=quality.numbers("ms_ssim_p05", max_items=n_groups, low=-1.0, high=1.0),
         ),
         classes=f.strings("classes", max_items=MAX_CLASSES),
-        splits=f.strings("splits", max_items=255),
+        splits=f.strings("splits", max_items=MAX_SPLITS),
         columns=_decode_columns(f),
         parts=parts,
         checked=tuple(

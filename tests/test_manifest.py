@@ -371,3 +371,24 @@ def test_a_part_may_be_as_small_as_its_headers():
     m = body()
     m["parts"][0].update(bytes=80, directory=[20, 0])
     assert decode(enveloped(json.dumps(m).encode())).parts[0].n_bytes == 80
+
+
+UNREADABLE = {
+    "256-splits": {"splits": ("s",) * 256},
+    "long-class-name": {"classes": ("c" * 4097,)},
+    "images-of-no-part": {"n_images": 9},
+    "two-equal-parts": {"parts": manifest().parts * 2, "n_images": 10, "n_records": 4},
+    "not-the-columns": {"columns": ()},
+}
+
+
+@pytest.mark.parametrize("changes", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_no_reader_would_take_is_never_written(changes):
+    with pytest.raises(FormatError, match="manifest to be written"):
+        encode_manifest(manifest(**changes))
+
+
+def test_a_manifest_too_long_to_read_is_never_written():
+    names = tuple(f"{i:04000}" for i in range(4200))
+    with pytest.raises(FormatError, match="at most 16777216 bytes"):
+        encode_manifest(manifest(classes=names))
