@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from pcrstore.record import MAX_IMAGES
 
-__all__ = ["RecordSpan", "Unit", "pack", "shuffled"]
+__all__ = ["MAX_RECORD_BYTES", "RecordSpan", "Unit", "pack", "shuffled"]
+
+MAX_RECORD_BYTES = 2**30
+"""A record is built in memory, and its lengths are u32s: one counted by images ends here too."""
 
 
 def shuffled(keys: Sequence[str], *, seed: int) -> list[int]:
@@ -55,14 +58,16 @@ def pack(
     Args:
         sizes: Bytes of each sample's source, in packing order.
         record_bytes: Close a record before it exceeds this; one image may exceed it alone.
-        record_images: Close a record at this many images. At least one of the two is given.
+        record_images: Close a record at this many images, or before it exceeds
+            `MAX_RECORD_BYTES`. At least one of the two is given.
         object_bytes: Close a unit before its sources exceed this; one record may exceed it alone.
     """
     limit = min(record_images or MAX_IMAGES, MAX_IMAGES)
+    max_bytes = min(record_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
     records: list[tuple[RecordSpan, int]] = []
     start, total = 0, 0
     for i, size in enumerate(sizes):
-        full = i - start == limit or (record_bytes is not None and total + size > record_bytes)
+        full = i - start == limit or total + size > max_bytes
         if i > start and full:
             records.append((RecordSpan(start=start, stop=i), total))
             start, total = i, 0

@@ -20,6 +20,9 @@ CUTS = {
     "object-at-limit": ([5, 5], 5, None, 10, [[1, 1]]),
     "object-over-limit": ([5, 6], 6, None, 10, [[1], [1]]),
     "one-record-over-object": ([50, 5], 60, 1, 10, [[1], [1]]),
+    "images-at-1-gib": ([2**29, 2**29, 1], None, 9, 2**40, [[2, 1]]),
+    "images-over-1-gib": ([2**29, 2**29 + 1, 1], None, 9, 2**40, [[1, 2]]),
+    "bytes-over-1-gib": ([2**29, 2**29 + 1], 2**40, None, 2**40, [[1, 1]]),
     "empty-files": ([0, 0, 0], 10, 2, 10, [[2, 1]]),
 }
 
