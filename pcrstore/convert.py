@@ -205,7 +205,7 @@ class _Job:
         ) as finished:
             for unit in finished:
                 refused.extend(
-                    f"{p.key}: {p.reason}" for p in unit.problems if p.outcome == "refused"
+                    f"{_shown(p.key)}: {p.reason}" for p in unit.problems if p.outcome == "refused"
                 )
                 finisher.add(unit)
         if refused:
@@ -427,6 +427,11 @@ def _sum(tables: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def _digest(*parts: str) -> str:
     text = "\0".join(parts).encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=UID_BYTES).hexdigest()
+
+
+def _shown(key: str) -> str:
+    """Return a key on one line, whatever it holds."""
+    return key if key.isprintable() else repr(key)
 
 
 def _n_files(unit: Unit) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pcrstore.errors import AccessDeniedError, NotFoundError, StoreError
+from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
 from pcrstore.retry import RetryableError, RetryPolicy
 
 __all__ = ["Translator", "redact_url", "secrets_in", "status_of"]
@@ -134,9 +134,15 @@ class Translator:
             verb: What was tried, for the message.
             name: Object or folder, relative to the root.
             cause: What was raised. A `StoreError` comes back as it is.
+
+        Raises:
+            OptionError: A storage option that the library does not know; it says so as a
+                `TypeError` when its client is first used.
         """
         if isinstance(cause, StoreError):
             return cause
+        if isinstance(cause, TypeError) and "unexpected keyword argument" in str(cause):
+            raise OptionError(f"{self.url}: a storage option is unknown: {cause}") from cause
         where = f"{self.url.rstrip('/')}/{name}" if name else self.url
         chain = list(_causes(cause))
         made = self._classify(f"cannot {verb} {where}", chain)

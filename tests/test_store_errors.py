@@ -6,9 +6,16 @@ import socket
 
 import pytest
 
-from pcrstore.errors import AccessDeniedError, NotFoundError, StoreError, TransientStoreError
+from pcrstore.errors import (
+    AccessDeniedError,
+    NotFoundError,
+    OptionError,
+    StoreError,
+    TransientStoreError,
+)
 from pcrstore.retry import RetryPolicy
 from pcrstore.store_errors import Translator
+from pcrstore.stores import open_store
 
 TRANSLATOR = Translator("s3://user:pw@bkt/ds?query", (), RetryPolicy())
 
@@ -197,3 +204,10 @@ def test_no_driver_is_imported_to_tell_errors_apart(module):
     source = importlib.util.find_spec(module).loader.get_source(module)
     for driver in ("import botocore", "import aiohttp", "import obstore", "import s3fs"):
         assert driver not in source
+
+
+def test_an_option_that_the_library_does_not_know_is_a_wrong_call():
+    pytest.importorskip("s3fs")
+    store = open_store("s3://bucket/ds", {"nonsense": 3}, engine="fsspec")
+    with pytest.raises(OptionError, match="nonsense"):
+        store.list("")

@@ -37,9 +37,6 @@ _GRACE: Final = 3.0
 """Seconds after an interrupt until the process ends whatever still runs: a put of a large object
 cannot be cut short otherwise."""
 
-_LINES: Final = 50
-"""Lines of a long error that are shown: it may name a million files."""
-
 _TRACEBACK: Final = "PCRSTORE_TRACEBACK"
 """Environment variable that shows where an error came from."""
 
@@ -112,10 +109,8 @@ def _failed(error: PcrstoreError, *, as_json: bool) -> int:
         traceback.print_exception(error)
     first, *more = str(error).split("\n")
     click.echo(f"pcrstore: error: {printable(first)}", err=True)
-    for line in more[:_LINES]:
+    for line in more:
         click.echo(printable(line), err=True)
-    if len(more) > _LINES:
-        click.echo(f"  and {len(more) - _LINES:,} more; --json lists all", err=True)
     return _told(error, str(error), exit_code(error), as_json=as_json)
 
 
