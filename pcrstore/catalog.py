@@ -6,11 +6,13 @@ check themselves) for scattered reads. Everything that one call needs is coalesc
 range reads, and counted.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +53,38 @@ _ATTEMPTS = 3
 """Reads of bytes that fail their checksum: the first and two more, then the error is real."""
 
 
+class _Lock:
+    """A reentrant lock that is free in a forked child, whichever thread held it in the parent."""
+
+    _all: "WeakSet[_Lock]" = WeakSet()
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._all.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @classmethod
+    def free_all(cls) -> None:
+        """Replace every lock; only where no other thread runs."""
+        for lock in list(cls._all):
+            lock._lock = threading.RLock()  # noqa: SLF001 - of its own class
+
+
+os.register_at_fork(after_in_child=_Lock.free_all)
+
+
 @dataclass(slots=True)
 class Counter:
     """Requests and bytes of one kind, added up over threads."""
 
     n_requests: int = 0
     n_bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: _Lock = field(default_factory=_Lock, repr=False)
 
     def add(self, n_requests: int, n_bytes: int) -> None:
         """Count some more."""
@@ -136,7 +163,7 @@ class Catalog:
         """First image of each part, and the number of images. (P + 1,)"""
         self.record_edges = np.concatenate(([0], np.cumsum(counts)))
         """First record of each part, and the number of records. (P + 1,)"""
-        self._lock = threading.RLock()
+        self._lock = _Lock()
         self._parts: dict[int, Part] = {}
         self._pages: OrderedDict[tuple[int, str, int], Values] = OrderedDict()
         self._headers: OrderedDict[tuple[int, int], Header] = OrderedDict()

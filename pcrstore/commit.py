@@ -127,7 +127,7 @@ def keep_hint(store: Store, version: int) -> None:
     A writer may die between its commit and this, so a later run makes up for it. To everyone who
     can list, the version is visible without it.
     """
-    with contextlib.suppress(NotFoundError, FormatError):
+    with contextlib.suppress(StoreError, FormatError):
         if decode_latest(store.get(LATEST), where=LATEST) >= version:
             return
     with contextlib.suppress(StoreError):

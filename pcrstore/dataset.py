@@ -7,6 +7,7 @@ ds.read([7, 8], fidelity=3, scale=2)          arrays
 for sample in ds.iter(fidelity=3): ...        all of it, record by record
 """
 
+import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -346,7 +347,7 @@ class Dataset:
         n = len(self)
         out: list[int] = []
         for i in indices:
-            at = i.__index__()
+            at = operator.index(i)
             if not -n <= at < n:
                 raise IndexError(f"index must be in 0..{n - 1}, got {at}")
             out.append(at % n)

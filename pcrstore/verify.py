@@ -17,7 +17,14 @@ from pcrstore.catalog import Catalog, Part
 from pcrstore.checksum import crc32c
 from pcrstore.commit import read_manifest, versions
 from pcrstore.cost import DEFAULT_COST
-from pcrstore.errors import FormatError, NotFoundError, PcrstoreError, StoreError
+from pcrstore.errors import (
+    AccessDeniedError,
+    FormatError,
+    NotFoundError,
+    PcrstoreError,
+    StoreError,
+    TransientStoreError,
+)
 from pcrstore.index import HEADERS, decode_directory
 from pcrstore.manifest import LATEST, Manifest, decode_latest, manifest_name
 from pcrstore.placement import RunPlacement, array_name, chunk_ranges
@@ -133,6 +140,8 @@ class _Check:
                     c.name,
                     f"fails its checksum (expected {c.checksum:08x}, got {crc32c(data):08x})",
                 )
+        if m.layout == "zarr":
+            self._chunks(m)  # first: reading records must know of chunks cut short
         catalog = Catalog(self._store, m, DEFAULT_COST)
         for number, entry in enumerate(m.parts):
             data = self._whole(entry.name, entry.n_bytes)
@@ -151,8 +160,6 @@ class _Check:
             self._objects(m, part)
             for batch in _batches(part):
                 self._records(catalog, m, number, part=part, batch=batch, index=data)
-        if m.layout == "zarr":
-            self._chunks(m)
 
     def _whole(self, name: str, n_bytes: int) -> bytes | None:
         """Read an object; None when it was read before, is missing or has another size."""
@@ -240,7 +247,8 @@ class _Check:
     def _is_unreachable(self, name: str, e: StoreError) -> bool:
         """Tell a store that fails from an object that is gone or cut short, which is a fault."""
         known = any(f.name == name or f.name.startswith(f"{name}/") for f in self._faults)
-        return not (known or isinstance(e, NotFoundError))
+        failing = isinstance(e, (TransientStoreError, AccessDeniedError))
+        return failing or not (known or isinstance(e, NotFoundError))
 
     def _read(self, ranges: list[ByteRange]) -> list[bytes]:
         """Read a record's ranges; those of one object are one run, so as one request."""

@@ -215,7 +215,7 @@ def test_a_note_that_is_damaged_is_done_again(monkeypatch, tree, options):
     spoilers = [lambda d: d[:5], lambda _: b"", lambda d: d[:-1], lambda d: d[:-1] + b"\xff\xfe"]
     for spoil in spoilers:
         store = new_store()
-        die(monkeypatch, store, tree, options, n - 12)
+        die(monkeypatch, store, tree, options, n - 10)
         notes = [e.name for e in store.list("staging") if "unit" in e.name]
         assert len(notes) == 3
         store.put(notes[1], spoil(store.get(notes[1])))
