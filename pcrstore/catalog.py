@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -56,7 +56,7 @@ _ATTEMPTS = 3
 class _Lock:
     """A reentrant lock that is free in a forked child, whichever thread held it in the parent."""
 
-    _all: "WeakSet[_Lock]" = WeakSet()
+    _all: ClassVar[WeakSet["_Lock"]] = WeakSet()
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -115,7 +115,7 @@ def convert(
             f"at most {MAX_SPLITS} split folders expected, got {len(listing.splits)}; "
             "if they are classes, convert without split dirs"
         )
-    if f"{store.url}/".startswith(f"{src.url.rstrip('/')}/"):
+    if _place(store).startswith(_place(src)):
         raise OptionError(f"the destination {store.url} must not lie inside the source {src.url}")
     job = _Job(store=store, source=src, listing=listing, options=options)
     if version:
@@ -126,6 +126,12 @@ def convert(
             workers or os.cpu_count() or 1, restart=restart, progress=progress or _Silent()
         )
     return replace(report, seconds=time.monotonic() - started)
+
+
+def _place(store: ReadableStore) -> str:
+    """Return where a store is, as text that the places of everything below it begin with."""
+    path = store.url.removeprefix("file://")
+    return (os.path.realpath(path) if isinstance(store, LocalStore) else path).rstrip("/") + "/"
 
 
 def _probe(store: Store) -> None:

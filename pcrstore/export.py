@@ -4,13 +4,15 @@ Keys are names from a bucket, so they are not trusted: whatever they hold, every
 the folder, which must be new or empty.
 """
 
+import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePath
+from typing import Final, TypeVar
 
 from pcrstore.build import ENCODED
 from pcrstore.dataset import Dataset
@@ -18,6 +20,8 @@ from pcrstore.errors import DatasetExistsError, OptionError, StoreError
 from pcrstore.fidelity import Fidelity, resolve_fetch
 
 __all__ = ["ExportReport", "export", "safe_name"]
+
+Made = TypeVar("Made")
 
 _BATCH: Final = 64
 _MAX_COMPONENT: Final = 255
@@ -114,24 +118,38 @@ def _safe_part(part: str) -> str:
 
 
 def _write(root: Path, name: str, data: bytes) -> None:
-    """Write a new file; two names that a file system takes for one get a number."""
+    """Write a new file; where another, or a folder, has its name, it gets a number."""
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise OptionError(f"{name!r} would leave {root}")
+    *folders, last = name.split("/")
+    try:
+        folder = root
+        for part in folders:
+            folder = _take(folder, part, _make_folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(_take(folder, last, lambda p: os.open(p, flags, 0o666)), "wb") as f:
+            f.write(data)
+    except OSError as e:
+        raise StoreError(f"{root / name}: cannot be written: {e.strerror}") from e
+
+
+def _make_folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)  # fails where a file has the name
+    return path
+
+
+def _take(folder: Path, name: str, make: Callable[[Path], Made]) -> Made:
+    """Make a file or folder of a name, or of the name with a number where it is taken."""
     for attempt in range(1, 1000):
-        target = path if attempt == 1 else path.with_name(f"{path.stem}~{attempt}{path.suffix}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-            file = os.open(target, flags, 0o666)
-        except FileExistsError:
-            continue
-        except OSError as e:
-            raise StoreError(f"{target}: cannot be written: {e.strerror}") from e
-        with os.fdopen(file, "wb") as f:
-            try:
-                f.write(data)
-            except OSError as e:
-                raise StoreError(f"{target}: cannot be written: {e.strerror}") from e
-        return
-    raise StoreError(f"{path}: no name is free for it")
+        with contextlib.suppress(FileExistsError):
+            return make(folder / (name if attempt == 1 else _numbered(name, attempt)))
+    raise FileExistsError(errno.EEXIST, "no name is free")
+
+
+def _numbered(name: str, n: int) -> str:
+    """Put a number before the suffix; the result is no longer than a file name may be."""
+    path = PurePath(name)
+    tail = f"~{n}{path.suffix}".encode("utf-8", "surrogateescape")
+    stem = path.stem.encode("utf-8", "surrogateescape")[: max(1, _MAX_COMPONENT - len(tail))]
+    return (stem + tail).decode("utf-8", "surrogateescape")

@@ -123,7 +123,11 @@ def digest(root):
     h = hashlib.sha256()
     for path in sorted(Path(root).rglob("*")):
         status = path.lstat()
-        h.update(f"{path} {status.st_mode} {status.st_mtime_ns} {status.st_size}\n".encode())
+        h.update(
+            f"{path} {status.st_mode} {status.st_mtime_ns} {status.st_size}\n".encode(
+                "utf-8", "surrogateescape"
+            )
+        )
         if path.is_file():
             h.update(path.read_bytes())
     return h.hexdigest()

@@ -141,7 +141,7 @@ def test_a_commit_does_not_need_its_hint(manifest):
     assert newest_version(store) == 1
 
 
-def test_the_hint_only_goes_forward(manifest):
+def test_the_hint_only_goes_forward():
     store = DictStore()
     store.put(LATEST, encode_latest(7))
     keep_hint(store, 3)
@@ -174,7 +174,7 @@ class Web(DictStore):
     can_list = False
 
     def list(self, prefix):
-        raise AssertionError("listed")
+        raise AssertionError(f"listed {prefix}")
 
 
 @pytest.mark.parametrize(("hint", "there", "found"), [(1, 1, 1), (1, 5, 5), (4, 4, 4)])
@@ -185,7 +185,7 @@ def test_without_list_the_hint_and_probing_find_the_newest(manifest, hint, there
     assert newest_version(store) == found
 
 
-def test_without_list_and_hint_there_is_no_dataset_and_a_damaged_hint_is_an_error(manifest):
+def test_without_list_and_hint_there_is_no_dataset_and_a_damaged_hint_is_an_error():
     store = Web()
     assert newest_version(store) == 0
     store.put(LATEST, b"pcrstore-latest 1 crc32c=00000000\n")

@@ -5,6 +5,7 @@ import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_a_prefix_is_one_request_per_record(stored):
     assert len(store.requests) <= ds.n_records
 
 
-def test_an_epoch_reads_only_what_its_fidelity_needs(ds, store):
+def test_an_epoch_reads_only_what_its_fidelity_needs(ds):
     cells = np.array(ds.manifest.totals.groups)
     for k in range(1, G + 1):
         seen = ds.plan(range(len(ds)), k).n_bytes
@@ -185,11 +186,7 @@ def test_iteration_gives_what_fetch_gives(ds):
 @pytest.mark.parametrize("n_shares", [1, 2, 3, 5])
 def test_shares_cover_every_image_once(ds, n_shares):
     edges = np.linspace(0, ds.n_records, n_shares + 1).astype(int)
-    seen = [
-        s.index
-        for a, b in zip(edges, edges[1:], strict=False)
-        for s in ds.iter(1, start=int(a), stop=int(b))
-    ]
+    seen = [s.index for a, b in pairwise(edges) for s in ds.iter(1, start=int(a), stop=int(b))]
     assert seen == list(range(len(ds)))
     assert list(ds.iter(1, start=2, stop=2)) == []
 
@@ -286,7 +283,7 @@ def test_pages_are_read_once(ds, store):
     assert len(store.requests) == n
 
 
-def test_bytes_that_arrive_damaged_are_read_again(store, stored, request):
+def test_bytes_that_arrive_damaged_are_read_again(store):
     """Whatever request is hit, one bad reply never shows."""
     expected = dataset(store).fetch(range(16), 3)
     everything = FaultyStore(store.store, {})

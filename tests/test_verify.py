@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from flows import CUT, HELD, RECORD, DictStore, convert_to, dataset, photos, png, write_tree
@@ -136,7 +137,7 @@ def test_objects_that_stand_in_for_each_other_are_found(objects):
         by_kind.setdefault(kind(name), []).append(name)
     n = 0
     for names in by_kind.values():
-        for a, b in zip(names, names[1:], strict=False):
+        for a, b in pairwise(names):
             if objects[a] == objects[b]:
                 continue
             swapped = {**objects, a: objects[b], b: objects[a]}
