@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcrstore.errors import NotFoundError, OptionError
+from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
 from pcrstore.store import Entry, ReadableStore
 from pcrstore.stores import open_store
 from pcrstore.stores_local import LocalStore
@@ -71,6 +71,7 @@ def list_folder(
     Raises:
         NotFoundError: Nothing is there.
         OptionError: There is no image file in it.
+        StoreError: A folder in it cannot be listed.
     """
     store = open_store(url, storage_options)
     local = isinstance(store, LocalStore)
@@ -115,13 +116,23 @@ def _walk(root: Path) -> Iterator[tuple[str, int, str, str | None]]:
     stack = [str(root)]
     while stack:
         folder = stack.pop()
+        for e in _entries(folder):
+            key = os.path.relpath(e.path, root).replace(os.sep, "/")
+            if e.is_dir(follow_symlinks=False):
+                stack.append(e.path)
+                continue
+            yield key, *_look(e.path, inside)
+
+
+def _entries(folder: str) -> list["os.DirEntry[str]"]:
+    """Return what a folder holds; what it hides is not ours to leave out."""
+    try:
         with os.scandir(folder) as entries:
-            for e in entries:
-                key = os.path.relpath(e.path, root).replace(os.sep, "/")
-                if e.is_dir(follow_symlinks=False):
-                    stack.append(e.path)
-                    continue
-                yield key, *_look(e.path, inside)
+            return list(entries)
+    except PermissionError as e:
+        raise AccessDeniedError(f"{folder}: cannot be listed: {e.strerror}") from e
+    except OSError as e:
+        raise StoreError(f"{folder}: cannot be listed: {e.strerror}") from e
 
 
 def _look(path: str, inside: str) -> tuple[int, str, str | None]:

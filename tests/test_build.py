@@ -1,0 +1,142 @@
+"""A record depends on its task and files alone; a file that cannot be built says why."""
+
+import io
+
+import numpy as np
+import pytest
+from flows import DictStore, arithmetic, padded, photo, png
+from PIL import Image
+
+from pcrstore.build import COLUMNS, Builder, RecordTask, encode_jpeg, measure
+from pcrstore.errors import LimitError, SourceChangedError, UnsupportedJpegError
+from pcrstore.record import parse_header
+from pcrstore.scripts import builtin
+from pcrstore.source import SourceFile
+from pcrstore.transcode import Limits, original, transcode
+
+SCRIPT = builtin("sa5")
+
+
+def task(files, **kwargs):
+    return RecordTask(
+        unit=0,
+        ordinal=kwargs.get("ordinal", 0),
+        seed=kwargs.get("seed", 7),
+        files=tuple(
+            SourceFile(key=k, label="c", split=None, n_bytes=len(d), stamp="") for k, d in files
+        ),
+        labels=tuple(range(len(files))),
+        splits=(255,) * len(files),
+        measured=(True,) * len(files),
+    )
+
+
+def build(files, policy="raise", *, store=None, n_readers=1, **kwargs):
+    builder = Builder(
+        source=store or DictStore(files),
+        script=SCRIPT,
+        policy=policy,
+        limits=kwargs.pop("limits", Limits()),
+        encode_quality=90,
+        n_readers=n_readers,
+    )
+    return builder.build(task(files, **kwargs))
+
+
+GOOD = [(f"{i}.jpg", photo(i)) for i in range(4)]
+
+
+def test_a_record_holds_every_image_and_its_columns():
+    r = build(GOOD)
+    assert r.n_images == 4
+    assert r.problems == ()
+    assert r.columns.keys() == {c.name for c in COLUMNS}
+    assert r.columns["key"] == [k for k, _ in GOOD]
+    assert np.asarray(r.columns["width"]).tolist() == [48] * 4
+    assert np.asarray(r.columns["source_sha256"]).shape == (4, 32)
+    h = parse_header(r.header, seed=7, n_images=4, n_groups=5, where="")
+    cells = h.cut(b"".join(r.regions[:5]), 5, where="")
+    ends = np.cumsum(r.restore["length"]).tolist()
+    blobs = [r.regions[5][b - n : b] for b, n in zip(ends, r.restore["length"], strict=True)]
+    assert [original(c, b) for c, b in zip(cells, blobs, strict=True)] == [d for _, d in GOOD]
+
+
+def test_a_record_is_the_same_however_it_is_read():
+    assert build(GOOD).regions == build(GOOD, n_readers=8).regions
+    assert build(GOOD).header == build(GOOD, n_readers=8).header
+    assert build(GOOD, seed=8).header != build(GOOD).header
+    assert build(GOOD, seed=8).regions == build(GOOD).regions
+
+
+BAD = {
+    "text": b"no image",
+    "empty": b"",
+    "one": b"\xff",
+    "png": png(1),
+    "cut": photo(9)[:-200],
+    "arithmetic": arithmetic(),
+    "tail": photo(9)[:2],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_bad_file_stands_in_nobodys_way(name, at):
+    files = [*GOOD[:at], ("bad", BAD[name]), *GOOD[at:]]
+    refused = build(files)
+    assert (refused.n_images, refused.header, set(refused.regions)) == (0, b"", {b""})
+    assert [(p.key, p.outcome) for p in refused.problems] == [("bad", "refused")]
+    skipped = build(files, "skip")
+    assert skipped.columns["key"] == [k for k, _ in GOOD]
+    assert skipped.regions == build(GOOD).regions
+    opaque = build(files, "opaque")
+    n = 4 if name == "empty" else 5
+    assert opaque.n_images == n
+    if n == 5:
+        assert opaque.columns["key"] == [k for k, _ in files]
+        assert np.asarray(opaque.columns["format"]).tolist()[at] == 1
+    assert refused.problems[0].reason == skipped.problems[0].reason
+
+
+def test_over_the_size_limit_nothing_is_read():
+    class Unread(DictStore):
+        def get(self, name):
+            raise AssertionError(f"read {name}")
+
+    files = [("big.jpg", padded(photo(1), 5000))]
+    r = build(files, "opaque", store=Unread(), limits=Limits(max_bytes=4999))
+    assert [(p.outcome, "4999" in p.reason) for p in r.problems] == [("skipped", True)]
+    assert build(files, limits=Limits(max_bytes=5000)).n_images == 1
+
+
+@pytest.mark.parametrize("there", [[], [("0.jpg", photo(0) + b"x")], [("0.jpg", b"")]])
+def test_a_source_that_changed_is_named(there):
+    with pytest.raises(SourceChangedError, match=r"0\.jpg"):
+        build([("0.jpg", photo(0))], "skip", store=DictStore(there))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_any_image_is_encoded(mode):
+    out = io.BytesIO()
+    im = Image.new("L" if mode == "I;16" else "RGB", (9, 7), 90).convert(
+        mode if mode != "I;16" else "I"
+    )
+    im.save(out, "TIFF")
+    with Image.open(io.BytesIO(encode_jpeg(out.getvalue(), quality=90, max_pixels=63))) as got:
+        assert got.format == "JPEG"
+        assert got.size == (9, 7)
+    with pytest.raises(LimitError, match="62"):
+        encode_jpeg(out.getvalue(), quality=90, max_pixels=62)
+
+
+def test_what_pillow_does_not_read_is_not_encoded():
+    for data in (b"", b"text", png(1)[:60]):
+        with pytest.raises(UnsupportedJpegError):
+            encode_jpeg(data, quality=90, max_pixels=10**6)
+
+
+def test_quality_grows_to_one():
+    q = measure(transcode(photo(3), SCRIPT, Limits()).groups)
+    assert len(q) == 5
+    assert q[-1] == 1.0
+    assert q[0] < q[1] <= q[3] <= 1.0

@@ -1,0 +1,93 @@
+"""The index is read by pages, each once, and a page that is wrong is an error that names it."""
+
+from threading import Thread
+
+import numpy as np
+import pytest
+from flows import RECORD, DictStore, convert_to, dataset, photos, write_tree
+
+from pcrstore.catalog import Catalog
+from pcrstore.cost import DEFAULT_COST
+from pcrstore.errors import ChecksumError, OptionError
+from pcrstore.testing import Fault, FaultyStore, RecordingStore
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    tree = write_tree(tmp_path_factory.mktemp("source"), photos(24))
+    store = DictStore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pcrstore.finish.MAX_PART_IMAGES", 9)
+        patch.setattr("pcrstore.index._ROWS_PER_PAGE", 4)
+        convert_to(patch, store, tree, RECORD)
+    return store.objects
+
+
+def opened(objects, faults=None):
+    store = RecordingStore(FaultyStore(DictStore(objects), faults or {}))
+    return store, Catalog(store, dataset(DictStore(objects)).manifest, DEFAULT_COST)
+
+
+def test_parts_are_no_larger_than_they_may_be(objects):
+    parts = dataset(DictStore(objects)).manifest.parts
+    assert [p.n_images for p in parts] == [9, 9, 6]
+
+
+def test_columns_of_some_images_are_those_of_all(objects):
+    _, catalog = opened(objects)
+    keys = catalog.column("key", range(24))
+    assert sorted(keys) == sorted(photos(24))
+    for picked in ([], [5], [23, 0, 11, 11], list(range(7, 20))):
+        assert catalog.column("key", picked) == [keys[i] for i in picked]
+        hashes = np.asarray(catalog.column("source_sha256", picked))
+        assert hashes.shape == (len(picked), 32)
+    with pytest.raises(OptionError, match="column must be one of"):
+        catalog.columns(["key", "nothing"], [0])
+
+
+def test_a_page_is_read_once(objects):
+    store, catalog = opened(objects)
+    catalog.column("label", [0, 1])
+    n = len(store.requests)
+    catalog.column("label", [3, 2])  # the same page of four
+    assert len(store.requests) == n
+    catalog.column("label", [4])
+    assert len(store.requests) == n + 1
+    assert catalog.counter.n_requests == n + 1
+    assert catalog.counter.n_bytes == sum(r.n_bytes for r in store.requests)
+
+
+def test_headers_are_read_one_by_one_and_once(objects):
+    store, catalog = opened(objects)
+    a = catalog.headers([(0, 1), (2, 0), (0, 1)])
+    assert a[0] is a[2]
+    n = len(store.requests)
+    assert catalog.headers([(2, 0)])[0] is a[1]
+    assert len(store.requests) == n
+
+
+def test_any_one_reply_may_be_wrong(objects):
+    def read(catalog):
+        return (
+            catalog.column("key", range(24)),
+            [h.lengths.tolist() for h in catalog.headers([(0, 0), (1, 2), (2, 1)])],
+            catalog.restore_rows(1, 1).tolist(),
+        )
+
+    store, catalog = opened(objects)
+    expected = read(catalog)
+    for at in range(len(store.requests)):
+        assert read(opened(objects, {at: Fault.FLIPPED_BIT})[1]) == expected
+        thrice = {at + i: Fault.FLIPPED_BIT for i in range(40)}
+        with pytest.raises(ChecksumError, match="index/"):
+            read(opened(objects, thrice)[1])
+
+
+def test_threads_read_a_part_once(objects):
+    store, catalog = opened(objects)
+    threads = [Thread(target=catalog.parts, args=([0, 1, 2],)) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len({(r.name, r.start) for r in store.requests}) == len(store.requests)

@@ -1,0 +1,149 @@
+"""A source is listed whole: every file has a line, and what cannot be read says why."""
+
+import os
+
+import pytest
+from flows import DictStore, listed, memory, photo, put_all, write_tree
+
+from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError
+from pcrstore.source import list_folder
+from pcrstore.stores import open_store
+
+
+def keys(listing):
+    return [f.key for f in listing.files]
+
+
+FILES = {"b/2.jpg": b"22", "a/1.jpg": b"1", "top.jpg": b"t", "a/deep/er/3.jpg": b"333"}
+
+
+def test_files_are_ordered_by_key_and_labelled_by_folder(tmp_path):
+    found = listed(write_tree(tmp_path, FILES))
+    assert keys(found) == sorted(FILES)
+    assert {f.key: f.label for f in found.files} == {
+        "a/1.jpg": "a",
+        "a/deep/er/3.jpg": "a",
+        "b/2.jpg": "b",
+        "top.jpg": None,
+    }
+    assert {f.key: f.n_bytes for f in found.files} == {k: len(d) for k, d in FILES.items()}
+    assert found.splits == ()
+
+
+def test_splits_are_the_first_folder(tmp_path):
+    found = listed(write_tree(tmp_path, {**FILES, "a/x/y.jpg": b"y"}), split_dirs=True)
+    assert {f.key: (f.split, f.label) for f in found.files} == {
+        "a/1.jpg": ("a", None),
+        "a/deep/er/3.jpg": ("a", "deep"),
+        "a/x/y.jpg": ("a", "x"),
+        "b/2.jpg": ("b", None),
+        "top.jpg": (None, None),
+    }
+    assert found.splits == ("a", "b")
+
+
+def test_the_same_tree_is_listed_alike_on_disk_and_in_a_bucket(tmp_path):
+    url = memory()
+    put_all(open_store(url), FILES)
+    there, here = listed(url), listed(write_tree(tmp_path, FILES))
+    assert [(f.key, f.label, f.n_bytes) for f in there.files] == [
+        (f.key, f.label, f.n_bytes) for f in here.files
+    ]
+    assert all(f.stamp for f in there.files)
+
+
+def test_folders_that_consoles_make_are_no_files(monkeypatch):
+    store = DictStore(FILES)
+    store.objects["a/"] = b""
+    monkeypatch.setattr("pcrstore.source.open_store", lambda *_: store)
+    assert keys(list_folder("given", None, split_dirs=False)[1]) == sorted(FILES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: (t / "a/1.jpg").write_bytes(b"12"),
+        lambda t: os.utime(t / "a/1.jpg", ns=(5, 5)),
+        lambda t: (t / "a/1.jpg").rename(t / "a/0.jpg"),
+        lambda t: (t / "a/1.jpg").unlink(),
+        lambda t: (t / "a/4.jpg").write_bytes(b""),
+    ],
+    ids=["size", "time", "name", "gone", "new"],
+)
+def test_the_fingerprint_changes_with_the_source(tmp_path, change):
+    tree = write_tree(tmp_path, FILES)
+    before = listed(tree).fingerprint
+    assert listed(tree).fingerprint == before
+    change(tree)
+    assert listed(tree).fingerprint != before
+
+
+def test_what_is_not_a_file_inside_is_a_problem(tmp_path):
+    tree = write_tree(tmp_path / "in", FILES)
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "inner").symlink_to(tree)
+    (tree / "out").symlink_to(tmp_path / "secret")
+    (tree / "up").symlink_to(tmp_path)
+    (tree / "same").symlink_to(tree / "a/1.jpg")
+    (tree / "nowhere").symlink_to("nothing")
+    (tree / "loop").symlink_to("loop")
+    os.mkfifo(tree / "pipe")
+    problems = {f.key: f.problem for f in listed(tree).files if f.problem}
+    assert set(problems) == {"out", "up", "nowhere", "loop", "pipe"}
+    assert "leaves the source" in problems["out"]
+    assert "leaves the source" in problems["up"]
+    assert keys(listed(tmp_path / "inner")) == keys(listed(tree))  # the root may be a link
+
+
+def test_a_prefix_of_the_roots_name_is_not_inside(tmp_path):
+    tree = write_tree(tmp_path / "in", FILES)
+    write_tree(tmp_path / "in-secret", {"x": b"x"})
+    (tree / "out").symlink_to(tmp_path / "in-secret/x")
+    assert next(f for f in listed(tree).files if f.key == "out").problem
+
+
+def test_names_of_every_kind_are_listed(tmp_path):
+    names = [
+        "\udcff\udcfe.jpg",
+        "n" * 255,
+        "a b%20+c.jpg",
+        "new\nline.jpg",
+        "caf\u00e9",
+        "-rf",
+        "~",
+    ]
+    tree = write_tree(tmp_path, {f"c/{n}": b"x" for n in names})
+    assert keys(listed(tree)) == sorted(f"c/{n}" for n in names)
+    assert len(listed(tree).fingerprint) == 64
+
+
+def test_hidden_files_are_counted(tmp_path):
+    tree = write_tree(tmp_path, {**FILES, ".a": b"", "a/.b": b"", ".d/e/f.jpg": b""})
+    assert listed(tree).n_hidden == 3
+    assert keys(listed(tree)) == sorted(FILES)
+    with pytest.raises(OptionError, match="2 hidden"):
+        listed(write_tree(tmp_path / "x", {".a": b"", ".b": b""}))
+
+
+def test_no_folder_is_an_error(tmp_path):
+    with pytest.raises(NotFoundError):
+        listed(tmp_path / "nothing")
+    (tmp_path / "file").write_bytes(photo(1))
+    with pytest.raises(OptionError, match="got a file"):
+        listed(tmp_path / "file")
+    with pytest.raises(OptionError, match="no file"):
+        listed(memory())
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_of_ours(monkeypatch, tmp_path):
+    tree = write_tree(tmp_path, FILES)
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("pcrstore.source.os.scandir", refuse)
+    with pytest.raises(AccessDeniedError, match="deep"):
+        listed(tree)
