@@ -14,12 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Final, ParamSpec, TypeVar
 
 import pcrstore
@@ -231,30 +229,30 @@ def timed(f: Callable[Args, Value], *args: Args.args, **kwargs: Args.kwargs) -> 
     return time.perf_counter() - start, value
 
 
-def interleaved(
-    a: Callable[[], object], b: Callable[[], object], *, rounds: int
-) -> tuple[float, float, float]:
-    """Return the median seconds of a and of b, run in turns, and the median of a / b by round."""
-    times = []
-    for i in range(rounds):
-        first, second = (a, b) if i % 2 == 0 else (b, a)
-        x, y = timed(first)[0], timed(second)[0]
-        times.append((x, y) if i % 2 == 0 else (y, x))
-    return median(x for x, _ in times), median(y for _, y in times), median(x / y for x, y in times)
+def busy_seconds() -> float:
+    """Return the CPU seconds that all processes of the machine have used."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _wait, irq, soft, *_ = map(int, fields)
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """Return the CPU seconds of this process and of those it waited for."""
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
+
+
+def timed_among_others(f: Callable[[], object]) -> tuple[float, float]:
+    """Return how many seconds a call took, and what share of all cores others used meanwhile."""
+    busy, own = busy_seconds(), own_seconds()
+    seconds, _ = timed(f)
+    others = busy_seconds() - busy - (own_seconds() - own)
+    return seconds, max(0.0, others) / seconds / (os.cpu_count() or 1)
 
 
 def load() -> str:
     """Return the load average, to be printed beside times."""
     return " ".join(f"{x:.1f}" for x in os.getloadavg())
-
-
-def parallel(f: Callable[[int], None], n: int) -> None:
-    """Run f(0) to f(n - 1) in threads of their own."""
-    threads = [threading.Thread(target=f, args=(i,)) for i in range(n)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
 
 
 def convert_set(data: Path, work: Path, name: str, layout: str) -> Path:
