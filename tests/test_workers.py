@@ -17,7 +17,7 @@ def square(setting):
         if task == "fail":
             raise PcrstoreError("of the task")
         if task == "sleep":
-            time.sleep(60)
+            time.sleep(15)
         return setting, task * task if isinstance(task, int) else os.getpid()
 
     return run
