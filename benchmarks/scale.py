@@ -32,7 +32,7 @@ from pcrstore.checksum import UID_BYTES, crc32c, record_seed
 from pcrstore.commit import commit
 from pcrstore.index import RESTORE_DTYPE, ObjectEntry, PartEntry, record_dtype
 from pcrstore.manifest import Manifest, Quality, Totals, encode_manifest, manifest_name
-from pcrstore.record import Restored, build_record, header_size
+from pcrstore.record import RecordImage, build_record, header_size
 from pcrstore.rows import Rows, Values
 from pcrstore.scripts import builtin
 from pcrstore.stores import open_store
@@ -90,7 +90,7 @@ def record_of(number: int) -> bytes:
     """Return a record's bytes: images of random bytes, under their right checksums."""
     random = np.random.default_rng(number)
     images = [
-        Restored(
+        RecordImage(
             groups=tuple(random.bytes(n) for n in CELLS),
             restore=random.bytes(RESTORE_LENGTH),
             opaque=False,

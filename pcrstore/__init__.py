@@ -26,7 +26,7 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
 
 from pcrstore.convert import convert
 from pcrstore.cost import CostModel, Link, Prices
-from pcrstore.dataset import Dataset, Sample
+from pcrstore.dataset import Dataset, Sample, Traffic
 from pcrstore.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
 from pcrstore.errors import (
     AccessDeniedError,
@@ -51,11 +51,13 @@ from pcrstore.errors import (
     UnsupportedJpegError,
     UsageError,
 )
-from pcrstore.fidelity import ByteBudget, MsSsim
+from pcrstore.export import ExportReport, export
+from pcrstore.fidelity import ByteBudget, Fidelity, MsSsim
 from pcrstore.finish import Report
 from pcrstore.options import Options
 from pcrstore.plan import ReadPlan
 from pcrstore.transcode import Limits
+from pcrstore.verify import Fault, VerifyReport, verify
 
 __all__ = [
     "AccessDeniedError",
@@ -66,6 +68,9 @@ __all__ = [
     "Dataset",
     "DatasetExistsError",
     "DecodeError",
+    "ExportReport",
+    "Fault",
+    "Fidelity",
     "FidelityError",
     "FormatError",
     "JpegError",
@@ -86,10 +91,14 @@ __all__ = [
     "SourceChangedError",
     "SourceError",
     "StoreError",
+    "Traffic",
     "TransientStoreError",
     "UnsupportedFormatError",
     "UnsupportedJpegError",
     "UsageError",
+    "VerifyReport",
     "convert",
+    "export",
     "open",
+    "verify",
 ]

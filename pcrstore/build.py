@@ -9,7 +9,6 @@ depends on nothing but the task and the files, so a record is the same on any ma
 
 import hashlib
 import io
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,10 +16,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pcrstore.checksum import crc32c, place_words
-from pcrstore.decode import decode
+from pcrstore.decode import decode, open_plain
 from pcrstore.errors import (
     AccessDeniedError,
     JpegError,
@@ -32,19 +30,21 @@ from pcrstore.errors import (
 from pcrstore.index import COLUMNS, RESTORE_DTYPE
 from pcrstore.jpeg import parse_frame
 from pcrstore.quality import ms_ssim
-from pcrstore.record import EOI, Restored, assemble_full, build_record
+from pcrstore.record import EOI, RecordImage, assemble_full, build_record
 from pcrstore.restore import Stored
 from pcrstore.restore import pack as pack_blob
 from pcrstore.rows import Values
 from pcrstore.scripts import Script
 from pcrstore.source import SourceFile
 from pcrstore.store import ReadableStore
+from pcrstore.stores_local import LocalStore
 from pcrstore.tail import end_of_band_tail
 from pcrstore.transcode import Kind, Limits, Transcoded, transcode
 
 __all__ = [
     "COLUMNS",
     "ENCODED",
+    "FORMATS",
     "JPEG",
     "OPAQUE",
     "POLICIES",
@@ -63,6 +63,9 @@ OPAQUE: Final = 1
 ENCODED: Final = 2
 """`format` of an image that was encoded to JPEG, with its source file in the restore region."""
 
+FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
+"""Name of each `format`, as `Sample.format` says it."""
+
 NO_SPLIT: Final = 255
 
 _MEASURED_PIXELS: Final = 1024
@@ -73,9 +76,8 @@ _MEASURED_PIXELS: Final = 1024
 class RecordTask:
     """One record to build."""
 
-    unit: int
     ordinal: int
-    """Number of the record in its unit or Zarr group."""
+    """Number of the record in its object or Zarr group."""
     seed: int
     """Binds its checksums; see `checksum.record_seed`."""
     files: tuple[SourceFile, ...]
@@ -99,7 +101,6 @@ class Problem:
 class BuiltRecord:
     """A record ready to store, or what stood in its way."""
 
-    unit: int
     ordinal: int
     header: bytes
     """Empty when no image is left."""
@@ -122,10 +123,10 @@ class BuiltRecord:
 
 
 @dataclass(slots=True)
-class _Rows:
+class _Gathered:
     """The images of a record as they come."""
 
-    images: list[Restored] = field(default_factory=list)
+    images: list[RecordImage] = field(default_factory=list)
     columns: dict[str, list[object]] = field(default_factory=lambda: {c.name: [] for c in COLUMNS})
     quality: list[tuple[float, ...]] = field(default_factory=list)
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
@@ -169,7 +170,7 @@ class Builder:
             SourceChangedError: A file is gone or has another size than was listed.
             StoreError: The source store failed.
         """
-        rows = _Rows()
+        rows = _Gathered()
         problems: list[Problem] = []
         for i, data in enumerate(self._read(task.files)):
             try:
@@ -196,6 +197,8 @@ class Builder:
         except NotFoundError as e:
             raise SourceChangedError(f"{f.key}: was listed, is gone now") from e
         except AccessDeniedError as e:
+            if not isinstance(self._source, LocalStore):
+                raise  # credentials that expired say nothing about the file
             return UnsupportedJpegError(f"cannot be read: {e}")
         if len(data) != f.n_bytes:
             raise SourceChangedError(
@@ -203,12 +206,12 @@ class Builder:
             )
         return data
 
-    def _add(self, rows: _Rows, task: RecordTask, i: int, data: bytes) -> None:
+    def _add(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
         t = transcode(data, self._script, self._limits)
         self._append(rows, task, i, data, t, blob=t.restore, kind=t.kind.name.lower(), form=JPEG)
 
     def _apply_policy(
-        self, rows: _Rows, task: RecordTask, i: int, data: bytes | JpegError, reason: str
+        self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError, reason: str
     ) -> Problem:
         """Do with a file that cannot be transcoded what the user asked for."""
         f = task.files[i]
@@ -216,7 +219,7 @@ class Builder:
             return Problem(key=f.key, reason=reason, outcome="refused")
         if isinstance(data, bytes) and data and self._policy == "opaque":
             empty = (b"",) * (self._script.n_groups - 1)
-            rows.images.append(Restored(groups=(data, *empty), restore=b"", opaque=True))
+            rows.images.append(RecordImage(groups=(data, *empty), restore=b"", opaque=True))
             _append_columns(rows, task, i, data, form=OPAQUE, size=(0, 0), orientation=1)
             return Problem(key=f.key, reason=reason, outcome="opaque")
         if isinstance(data, bytes) and self._policy == "encode":
@@ -227,7 +230,7 @@ class Builder:
             return Problem(key=f.key, reason=reason, outcome="encoded")
         return Problem(key=f.key, reason=reason, outcome="skipped")
 
-    def _encode(self, rows: _Rows, task: RecordTask, i: int, data: bytes) -> None:
+    def _encode(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
         t = transcode(
             encode_jpeg(data, quality=self._encode_quality, max_pixels=self._limits.max_pixels),
             self._script,
@@ -239,7 +242,7 @@ class Builder:
 
     def _append(
         self,
-        rows: _Rows,
+        rows: _Gathered,
         task: RecordTask,
         i: int,
         data: bytes,
@@ -249,7 +252,7 @@ class Builder:
         kind: str,
         form: int,
     ) -> None:
-        rows.images.append(Restored(groups=t.groups, restore=blob, opaque=False))
+        rows.images.append(RecordImage(groups=t.groups, restore=blob, opaque=False))
         rows.bytes_by_kind[kind] = rows.bytes_by_kind.get(kind, 0) + len(blob)
         rows.images_by_kind[kind] = rows.images_by_kind.get(kind, 0) + 1
         _append_columns(
@@ -258,7 +261,7 @@ class Builder:
         if task.measured[i]:
             rows.quality.append(measure(t.groups))
 
-    def _finish(self, task: RecordTask, rows: _Rows, problems: list[Problem]) -> BuiltRecord:
+    def _finish(self, task: RecordTask, rows: _Gathered, problems: list[Problem]) -> BuiltRecord:
         refused = any(p.outcome == "refused" for p in problems)
         images = [] if refused else rows.images
         header, regions = b"", (b"",) * (self._script.n_groups + 1)
@@ -279,7 +282,6 @@ class Builder:
                 else np.array(values, c.dtype).reshape((-1, c.width) if c.width > 1 else (-1,))
             )
         return BuiltRecord(
-            unit=task.unit,
             ordinal=task.ordinal,
             header=header,
             regions=regions,
@@ -293,7 +295,7 @@ class Builder:
 
 
 def _append_columns(
-    rows: _Rows,
+    rows: _Gathered,
     task: RecordTask,
     i: int,
     data: bytes,
@@ -320,30 +322,13 @@ def _append_columns(
 def encode_jpeg(data: bytes, *, quality: int, max_pixels: int) -> bytes:
     """Return any image that Pillow reads as a JPEG, its EXIF and ICC profile kept.
 
-    Alpha is dropped and samples of 16 bits lose their lower 8: JPEG has neither.
-
     Raises:
-        UnsupportedJpegError: Pillow does not read it, or only with damage.
+        DecodeError: Pillow does not read it, or only with damage, or its samples have no range.
         LimitError: Too many pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as im:
-                pixels = im.width * im.height
-                if pixels <= max_pixels:
-                    return _save(im, quality)
-    except Exception as e:  # Pillow's plug-ins raise whatever their parser ran into
-        raise UnsupportedJpegError(f"Pillow cannot read it either: {e}") from e
-    raise LimitError(f"at most {max_pixels} pixels expected, got {pixels}")
-
-
-def _save(im: Image.Image, quality: int) -> bytes:
-    im.load()
+    image, exif, icc = open_plain(data, max_pixels=max_pixels)
     out = io.BytesIO()
-    exif, icc = im.info.get("exif", b""), im.info.get("icc_profile")
-    flat = im if im.mode in ("L", "RGB") else im.convert("L" if im.mode == "1" else "RGB")
-    flat.save(out, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=icc)
+    image.save(out, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=icc)
     return out.getvalue()
 
 

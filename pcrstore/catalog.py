@@ -225,7 +225,14 @@ class Catalog:
                 f"{d.entry.name}: record headers must have {headers[-1]} bytes, "
                 f"got {block.stop - block.start}"
             )
-        check_records(records, d, first=0, header_sizes=np.diff(headers))
+        m = self._manifest
+        check_records(
+            records,
+            d,
+            header_sizes=np.diff(headers),
+            totals=(*m.totals.groups, m.totals.restore),
+            chunk_bytes=m.chunk_bytes,
+        )
         return Part(
             entry=d.entry,
             directory=d,

@@ -36,7 +36,7 @@ from pcrstore.stores import open_store
 from pcrstore.stores_local import LocalStore
 from pcrstore.transcode import Limits, require
 from pcrstore.uploads import Uploads
-from pcrstore.workers import ordered_map
+from pcrstore.workers import ordered_map, usable_cores
 
 __all__ = ["Progress", "convert"]
 
@@ -70,8 +70,8 @@ class _Silent:
 
 
 def convert(
-    source: str,
-    destination: str,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
     options: Options | None = None,
     *,
     workers: int | None = None,
@@ -122,9 +122,7 @@ def convert(
         report = job.already(version)
     else:
         _probe(store)
-        report = job.run(
-            workers or os.cpu_count() or 1, restart=restart, progress=progress or _Silent()
-        )
+        report = job.run(workers or usable_cores(), restart=restart, progress=progress or _Silent())
     return replace(report, seconds=time.monotonic() - started)
 
 
@@ -217,8 +215,9 @@ class _Job:
         if refused:
             raise SourceError(
                 f"{len(refused)} of {len(self._files)} files cannot be converted losslessly; "
-                "nothing was committed. Fix them, or choose what becomes of them with --on-error "
-                "skip, opaque or encode (what is done is kept):\n  " + "\n  ".join(sorted(refused))
+                "nothing was committed. Fix them, or choose what becomes of them: skip, opaque or "
+                "encode (--on-error, Options.policy); what is done is kept:\n  "
+                + "\n  ".join(sorted(refused))
             )
         committed = commit(self._store, finisher.finish(sink))
         self._clean()
@@ -247,10 +246,14 @@ class _Job:
     def _finished_before(self, known: frozenset[str]) -> dict[int, FinishedUnit]:
         """Return the units that an earlier run finished and this one can use."""
         done: dict[int, FinishedUnit] = {}
+        stored = {e.name: e.n_bytes for e in self._store.list("objects")} if known else {}
         for unit in self._units:
             names = (self._journal.name(unit.number, v) for v in (self._policy, ""))
             name = next((n for n in names if n in known), None)
             found = self._journal.read(name) if name is not None else None
+            entry = found.object if found is not None else None
+            if entry is not None and stored.get(entry.name) != entry.n_bytes:
+                found = None  # noted, and deleted since
             if found is not None:
                 done[unit.number] = found
             elif self._arrays:
@@ -291,12 +294,13 @@ class _Job:
     ) -> Generator[FinishedUnit, None, None]:
         """Yield every unit in order; all are stored and noted when the last was taken."""
         wanted = [u for u in self._units if u.number not in done or u.number in replay]
+        again = {u.number for u in wanted}
         built = iter(self._build(workers, wanted))
         uploads = Uploads(self._store, self._journal)
         storing = True
         try:
             for unit in self._units:
-                if unit not in wanted:
+                if unit.number not in again:
                     yield done[unit.number]
                     continue
                 records = []
@@ -377,7 +381,6 @@ class _Job:
             for ordinal, span in enumerate(unit.records, base):
                 files = self._files[span.start : span.stop]
                 yield RecordTask(
-                    unit=unit.number,
                     ordinal=ordinal,
                     seed=record_seed(uid, ordinal),
                     files=tuple(files),

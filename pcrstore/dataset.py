@@ -12,14 +12,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.build import ENCODED, JPEG, OPAQUE
+from pcrstore.build import FORMATS
 from pcrstore.commit import newest_version, read_manifest, versions
 from pcrstore.cost import DEFAULT_COST, CostModel
 from pcrstore.decode import decode
@@ -34,6 +34,7 @@ from pcrstore.store import ReadableStore
 from pcrstore.stores import Engine, open_store
 from pcrstore.tail import end_of_band_tail
 from pcrstore.transcode import original, require
+from pcrstore.workers import usable_cores
 
 __all__ = ["Dataset", "Sample", "Traffic", "open_dataset"]
 
@@ -41,7 +42,6 @@ Extra = TypeVar("Extra")
 Result = TypeVar("Result")
 
 _WINDOWS_AHEAD: Final = 2
-_FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,9 @@ class Sample:
     key: str
     label: int
     """Class id; -1 for none."""
-    jpeg: bytes
+    split: str | None
+    """Split folder that it came from; None without splits."""
+    jpeg: bytes = field(repr=False)
     """A JPEG of the fidelity asked for; the source file itself when `format` is `opaque`."""
     format: str
     """`jpeg`; `encoded`: a JPEG made from another format; `opaque`: a file kept as it was."""
@@ -71,7 +73,11 @@ class Traffic:
 
 
 class Dataset:
-    """One version of a dataset. Safe to use from several threads; picklable by its URL."""
+    """One version of a dataset.
+
+    Safe to use from several threads and after fork. A pickle holds the manifest, the URL and the
+    storage options as they were given, so treat it as you treat those.
+    """
 
     def __init__(self, store: ReadableStore, manifest: Manifest, cost: CostModel) -> None:
         self._store = store
@@ -138,6 +144,16 @@ class Dataset:
         return self._manifest.classes
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """Name of each value of the column `split`; empty without split folders."""
+        return self._manifest.splits
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names that `column` takes."""
+        return tuple(c.name for c in self._manifest.columns)
+
+    @property
     def keys(self) -> list[str]:
         """Key of every image, in stored order. Reads the key pages of all parts."""
         return [str(k) for k in self.column("key")]
@@ -162,7 +178,7 @@ class Dataset:
         """Return a column of all images, or of some.
 
         Args:
-            name: One of `[c.name for c in ds.manifest.columns]`.
+            name: One of `columns`.
             indices: Positions in the dataset; None: all.
 
         Raises:
@@ -280,6 +296,29 @@ class Dataset:
             tail = end_of_band_tail(parse_frame(piece.cells[0]))
         return piece.file(self.n_groups, tail=tail)
 
+    def batches(self) -> Iterator[range]:
+        """Yield runs of images that fill whole records, for those who fetch everything.
+
+        A run has about 16 MiB at full fidelity; `fetch` reads it with the fewest requests.
+        """
+        for window in self._reader.windows(self.n_groups, 0, self.n_records):
+            yield window.images
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one image at full fidelity; `fetch` and `read` take many at once, at any."""
+        [i] = self._positions([index])
+        columns = self._reader.catalog.columns(["key", "label", "format", "split"], [i])
+        split = int(columns["split"][0])
+        return Sample(
+            index=i,
+            key=str(columns["key"][0]),
+            label=int(columns["label"][0]),
+            split=self.splits[split] if split < len(self.splits) else None,
+            jpeg=self.fetch([i])[0],
+            format=FORMATS.get(int(columns["format"][0]), "unknown"),
+            fidelity=self.n_groups,
+        )
+
     def iter(
         self, fidelity: Fidelity = "full", *, start: int = 0, stop: int | None = None
     ) -> Iterator[Sample]:
@@ -322,23 +361,26 @@ class Dataset:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _read_window(self, window: Window, k: int) -> list[Sample]:
-        columns = self._reader.catalog.columns(["key", "label", "format"], window.images)
+        columns = self._reader.catalog.columns(["key", "label", "format", "split"], window.images)
         pieces = self._reader.read_window(window, k)
+        splits = self._manifest.splits
         return [
             Sample(
                 index=image,
                 key=str(key),
                 label=int(label),
+                split=splits[split] if split < len(splits) else None,
                 jpeg=piece.file(self.n_groups),
-                format=_FORMATS.get(int(form), "unknown"),
+                format=FORMATS.get(int(form), "unknown"),
                 fidelity=k,
             )
-            for image, piece, key, label, form in zip(
+            for image, piece, key, label, form, split in zip(
                 window.images,
                 pieces,
                 columns["key"],
                 columns["label"],
                 columns["format"],
+                columns["split"],
                 strict=True,
             )
         ]
@@ -347,6 +389,8 @@ class Dataset:
         n = len(self)
         out: list[int] = []
         for i in indices:
+            if isinstance(i, bool | np.bool_):
+                raise OptionError("indices must be positions, got booleans; see numpy.flatnonzero")
             at = operator.index(i)
             if not -n <= at < n:
                 raise IndexError(f"index must be in 0..{n - 1}, got {at}")
@@ -377,12 +421,12 @@ def _map(
     """Run over all pieces; in threads where that pays, for codecs release the GIL."""
     if not threads or len(pieces) < 2:
         return [run(p, e) for p, e in zip(pieces, extra, strict=True)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(run, pieces, extra))
 
 
 def open_dataset(
-    url: str,
+    url: str | os.PathLike[str],
     storage_options: Mapping[str, object] | None = None,
     *,
     version: int | None = None,
@@ -407,8 +451,17 @@ def open_dataset(
         StoreError: The store cannot be reached.
     """
     store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
-    if version is None:
-        version = newest_version(store)
-        if version == 0:
-            raise NotFoundError(f"{store.url}: no pcrstore dataset there (it has no manifest)")
+    if version is not None:
+        if version < 1:
+            raise OptionError(f"version must be a positive integer, got {version!r}")
+        try:
+            return Dataset(store, read_manifest(store, version), cost)
+        except NotFoundError:
+            found = newest_version(store)
+            raise NotFoundError(
+                f"{store.url}: no version {version} there; the newest is {found or 'none'}"
+            ) from None
+    version = newest_version(store)
+    if version == 0:
+        raise NotFoundError(f"{store.url}: no pcrstore dataset there (it has no manifest)")
     return Dataset(store, read_manifest(store, version), cost)

@@ -220,6 +220,42 @@ def _decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]
             raise DecodeError(f"Pillow cannot decode the file: {e}") from e
 
 
+def open_plain(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, bytes, bytes]:
+    """Return any image that Pillow reads as 8-bit grey or RGB, with its EXIF and ICC profile.
+
+    Alpha is dropped, and samples of 16 bits lose the lower 8. Samples without a known range (32-bit
+    integers, floats) are refused, for whatever they were scaled by would be a guess.
+
+    Raises:
+        DecodeError: Pillow cannot read it.
+        LimitError: Over `max_pixels`.
+    """
+    with _pillow_warnings, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
+            _check_pixels(image.width, image.height, max_pixels)
+            image.load()
+            plain = _plain_image(image)
+        except (LimitError, DecodeError):
+            raise
+        except Exception as e:  # see _decode_pillow
+            raise DecodeError(f"Pillow cannot decode the file: {e}") from e
+    return plain, image.info.get("exif", b""), image.info.get("icc_profile", b"")
+
+
+def _plain_image(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode in ("1", "LA"):
+        return image.convert("L")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DecodeError(f"samples of 8 or 16 bits expected, got Pillow mode {image.mode}")
+    return _rgb_image(image)
+
+
 def _rgb_image(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK":
         return Image.fromarray(_rgb_of_cmyk(255 - np.asarray(image)))

@@ -23,7 +23,6 @@ __all__ = ["ExportReport", "export", "safe_name"]
 
 Made = TypeVar("Made")
 
-_BATCH: Final = 64
 _MAX_COMPONENT: Final = 255
 """Bytes of a file name on every common file system."""
 
@@ -72,8 +71,7 @@ def export(
     if not is_empty:
         raise DatasetExistsError(f"{root}: expected an empty folder, got one with files in it")
     n_bytes = 0
-    for first in range(0, len(ds), _BATCH):
-        batch = range(first, min(len(ds), first + _BATCH))
+    for batch in ds.batches():
         keys = ds.column("key", batch)
         formats = ds.column("format", batch)
         for key, form, data in zip(keys, formats, ds.fetch(batch, fidelity), strict=True):

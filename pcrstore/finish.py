@@ -200,11 +200,13 @@ class Finisher:
         if not pending:
             return
         objects: list[ObjectEntry] = []
+        numbers: list[int] = []
         for rows, entry in pending:
             if not objects or objects[-1] != entry:
                 objects.append(entry)
-            rows.records["object"] = len(objects) - 1
+            numbers += [len(objects) - 1] * len(rows.records)
         joined = concat([rows for rows, _ in pending])
+        joined.records["object"] = numbers
         number = len(self._parts)
         uid = hashlib.blake2b(
             f"{self.conversion} part {number}".encode(), digest_size=UID_BYTES

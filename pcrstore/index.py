@@ -63,6 +63,9 @@ _MAX_PAGE: Final = 2**26
 """Bytes of a page once unpacked: what conversion writes stays below 16 kB for each of 4096 rows."""
 
 _MAX_RECORD: Final = 2**32 - 1
+_MAX_PIECES: Final = 4096
+"""Chunks that a region of one record may lie in: a record of 1 GiB in chunks of 256 kB."""
+
 _DTYPES: Final = frozenset({"|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"})
 UTF8: Final = "utf8"
 
@@ -188,7 +191,7 @@ class ObjectEntry:
     name: str
     uid: bytes
     n_bytes: int
-    """Length of the object; in the zarr layout, of all scan group arrays together."""
+    """Length of the object; 0 in the zarr layout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,15 +495,21 @@ def _decode_strings(raw: bytes, n_rows: int, where: str) -> list[str]:
 
 
 def check_records(
-    rows: NDArray[np.void], directory: Directory, *, first: int, header_sizes: NDArray[np.int64]
+    rows: NDArray[np.void],
+    directory: Directory,
+    *,
+    header_sizes: NDArray[np.int64],
+    totals: Sequence[int],
+    chunk_bytes: Sequence[int],
 ) -> None:
     """Check that records lie inside their objects, before anything is read or allocated by them.
 
     Args:
-        rows: (R,) rows of the `records` block, from row `first` on.
+        rows: (R,) rows of the `records` block.
         directory: Of the same part.
-        first: Position of the first row, for messages.
         header_sizes: (R,) bytes of each record's header.
+        totals: (G + 1,) bytes of each region over the dataset.
+        chunk_bytes: (G + 1,) chunk sizes in the zarr layout; not looked at otherwise.
 
     Raises:
         FormatError: Names the first record that does not.
@@ -516,10 +525,13 @@ def check_records(
         limit = objects[np.where(known, rows["object"], 0)] if len(objects) else np.zeros(len(rows))
         inside &= (stop <= limit) & (size <= _MAX_RECORD)
     else:
-        inside &= (rows["start"] < 2**53).all(axis=1) & (length <= _MAX_RECORD)
+        stops = rows["start"].astype(np.float64) + rows["length"]
+        pieces = rows["length"] // np.asarray(chunk_bytes)
+        inside &= (stops <= np.asarray(totals)).all(axis=1) & (length <= _MAX_RECORD)
+        inside &= (pieces <= _MAX_PIECES).all(axis=1)
     bad = np.flatnonzero(~inside)
     if len(bad):
         raise FormatError(
-            f"{directory.entry.name}: record {first + int(bad[0])} must lie inside one of "
+            f"{directory.entry.name}: record {int(bad[0])} must lie inside one of "
             f"{len(objects)} objects, got {rows[bad[0]]}"
         )

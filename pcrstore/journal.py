@@ -8,6 +8,7 @@ another content has met a changed source. Nothing here is read by readers; the c
 """
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ __all__ = ["STAGING", "FinishedUnit", "Journal"]
 
 STAGING = "staging"
 _MAX_UNIT = 2**31
+_NOTE = re.compile(STAGING + r"/[0-9a-f]{32}/[0-9a-f]{32}/(listing|unit-[0-9]{6,}(-[a-z0-9]+)?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +42,6 @@ class FinishedUnit:
     quality: tuple[tuple[float, ...], ...]
     restore_bytes: dict[str, int]
     restore_images: dict[str, int]
-
-    @property
-    def refused(self) -> bool:
-        """Whether policy `raise` stopped this unit."""
-        return any(p.outcome == "refused" for p in self.problems)
 
 
 class Journal:
@@ -72,7 +69,7 @@ class Journal:
         elif others:
             raise SourceChangedError(
                 f"{self._difference(others, listing)} since the conversion that is being resumed "
-                "began; restore it, or pass --restart to begin again"
+                "began; restore it, or begin again (--restart, restart=True)"
             )
         mine = frozenset(n for n in names if n not in others)
         if f"{self._folder}/listing" not in mine:
@@ -186,8 +183,11 @@ class Journal:
         )
 
     def remove(self) -> None:
-        """Remove the notes of every conversion, once a version is committed: no other can be."""
-        names = [e.name for e in self._store.list(STAGING)]
+        """Remove the notes of every conversion, once a version is committed: no other can be.
+
+        Nothing else is touched, should somebody keep a folder of that name there.
+        """
+        names = [e.name for e in self._store.list(STAGING) if _NOTE.fullmatch(e.name)]
         if names:
             self._store.delete(names)
 

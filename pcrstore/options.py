@@ -1,7 +1,10 @@
 """How to convert: everything that decides the stored bytes, but the source itself."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Final
 
 from pcrstore.build import POLICIES
@@ -21,6 +24,17 @@ OBJECT_BYTES: Final = 128 * 2**20
 
 _WRITER_VERSION: Final = "1"
 """Part of the conversion id: raise it when the same input gives other stored bytes."""
+
+_BOUNDS: Final = {
+    "record_bytes": (1, 2**30),
+    "record_images": (1, 2**53),
+    "object_bytes": (1, 2**30),
+    "chunk_bytes": (1, 2**30),
+    "hold_bytes": (0, 2**53),
+    "encode_quality": (1, 100),
+    "seed": (-(2**63), 2**63 - 1),
+}
+"""Least and greatest value of each integer option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,26 +63,26 @@ class Options:
     limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
+        """Check every field; integers of any kind become Python's."""
         if self.layout not in ("record", "zarr"):
             raise OptionError(f"layout must be record or zarr, got {self.layout!r}")
         if self.policy not in POLICIES:
-            raise OptionError(f"on-error must be one of {', '.join(POLICIES)}, got {self.policy!r}")
-        sizes = {"record bytes": self.record_bytes, "record images": self.record_images}
-        for name, value in {
-            **sizes,
-            "object bytes": self.object_bytes,
-            "chunk bytes": self.chunk_bytes,
-        }.items():
-            if value is not None and value < 1:
-                raise OptionError(f"{name} must be at least 1, got {value}")
+            raise OptionError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is None and name in ("record_bytes", "record_images"):
+                continue
+            try:
+                number = operator.index(value)
+            except TypeError:
+                raise OptionError(f"{name} must be an integer, got {value!r}") from None
+            if not low <= number <= high:
+                raise OptionError(f"{name} must be in {low}..{high}, got {number}")
+            object.__setattr__(self, name, number)
         if self.record_bytes is None and self.record_images is None:
-            raise OptionError("records need a size: record bytes or record images")
-        if max(self.record_bytes or 0, self.object_bytes) > 2**30:
-            raise OptionError("records and objects have at most 1 GiB")
-        if not 1 <= self.encode_quality <= 100:
-            raise OptionError(f"encode quality must be in 1..100, got {self.encode_quality}")
-        if not -(2**63) <= self.seed < 2**63:
-            raise OptionError(f"seed must fit in 64 bits, got {self.seed}")
+            raise OptionError("records need a size: record_bytes or record_images")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", _class_tuple(self.classes))
 
     def parsed_script(self) -> Script:
         """Return the scan script."""
@@ -84,10 +98,26 @@ class Options:
             "object_bytes": str(self.object_bytes),
             "encode_quality": str(self.encode_quality),
             "split_dirs": str(self.split_dirs),
-            "classes": json.dumps(self.classes),
+            "classes": "" if self.classes is None else _digest(self.classes),
             "shuffle": str(self.shuffle),
             "seed": str(self.seed),
-            "limits": f"{self.limits.max_bytes} {self.limits.max_pixels} {self.limits.max_scans}",
+            "limits": " ".join(str(getattr(self.limits, f.name)) for f in fields(self.limits)),
             "chunk_bytes": f"{self.chunk_bytes} {self.hold_bytes}",
             "writer_version": _WRITER_VERSION,
         }
+
+
+def _class_tuple(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        raise OptionError(f"classes must be a sequence of names, got {names!r}"[:200])
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise OptionError(f"classes must be distinct, got {name!r} twice")
+        seen.add(name)
+    return tuple(names)
+
+
+def _digest(names: Sequence[str]) -> str:
+    """Stand for class names: a manifest lists them anyway, and there may be many."""
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()

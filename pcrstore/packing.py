@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pcrstore.index import MAX_PART_IMAGES
 from pcrstore.record import MAX_IMAGES
 
 __all__ = ["MAX_RECORD_BYTES", "RecordSpan", "Unit", "pack", "shuffled"]
@@ -60,7 +61,8 @@ def pack(
         record_bytes: Close a record before it exceeds this; one image may exceed it alone.
         record_images: Close a record at this many images, or before it exceeds
             `MAX_RECORD_BYTES`. At least one of the two is given.
-        object_bytes: Close a unit before its sources exceed this; one record may exceed it alone.
+        object_bytes: Close a unit before its sources exceed this, or its images what an index part
+            holds; one record may exceed `object_bytes` alone.
     """
     limit = min(record_images or MAX_IMAGES, MAX_IMAGES)
     max_bytes = min(record_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
@@ -78,7 +80,8 @@ def pack(
     pending: list[RecordSpan] = []
     total = 0
     for span, size in records:
-        if pending and total + size > object_bytes:
+        n_images = span.stop - pending[0].start if pending else 0
+        if pending and (total + size > object_bytes or n_images > MAX_PART_IMAGES):
             units.append(Unit(number=len(units), records=tuple(pending)))
             pending, total = [], 0
         pending.append(span)

@@ -159,7 +159,7 @@ class Pieces:
         return b"".join((*self.cells, tail, EOI))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReadPlan:
     """The requests for some wants; nothing of the images has moved yet."""
 
@@ -169,6 +169,12 @@ class ReadPlan:
     """Want i reads `wanted[edges[i]:edges[i + 1]]`."""
     requests: tuple[Request, ...]
     cost: CostModel
+
+    def __repr__(self) -> str:
+        return (
+            f"<ReadPlan: {self.n_requests} requests, {self.n_bytes} bytes, ${self.dollars:.7f}, "
+            f"{self.seconds:.3f} s>"
+        )
 
     @property
     def n_requests(self) -> int:

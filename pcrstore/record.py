@@ -26,7 +26,7 @@ __all__ = [
     "EOI",
     "MAX_IMAGES",
     "Header",
-    "Restored",
+    "RecordImage",
     "assemble_full",
     "build_record",
     "header_size",
@@ -179,7 +179,7 @@ def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
+class RecordImage:
     """One image of a record to be built: its groups and its restore blob."""
 
     groups: tuple[bytes, ...]
@@ -189,7 +189,7 @@ class Restored:
     opaque: bool
 
 
-def build_record(images: Sequence[Restored], *, seed: int) -> tuple[Header, list[bytes]]:
+def build_record(images: Sequence[RecordImage], *, seed: int) -> tuple[Header, list[bytes]]:
     """Return a record's header and its regions: groups 1..G, then the restore region.
 
     The record layout stores `header.encode()` and the regions back to back; the zarr layout appends

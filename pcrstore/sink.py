@@ -18,11 +18,11 @@ from pcrstore.index import ObjectEntry, record_dtype
 from pcrstore.placement import array_name
 from pcrstore.rows import Rows, concat
 
-__all__ = ["ArraySink", "RecordSink", "Stored"]
+__all__ = ["ArraySink", "PlacedUnit", "RecordSink"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class PlacedUnit:
     """A unit that is ready to be written."""
 
     object: ObjectEntry | None
@@ -54,7 +54,7 @@ class RecordSink:
         if record.n_images:
             self._records.append(record)
 
-    def finish_unit(self, name: str, uid: bytes) -> Stored:
+    def finish_unit(self, name: str, uid: bytes) -> PlacedUnit:
         """Return the unit's rows and its object."""
         records, self._records = self._records, []
         placed = np.zeros(len(records), record_dtype("record", self.n_groups))
@@ -66,10 +66,10 @@ class RecordSink:
             pieces.extend((r.header, *r.regions))
             at += len(r.header) + sum(len(x) for x in r.regions)
         if not records:
-            return Stored(object=None, rows=None, objects=())
+            return PlacedUnit(object=None, rows=None, objects=())
         entry = ObjectEntry(name=name, uid=uid, n_bytes=at)
         data = b"".join(pieces)
-        return Stored(object=entry, rows=_rows(records, placed), objects=((name, data),))
+        return PlacedUnit(object=entry, rows=_rows(records, placed), objects=((name, data),))
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class ArraySink:
             self._tails[g] += region[known:]
             self.positions[g] += len(region)
 
-    def finish_unit(self) -> Stored:
+    def finish_unit(self) -> PlacedUnit:
         """Return the unit's rows and the chunks that it filled."""
         records, self._records = self._records, []
         starts, self._starts = self._starts, []
@@ -136,7 +136,7 @@ class ArraySink:
         if not self.hold:
             for g in range(len(self._tails)):
                 full.extend(self._cut(g, self.chunk_bytes, last=False))
-        return Stored(object=None, rows=_rows(records, placed), objects=tuple(full))
+        return PlacedUnit(object=None, rows=_rows(records, placed), objects=tuple(full))
 
     def chunk_sizes(self) -> tuple[int, ...]:
         """Return the chunk size of each array, (G + 1,), once everything is placed."""

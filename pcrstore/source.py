@@ -64,13 +64,13 @@ class Listing:
 
 
 def list_folder(
-    url: str, storage_options: Mapping[str, object] | None, *, split_dirs: bool
+    url: str | os.PathLike[str], storage_options: Mapping[str, object] | None, *, split_dirs: bool
 ) -> tuple[ReadableStore, Listing]:
     """Open a source and list its files.
 
     Raises:
         NotFoundError: Nothing is there.
-        OptionError: There is no image file in it.
+        OptionError: There is no file in it.
         StoreError: A folder in it cannot be listed.
     """
     store = open_store(url, storage_options)

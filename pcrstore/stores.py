@@ -5,6 +5,7 @@ memory://, https://, anything else -> FsspecStore            and understands eve
 """
 
 import contextlib
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
@@ -28,7 +29,7 @@ Engine: TypeAlias = Literal["auto", "fsspec", "obstore"]
 
 
 def open_store(
-    url: str,
+    url: str | os.PathLike[str],
     storage_options: Mapping[str, object] | None = None,
     *,
     engine: Engine = "auto",
@@ -50,6 +51,7 @@ def open_store(
         OptionError: An option, engine or URL that cannot be used.
         MissingDependencyError: The driver is not installed; the message says which.
     """
+    url = os.fspath(url)
     if engine not in {"auto", "fsspec", "obstore"}:
         raise OptionError(f"engine must be auto, fsspec or obstore, got {engine!r}")
     if not url and filesystem is None:

@@ -169,8 +169,7 @@ class LocalStore:
         for folder, _, names in os.walk(self._root):
             for name in names:
                 path = Path(folder, name)
-                if _TEMPORARY_NAME.fullmatch(name) and _is_left_behind(path):
-                    path.unlink(missing_ok=True)
+                if _TEMPORARY_NAME.fullmatch(name) and _remove_if_left_behind(path):
                     self._prune(path)
                     n += 1
         return n
@@ -221,21 +220,26 @@ def _claim(file: int) -> bool:
     return os.fstat(file).st_nlink > 0
 
 
-def _is_left_behind(path: Path) -> bool:
-    """Say whether a temporary's writer is dead."""
+def _remove_if_left_behind(path: Path) -> bool:
+    """Remove a temporary whose writer is dead; say whether it was.
+
+    The lock is held until it is gone: a writer that has made it and not yet locked it then finds
+    that it has no name, and makes another.
+    """
     try:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False  # gone by now, or not ours
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return time.time() - os.fstat(file).st_mtime > _OLD_SECONDS
-    finally:
-        os.close(file)
-    return True
+    with os.fdopen(file):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # no locks here
+            if time.time() - os.fstat(file).st_mtime <= _OLD_SECONDS:
+                return False
+        path.unlink(missing_ok=True)
+        return True
 
 
 def _read_at(file: int, wanted: ByteRange) -> bytes:

@@ -7,6 +7,7 @@ The sizes that LIST shows must be those the index implies, so that nothing can b
 where no record looks. One fault does not hide the next.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -61,7 +62,7 @@ class VerifyReport:
 
 
 def verify(
-    url: str,
+    url: str | os.PathLike[str],
     storage_options: Mapping[str, object] | None = None,
     *,
     engine: Engine = "auto",

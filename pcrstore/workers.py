@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from pcrstore.errors import PcrstoreError
 
-__all__ = ["ordered_map"]
+__all__ = ["ordered_map", "usable_cores"]
 
 Setting = TypeVar("Setting")
 Task = TypeVar("Task")
@@ -28,8 +28,24 @@ Result = TypeVar("Result")
 _WINDOW = 3
 """Tasks in flight per worker: one running, one waiting, one finished and not yet taken."""
 
+_DIED = (
+    "a worker process died (out of memory, or killed); run the same again to go on from where it "
+    "stopped, with fewer workers if memory is short"
+)
+_NEVER_RAN = (
+    "the worker processes died before they did anything: a script must call convert() under "
+    '`if __name__ == "__main__":`, for each worker imports it; or pass workers=1'
+)
+
 _run: Callable[[object], object] | None = None
 """The function of this worker process, made once by `_prepare`."""
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use, which may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _prepare(make: Callable[[Setting], Callable[[Task], Result]], setting: Setting) -> None:
@@ -124,18 +140,18 @@ class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function i
     ) -> Generator[Result, None, None]:
         """Yield the results; when the caller stops early, end the workers at once."""
         pending: deque[Future[Result]] = deque()
+        n_done = 0
         try:
             for task in self._tasks:
                 pending.append(submit(task))
                 if len(pending) >= _WINDOW * self._n_workers:
                     yield pending.popleft().result()
+                    n_done += 1
             while pending:
                 yield pending.popleft().result()
+                n_done += 1
         except BrokenProcessPool as e:
-            raise PcrstoreError(
-                "a worker process died (out of memory, or killed); run the same command again to "
-                "go on from where it stopped, with fewer --workers if memory is short"
-            ) from e
+            raise PcrstoreError(_DIED if n_done else _NEVER_RAN) from e
         finally:
             doomed = list(workers.values()) if pending else []
             pool.shutdown(wait=False, cancel_futures=True)

@@ -8,7 +8,7 @@ import numpy as np
 from pcrstore.checksum import crc32c, record_seed
 from pcrstore.index import COLUMNS, RESTORE_DTYPE, ObjectEntry, record_dtype
 from pcrstore.manifest import Checked, Manifest, Quality, Totals
-from pcrstore.record import Restored, build_record
+from pcrstore.record import RecordImage, build_record
 from pcrstore.rows import Rows
 
 UID = bytes(range(16))
@@ -22,7 +22,7 @@ def rows(layout="record", sizes=(2, 3)):
     headers, n, at, positions = [], sum(sizes), 0, [0] * (G + 1)
     for ordinal, size in enumerate(sizes):
         images = [
-            Restored(groups=(b"a" * (i + 1), b"b" * i), restore=b"r", opaque=False)
+            RecordImage(groups=(b"a" * (i + 1), b"b" * i), restore=b"r", opaque=False)
             for i in range(size)
         ]
         header, regions = build_record(images, seed=record_seed(UID, ordinal))

@@ -95,7 +95,7 @@ def segment(marker, body=b""):
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
 
-def sof(  # noqa: PLR0913 - a header has that many fields
+def sof(
     components=((1, 0x11, 0),), *, marker=0xC0, precision=8, height=8, width=8, n_components=None
 ):
     """A frame header of (id, sampling, table) components."""

@@ -8,7 +8,7 @@ from flows import DictStore, arithmetic, padded, photo, png
 from PIL import Image
 
 from pcrstore.build import COLUMNS, Builder, RecordTask, encode_jpeg, measure
-from pcrstore.errors import LimitError, SourceChangedError, UnsupportedJpegError
+from pcrstore.errors import AccessDeniedError, DecodeError, LimitError, SourceChangedError
 from pcrstore.record import parse_header
 from pcrstore.scripts import builtin
 from pcrstore.source import SourceFile
@@ -19,7 +19,6 @@ SCRIPT = builtin("sa5")
 
 def task(files, **kwargs):
     return RecordTask(
-        unit=0,
         ordinal=kwargs.get("ordinal", 0),
         seed=kwargs.get("seed", 7),
         files=tuple(
@@ -118,21 +117,33 @@ def test_a_source_that_changed_is_named(there):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
 def test_any_image_is_encoded(mode):
     out = io.BytesIO()
-    im = Image.new("L" if mode == "I;16" else "RGB", (9, 7), 90).convert(
-        mode if mode != "I;16" else "I"
-    )
+    if mode == "I;16":
+        im = Image.fromarray(np.full((7, 9), 90 * 256, np.uint16))
+    else:
+        im = Image.new("RGB", (9, 7), (90, 90, 90)).convert(mode)
+    assert im.mode == mode
     im.save(out, "TIFF")
     with Image.open(io.BytesIO(encode_jpeg(out.getvalue(), quality=90, max_pixels=63))) as got:
         assert got.format == "JPEG"
         assert got.size == (9, 7)
+        if mode != "1":  # dithered
+            assert abs(np.asarray(got.convert("L")).mean() - 90) < 2
     with pytest.raises(LimitError, match="62"):
         encode_jpeg(out.getvalue(), quality=90, max_pixels=62)
 
 
 def test_what_pillow_does_not_read_is_not_encoded():
     for data in (b"", b"text", png(1)[:60]):
-        with pytest.raises(UnsupportedJpegError):
+        with pytest.raises(DecodeError):
             encode_jpeg(data, quality=90, max_pixels=10**6)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_samples_without_a_range_are_not_encoded(mode):
+    out = io.BytesIO()
+    Image.new(mode, (9, 7), 1).save(out, "TIFF")
+    with pytest.raises(DecodeError, match=f"mode {mode}"):
+        encode_jpeg(out.getvalue(), quality=90, max_pixels=63)
 
 
 def test_quality_grows_to_one():
@@ -140,3 +151,15 @@ def test_quality_grows_to_one():
     assert len(q) == 5
     assert q[-1] == 1.0
     assert q[0] < q[1] <= q[3] <= 1.0
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "opaque", "encode"])
+def test_a_store_that_denies_says_nothing_about_the_file(policy):
+    """An expired token must not make a dataset of what was read before."""
+
+    class Denying(DictStore):
+        def get(self, name):
+            raise AccessDeniedError(f"{name}: the token has expired")
+
+    with pytest.raises(AccessDeniedError, match="expired"):
+        build([("0.jpg", photo(0))], policy, store=Denying())

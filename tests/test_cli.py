@@ -164,7 +164,11 @@ WRONG = {
         2,
         "not both",
     ),
-    "big-records": (["convert", "{photos}", "{tmp}/o", "--record-bytes", "2gib"], 2, "1 GiB"),
+    "big-records": (
+        ["convert", "{photos}", "{tmp}/o", "--record-bytes", "2gib"],
+        2,
+        "1..1073741824",
+    ),
     "no-workers": (["convert", "{photos}", "{tmp}/o", "--workers", "0"], 2, "workers"),
     "demo-without-images": (["demo", "{empty}"], 2, "found none"),
     "damaged-source": (["convert", "{damaged}", "{tmp}/o", "--workers", "1"], 1, "cat/bad.jpg: "),

@@ -412,3 +412,60 @@ def test_what_is_not_there_is_not_found(tmp_path):
 
 def test_repr_says_what_it_is(ds):
     assert repr(ds).startswith("<pcrstore.Dataset memory://dictionary version 1: 16 images")
+
+
+def test_a_sample_by_its_index_is_the_one_that_iteration_gives(ds):
+    samples = list(ds.iter())
+    for i in (0, 3, len(ds) - 1):
+        assert ds[i] == samples[i]
+    assert ds[-1] == samples[-1]
+    with pytest.raises(IndexError):
+        ds[len(ds)]
+
+
+def test_booleans_are_no_indices(ds):
+    for mask in ([True, False], [np.True_]):
+        with pytest.raises(OptionError, match="booleans"):
+            ds.fetch(mask)
+
+
+def test_batches_cover_every_image_by_whole_records(ds, store):
+    batches = list(ds.batches())
+    assert [i for batch in batches for i in batch] == list(range(len(ds)))
+    store.clear()
+    for batch in batches:
+        ds.fetch(batch, 2)
+    assert len(store.named("get_ranges")) <= ds.n_records * (
+        1 if ds.manifest.layout == "record" else 5
+    )
+
+
+def test_columns_are_named(ds):
+    assert ds.columns[:2] == ("key", "label")
+    assert [len(ds.column(name)) for name in ds.columns] == [len(ds)] * len(ds.columns)
+
+
+def test_reprs_fit_on_a_screen(ds):
+    assert len(repr(next(ds.iter()))) < 300
+    assert len(repr(ds.plan(range(len(ds)), 2))) < 200
+
+
+def test_a_path_object_is_a_url(tmp_path):
+    tree = write_tree(tmp_path / "in", photos(3))
+    pcrstore.convert(tree, tmp_path / "out", RECORD, workers=1)
+    assert len(pcrstore.open(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "message"),
+    [
+        (0, OptionError, "positive"),
+        (-1, OptionError, "positive"),
+        (2, NotFoundError, "no version 2 there; the newest is 1"),
+    ],
+)
+def test_a_version_that_cannot_be_is_said_to_be(tmp_path, version, error, message):
+    tree = write_tree(tmp_path / "in", photos(3))
+    pcrstore.convert(tree, tmp_path / "out", RECORD, workers=1)
+    with pytest.raises(error, match=message):
+        pcrstore.open(tmp_path / "out", version=version)

@@ -4,6 +4,7 @@ import dataclasses
 import time
 import tracemalloc
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -306,31 +307,48 @@ SIZES = {  # of an object of 100 bytes; the header has 40
 def test_records_lie_inside_their_objects(values, fine):
     entry, data = with_directory(*part(), lambda d: d["objects"][0].update(bytes=100))
     d = directory(data, entry)
-    run = lambda: check_records(table(**values), d, first=7, header_sizes=np.array([40]))  # noqa: E731
+    run = partial(
+        check_records,
+        table(**values),
+        d,
+        header_sizes=np.array([40]),
+        totals=(),
+        chunk_bytes=(),
+    )
     if fine:
         run()
     else:
-        with pytest.raises(FormatError, match="record 7 must lie inside"):
+        with pytest.raises(FormatError, match="record 0 must lie inside"):
             run()
 
 
-ARRAY_SIZES = {
-    "fits": ({"start": [2**53 - 1] * 3}, True),
-    "far": ({"start": [0, 2**53, 0]}, False),
-    "length-at-limit": ({"length": [2**32 - 2, 1, 0]}, True),
-    "length-over-limit": ({"length": [2**32 - 1, 1, 0]}, False),
+ARRAY_SIZES = {  # arrays of 100, 100 and 100,000 bytes in chunks of 8
+    "fits": ({"start": [90, 80, 99_995]}, True),
+    "one-over-in-the-first": ({"start": [91, 80, 0]}, False),
+    "one-over-in-the-last": ({"start": [0, 0, 99_996]}, False),
+    "far": ({"start": [0, 2**64 - 1, 0]}, False),
+    "chunks-at-limit": ({"length": [1, 1, 4096 * 8 + 7]}, True),
+    "chunks-over-limit": ({"length": [1, 1, 4097 * 8]}, False),
 }
 
 
 @pytest.mark.parametrize(("values", "fine"), ARRAY_SIZES.values(), ids=ARRAY_SIZES)
-def test_stretches_of_arrays_have_bounds(values, fine):
+def test_stretches_of_arrays_lie_inside_them(values, fine):
     entry, data = part("zarr")
     d = directory(data, entry, "zarr")
+    run = partial(
+        check_records,
+        table("zarr", **values),
+        d,
+        header_sizes=np.array([40]),
+        totals=(100, 100, 100_000),
+        chunk_bytes=(8, 8, 8),
+    )
     if fine:
-        check_records(table("zarr", **values), d, first=0, header_sizes=np.array([40]))
+        run()
     else:
         with pytest.raises(FormatError, match="record 0 must lie inside"):
-            check_records(table("zarr", **values), d, first=0, header_sizes=np.array([40]))
+            run()
 
 
 def test_header_edges_are_those_of_the_headers():

@@ -118,8 +118,15 @@ def test_another_source_is_refused_until_restart(files, says):
 
 
 def test_removing_leaves_the_dataset():
-    store = DictStore({"objects/kept": b"x", "stagingless": b"y"})
-    journal(store).begin(LISTING, restart=False)
-    journal(store, options="other").begin(LISTING, restart=False)
-    journal(store).remove()
-    assert set(store.objects) == {"objects/kept", "stagingless"}
+    """Also what somebody else keeps under `staging/`, whatever it is called."""
+    kept = ["objects/kept", "stagingless", "staging/thesis.tex", "staging/cat/1.jpg"]
+    kept += [f"staging/{'a' * 32}/{'b' * 32}/notes", f"staging/{'a' * 32}/listing"]
+    store = DictStore(dict.fromkeys(kept, b"x"))
+    options, others, content = "0" * 32, "1" * 32, "2" * 32
+    mine = journal(store, options=options, content=content)
+    mine.begin(LISTING, restart=False)
+    mine.write(unit())
+    mine.write(unit(), "encode95")
+    journal(store, options=others, content=content).begin(LISTING, restart=False)
+    mine.remove()
+    assert set(store.objects) == set(kept)

@@ -328,7 +328,7 @@ def test_the_last_identity_segment_of_a_kind_is_the_one():
     assert metadata_segments(data, jpeg) == b""
 
 
-def tiff(order, value, *, tag=0x0112, kind=3, count=1, entries_before=0):  # noqa: PLR0913
+def tiff(order, value, *, tag=0x0112, kind=3, count=1, entries_before=0):
     """A TIFF with one directory."""
     mark = {"<": b"II*\x00", ">": b"MM\x00*"}[order]
     form = {3: "HH", 4: "I"}.get(kind, "I")

@@ -101,3 +101,11 @@ def test_the_order_depends_on_keys_and_seed_alone():
 
 def test_keys_that_are_no_utf8_can_be_shuffled():
     assert sorted(shuffled(["a", "\udcff"], seed=0)) == [0, 1]
+
+
+@pytest.mark.parametrize(("n", "n_units"), [(65_536, 1), (65_537, 2), (131_073, 3)])
+def test_a_unit_has_as_many_images_as_an_index_part(n, n_units):
+    """Its note in the journal is one."""
+    units = pack([10] * n, record_bytes=None, record_images=256, object_bytes=2**30)
+    assert len(units) == n_units
+    assert max(u.records[-1].stop - u.records[0].start for u in units) <= 65_536

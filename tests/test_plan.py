@@ -13,7 +13,7 @@ from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.index import RESTORE_DTYPE
 from pcrstore.placement import ArrayPlacement, RunPlacement
 from pcrstore.plan import Cells, Prefix, assemble, plan
-from pcrstore.record import EOI, Restored, build_record
+from pcrstore.record import EOI, RecordImage, build_record
 
 UID = bytes(range(16))
 FREE = CostModel(  # a request costs nothing, so that no gap is worth reading
@@ -35,14 +35,16 @@ class World:
         for ordinal in range(3):
             seed = record_seed(UID, ordinal)
             images = [
-                Restored(
+                RecordImage(
                     groups=tuple(rng.bytes(int(rng.integers(1, 20))) for _ in range(3)),
                     restore=rng.bytes(int(rng.integers(0, 9))),
                     opaque=False,
                 )
                 for _ in range(4)
             ]
-            images[2] = Restored(groups=(b"file%d" % ordinal, b"", b""), restore=b"", opaque=True)
+            images[2] = RecordImage(
+                groups=(b"file%d" % ordinal, b"", b""), restore=b"", opaque=True
+            )
             header, regions = build_record(images, seed=seed)
             restore = np.zeros(4, RESTORE_DTYPE)
             restore["length"] = [len(im.restore) for im in images]

@@ -12,7 +12,7 @@ from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.record import (
     MAX_IMAGES,
     Header,
-    Restored,
+    RecordImage,
     assemble_full,
     build_record,
     header_size,
@@ -24,7 +24,7 @@ WHERE = "objects/a.pcr, record 3"
 
 
 def image(*groups, opaque=False, restore=b"r"):
-    return Restored(groups=groups, restore=restore, opaque=opaque)
+    return RecordImage(groups=groups, restore=restore, opaque=opaque)
 
 
 IMAGES = (
@@ -86,7 +86,7 @@ cells = st.binary(max_size=9)
 records = st.integers(1, 4).flatmap(
     lambda g: st.lists(
         st.builds(
-            lambda groups, restore, opaque: Restored(
+            lambda groups, restore, opaque: RecordImage(
                 groups=tuple(groups), restore=restore, opaque=opaque
             ),
             st.lists(cells, min_size=g, max_size=g),

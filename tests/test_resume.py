@@ -452,3 +452,33 @@ def test_without_locks_age_decides(monkeypatch, tmp_path):
     assert store.sweep() == 1
     assert young.exists()
     assert not old.exists()
+
+
+def test_a_noted_object_that_is_gone_is_made_again(monkeypatch, tmp_path):
+    """A bucket's lifecycle rule may have removed it between two runs."""
+    tree = write_tree(tmp_path / "in", {**photos(), "cat/bad.jpg": b"no photo"})
+    store = DictStore()
+    with pytest.raises(SourceError):
+        convert_to(monkeypatch, store, tree, RECORD)
+    gone = next(name for name in store.objects if name.startswith("objects/"))
+    store.delete([gone])
+    convert_to(monkeypatch, store, tree, replace(RECORD, policy="skip"))
+    assert gone in store.objects
+    expected = DictStore()
+    convert_to(monkeypatch, expected, tree, replace(RECORD, policy="skip"))
+    assert content(store) == content(expected)
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    """Each worker imports the script, and would convert as well."""
+    write_tree(tmp_path / "in", photos(3))
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import pcrstore\npcrstore.convert({str(tmp_path / 'in')!r}, "
+        f"{str(tmp_path / 'out')!r}, workers=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert 'if __name__ == "__main__"' in done.stderr.splitlines()[-1]

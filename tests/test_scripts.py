@@ -228,7 +228,7 @@ def test_the_standard_script_is_libjpegs():
     assert [s.group for s in specs] == [0, 1, 2, 2, 3, 4, 5, 5, 5, 5]
 
 
-def scan(components, ss, se, ah, al, group):  # noqa: PLR0913, PLR0917
+def scan(components, ss, se, ah, al, group):
     return ScanSpec(components=components, ss=ss, se=se, ah=ah, al=al, group=group)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from pcrstore.build import ENCODED, JPEG, OPAQUE
+from pcrstore.build import FORMATS
 from pcrstore.cli.params import json_option, store_option, version_option, visit
 from pcrstore.cli.show import count, dollars, emit, percent, printable, size, table
 from pcrstore.cost import DEFAULT_COST
@@ -18,7 +18,6 @@ from pcrstore.manifest import Manifest
 
 __all__ = ["cat", "info", "ls"]
 
-_FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
 _WINDOW: Final = 65_536
 """Images whose columns are read at once."""
 
@@ -217,7 +216,7 @@ def _rows(ds: Dataset, n: int) -> Iterator[dict[str, object]]:
                 "label": int(label),
                 "class": ds.classes[int(label)] if int(label) >= 0 else None,
                 "source_bytes": int(n_bytes),
-                "format": _FORMATS.get(int(form), "unknown"),
+                "format": FORMATS.get(int(form), "unknown"),
             }
 
 
