@@ -14,13 +14,13 @@ The house has floors. Imports go down, or along a floor without a cycle; floors 
 no clock and no threads. tests/test_floors.py reads this table and holds the code to it:
 
     6 surface  __init__ __main__ cli contact_sheet demo testing zarr_view
-    5 flows    build commit convert finish journal options sink source uploads workers
-               catalog dataset export reader verify
+    5 flows    build commit convert finish journal options report sink source uploads workers
+               catalog dataset export fetching reader verify
     4 edges    concurrency retry store store_errors store_options stores stores_fsspec
                stores_local stores_obstore _native decode transcode
     3 policy   cost fidelity plan quality
     2 layout   packing placement record rows zarr_layout
-    1 bytes    index jpeg manifest restore scripts tail
+    1 bytes    index jpeg manifest pages restore scripts tail
     0 ground   checksum errors fields markers ranges tiff
 """
 
@@ -53,9 +53,9 @@ from pcrstore.errors import (
 )
 from pcrstore.export import ExportReport, export
 from pcrstore.fidelity import ByteBudget, Fidelity, MsSsim
-from pcrstore.finish import Report
 from pcrstore.options import Options
 from pcrstore.plan import ReadPlan
+from pcrstore.report import Report
 from pcrstore.transcode import Limits
 from pcrstore.verify import Fault, VerifyReport, verify
 

@@ -6,20 +6,18 @@ check themselves) for scattered reads. Everything that one call needs is coalesc
 range reads, and counted.
 """
 
-import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
-from weakref import WeakSet
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.checksum import record_seed
-from pcrstore.cost import CostModel, break_even_gap
+from pcrstore.cost import CostModel
 from pcrstore.errors import ChecksumError, FormatError, OptionError
+from pcrstore.fetching import ATTEMPTS, Counter, ForkSafeLock, fetch_ranges
 from pcrstore.index import (
     HEADERS,
     RECORDS,
@@ -29,83 +27,24 @@ from pcrstore.index import (
     Page,
     PartEntry,
     check_records,
-    decode_directory,
-    decode_page,
 )
 from pcrstore.manifest import Manifest
+from pcrstore.pages import decode_directory, decode_page
 from pcrstore.placement import ArrayPlacement, Placement, RunPlacement
-from pcrstore.ranges import ByteRange, coalesce
+from pcrstore.ranges import ByteRange
 from pcrstore.record import Header, parse_header
 from pcrstore.rows import Values, header_edges
 from pcrstore.store import ReadableStore
 
 Decoded = TypeVar("Decoded")
 
-__all__ = ["Catalog", "Counter", "Part", "fetch_ranges"]
+__all__ = ["Catalog", "Part"]
 
 _HEADERS_KEPT = 16_384
 """Parsed headers remembered: about 40 MB for records of 32 images."""
 
 _PAGES_KEPT = 256
 """Column pages remembered: about 100 MB when all are keys."""
-
-_ATTEMPTS = 3
-"""Reads of bytes that fail their checksum: the first and two more, then the error is real."""
-
-
-class _Lock:
-    """A reentrant lock that is free in a forked child, whichever thread held it in the parent."""
-
-    _all: ClassVar[WeakSet["_Lock"]] = WeakSet()
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._all.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    @classmethod
-    def free_all(cls) -> None:
-        """Replace every lock; only where no other thread runs."""
-        for lock in list(cls._all):
-            lock._lock = threading.RLock()  # noqa: SLF001 - of its own class
-
-
-os.register_at_fork(after_in_child=_Lock.free_all)
-
-
-@dataclass(slots=True)
-class Counter:
-    """Requests and bytes of one kind, added up over threads."""
-
-    n_requests: int = 0
-    n_bytes: int = 0
-    _lock: _Lock = field(default_factory=_Lock, repr=False)
-
-    def add(self, n_requests: int, n_bytes: int) -> None:
-        """Count some more."""
-        with self._lock:
-            self.n_requests += n_requests
-            self.n_bytes += n_bytes
-
-
-def fetch_ranges(
-    store: ReadableStore, ranges: Sequence[ByteRange], cost: CostModel, counter: Counter
-) -> list[bytes]:
-    """Read ranges with as few requests as the cost model finds cheapest; return them in order."""
-    requests = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
-    bodies = store.get_ranges([r.range for r in requests])
-    counter.add(len(requests), sum(map(len, bodies)))
-    out = [b""] * len(ranges)
-    for request, body in zip(requests, bodies, strict=True):
-        base = request.range.start
-        for i in request.members:
-            out[i] = body[ranges[i].start - base : ranges[i].stop - base]
-    return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +102,7 @@ class Catalog:
         """First image of each part, and the number of images. (P + 1,)"""
         self.record_edges = np.concatenate(([0], np.cumsum(counts)))
         """First record of each part, and the number of records. (P + 1,)"""
-        self._lock = _Lock()
+        self._lock = ForkSafeLock()
         self._parts: dict[int, Part] = {}
         self._pages: OrderedDict[tuple[int, str, int], Values] = OrderedDict()
         self._headers: OrderedDict[tuple[int, int], Header] = OrderedDict()
@@ -386,7 +325,7 @@ class Catalog:
 
     def _retry(self, decode: Callable[[bytes], Decoded], where: ByteRange, data: bytes) -> Decoded:
         """Decode bytes, reading them again when they fail their checksum."""
-        for _ in range(_ATTEMPTS - 1):
+        for _ in range(ATTEMPTS - 1):
             try:
                 return decode(data)
             except ChecksumError:

@@ -23,11 +23,12 @@ from pcrstore.build import NO_SPLIT, Builder, BuiltRecord, RecordTask
 from pcrstore.checksum import UID_BYTES, record_seed
 from pcrstore.commit import commit, keep_hint, new_writer, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
-from pcrstore.finish import Finisher, Report, read_report
+from pcrstore.finish import Finisher
 from pcrstore.journal import FinishedUnit, Journal
 from pcrstore.manifest import MAX_SPLITS
 from pcrstore.options import Options
 from pcrstore.packing import Unit, pack, shuffled
+from pcrstore.report import Report, read_report
 from pcrstore.scripts import Script
 from pcrstore.sink import ArraySink, RecordSink
 from pcrstore.source import Listing, SourceFile, list_folder

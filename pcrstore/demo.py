@@ -38,8 +38,8 @@ from pcrstore.errors import (
     OptionError,
     StoreError,
 )
-from pcrstore.finish import Report
 from pcrstore.options import Options
+from pcrstore.report import Report
 from pcrstore.stores import open_store
 
 __all__ = ["DemoReport", "Epoch", "run_demo"]

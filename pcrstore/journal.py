@@ -17,7 +17,8 @@ from pcrstore.build import COLUMNS, Problem
 from pcrstore.checksum import UID_BYTES, crc32c
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.fields import Fields, parse_json
-from pcrstore.index import ObjectEntry, PartEntry, decode_directory
+from pcrstore.index import ObjectEntry, PartEntry
+from pcrstore.pages import decode_directory
 from pcrstore.rows import Rows, decode_part
 from pcrstore.source import Listing
 from pcrstore.store import Store

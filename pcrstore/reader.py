@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from pcrstore.catalog import Catalog, Counter, Part
+from pcrstore.catalog import Catalog, Part
 from pcrstore.cost import CostModel
 from pcrstore.errors import ChecksumError
+from pcrstore.fetching import ATTEMPTS, Counter
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.store import ReadableStore
@@ -24,9 +25,6 @@ __all__ = ["Reader", "Window"]
 _WINDOW_BYTES: Final = 16 * 2**20
 """What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
 20 ms of latency."""
-
-_ATTEMPTS: Final = 3
-"""Reads of bytes that fail their checksum: the first and two more, then the error is real."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +192,7 @@ class Reader:
         return [self._cut(want, got) for want, got in zip(wants, parts, strict=True)]
 
     def _cut(self, want: Want, parts: Sequence[bytes]) -> list[Pieces]:
-        for _ in range(_ATTEMPTS - 1):
+        for _ in range(ATTEMPTS - 1):
             try:
                 return list(want.cut(parts))
             except ChecksumError:

@@ -10,17 +10,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.index import (
-    HEADERS,
-    RECORDS,
-    RESTORE,
-    Column,
-    Directory,
-    ObjectEntry,
-    PartEntry,
-    decode_page,
-    encode_part,
-)
+from pcrstore.index import HEADERS, RECORDS, RESTORE, Column, Directory, ObjectEntry, PartEntry
+from pcrstore.pages import decode_page, encode_part
 from pcrstore.record import header_size
 
 __all__ = ["Rows", "Values", "concat", "decode_part", "header_edges"]

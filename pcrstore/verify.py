@@ -26,8 +26,9 @@ from pcrstore.errors import (
     StoreError,
     TransientStoreError,
 )
-from pcrstore.index import HEADERS, decode_directory
+from pcrstore.index import HEADERS
 from pcrstore.manifest import LATEST, Manifest, decode_latest, manifest_name
+from pcrstore.pages import decode_directory
 from pcrstore.placement import RunPlacement, array_name, chunk_ranges
 from pcrstore.plan import Cells
 from pcrstore.ranges import ByteRange

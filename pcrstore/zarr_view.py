@@ -17,11 +17,12 @@ from typing import NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.catalog import Catalog, Counter, Part, fetch_ranges
+from pcrstore.catalog import Catalog, Part
 from pcrstore.checksum import place_words
 from pcrstore.cost import CostModel
 from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import MissingDependencyError, NotFoundError
+from pcrstore.fetching import Counter, fetch_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.ranges import ByteRange
 from pcrstore.store import ReadableStore

@@ -18,7 +18,7 @@ def objects(tmp_path_factory):
     store = DictStore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pcrstore.finish.MAX_PART_IMAGES", 9)
-        patch.setattr("pcrstore.index._ROWS_PER_PAGE", 4)
+        patch.setattr("pcrstore.pages._ROWS_PER_PAGE", 4)
         convert_to(patch, store, tree, RECORD)
     return store.objects
 

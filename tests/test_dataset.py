@@ -51,7 +51,7 @@ def stored(tmp_path_factory):
     out = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pcrstore.finish.MAX_PART_IMAGES", 7)  # three parts
-        patch.setattr("pcrstore.index._ROWS_PER_PAGE", 2)
+        patch.setattr("pcrstore.pages._ROWS_PER_PAGE", 2)
         for layout, options in OPTIONS.items():
             store = DictStore()
             convert_to(patch, store, tree, replace(options, policy="opaque"))

@@ -16,8 +16,9 @@ import pcrstore
 from pcrstore.commit import read_manifest
 from pcrstore.errors import PcrstoreError
 from pcrstore.export import export
-from pcrstore.index import COLUMNS, decode_directory
+from pcrstore.index import COLUMNS
 from pcrstore.manifest import encode_manifest, manifest_name
+from pcrstore.pages import decode_directory
 from pcrstore.rows import decode_part
 from pcrstore.stores import open_store
 from pcrstore.transcode import available

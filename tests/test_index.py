@@ -24,10 +24,9 @@ from pcrstore.index import (
     Page,
     PartEntry,
     check_records,
-    decode_directory,
-    decode_page,
     record_dtype,
 )
+from pcrstore.pages import decode_directory, decode_page
 from pcrstore.rows import decode_part, header_edges
 
 LAYOUTS = ["record", "zarr"]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_parts import G, part, rows
 
-from pcrstore.index import COLUMNS, decode_directory
+from pcrstore.index import COLUMNS
+from pcrstore.pages import decode_directory
 from pcrstore.rows import concat, decode_part, header_edges
 
 

@@ -18,8 +18,8 @@ from pcrstore.cli.params import (
 from pcrstore.cli.show import count, emit, percent, printable, size, table
 from pcrstore.convert import convert as convert_folder
 from pcrstore.errors import UsageError
-from pcrstore.finish import Report
 from pcrstore.options import OBJECT_BYTES, RECORD_BYTES, Options
+from pcrstore.report import Report
 from pcrstore.scripts import BUILTIN
 
 __all__ = ["convert", "report_text"]

@@ -1,0 +1,75 @@
+"""Range reads that are coalesced and counted, and locks that a fork does not poison.
+
+What the index (`catalog`) and the images (`reader`) have in common.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+from weakref import WeakSet
+
+from pcrstore.cost import CostModel, break_even_gap
+from pcrstore.ranges import ByteRange, coalesce
+from pcrstore.store import ReadableStore
+
+__all__ = ["ATTEMPTS", "Counter", "ForkSafeLock", "fetch_ranges"]
+
+ATTEMPTS: Final = 3
+"""Reads of bytes that fail their checksum: the first and two more, then the error is real."""
+
+
+class ForkSafeLock:
+    """A reentrant lock that is free in a forked child, whichever thread held it in the parent."""
+
+    _all: ClassVar[WeakSet["ForkSafeLock"]] = WeakSet()
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._all.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @classmethod
+    def free_all(cls) -> None:
+        """Replace every lock; only where no other thread runs."""
+        for lock in list(cls._all):
+            lock._lock = threading.RLock()  # noqa: SLF001 - of its own class
+
+
+os.register_at_fork(after_in_child=ForkSafeLock.free_all)
+
+
+@dataclass(slots=True)
+class Counter:
+    """Requests and bytes of one kind, added up over threads."""
+
+    n_requests: int = 0
+    n_bytes: int = 0
+    _lock: ForkSafeLock = field(default_factory=ForkSafeLock, repr=False)
+
+    def add(self, n_requests: int, n_bytes: int) -> None:
+        """Count some more."""
+        with self._lock:
+            self.n_requests += n_requests
+            self.n_bytes += n_bytes
+
+
+def fetch_ranges(
+    store: ReadableStore, ranges: Sequence[ByteRange], cost: CostModel, counter: Counter
+) -> list[bytes]:
+    """Read ranges with as few requests as the cost model finds cheapest; return them in order."""
+    requests = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
+    bodies = store.get_ranges([r.range for r in requests])
+    counter.add(len(requests), sum(map(len, bodies)))
+    out = [b""] * len(ranges)
+    for request, body in zip(requests, bodies, strict=True):
+        base = request.range.start
+        for i in request.members:
+            out[i] = body[ranges[i].start - base : ranges[i].stop - base]
+    return out
