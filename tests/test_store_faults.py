@@ -18,6 +18,8 @@ from pcrstore.stores import open_store
 from pcrstore.stores_obstore import ObstoreStore
 
 QUICK = RetryPolicy(deadline=5.0, first_delay=0.001, max_delay=0.01)
+PATIENT = RetryPolicy(deadline=30, unreachable=0.5, first_delay=0.01)
+"""Tells who is not there even where the machine is busy."""
 TINY = RetryPolicy(deadline=0.7, stall=0.3, first_delay=0.001, max_delay=0.01, unreachable=0.3)
 BODY = bytes(range(250))
 SOME = ByteRange("a", 10, 20)
@@ -122,7 +124,7 @@ def test_nobody_there_is_said_so(engine):
         held.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(TransientStoreError, match="cannot be reached"):
-            opened(endpoint, engine, TINY).get("a")
+            opened(endpoint, engine, PATIENT).get("a")
 
 
 def test_retry_after_is_honoured(server):
