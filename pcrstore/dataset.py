@@ -273,8 +273,8 @@ class Dataset:
             DecodeError: An opaque file that no decoder here takes.
             ChecksumError: Stored bytes are damaged.
         """
-        if scale not in (1, 2, 4, 8):
-            raise OptionError(f"scale must be 1, 2, 4 or 8, got {scale}")
+        if not _is_integer(scale) or scale not in (1, 2, 4, 8):
+            raise OptionError(f"scale must be 1, 2, 4 or 8, got {scale!r}")
         positions = self._positions(indices)
         fidelities, source = self._fidelities(fidelity, len(positions))
         if any(source):
@@ -411,6 +411,11 @@ class Dataset:
         return [k for k, _ in resolved], [source for _, source in resolved]
 
 
+def _is_integer(value: object) -> bool:
+    """Say whether a value is one, whatever its annotation promised."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _map(
     run: Callable[[Pieces, Extra], Result],
     pieces: Sequence[Pieces],
@@ -452,7 +457,7 @@ def open_dataset(
     """
     store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
     if version is not None:
-        if version < 1:
+        if not _is_integer(version) or version < 1:
             raise OptionError(f"version must be a positive integer, got {version!r}")
         try:
             return Dataset(store, read_manifest(store, version), cost)

@@ -11,10 +11,11 @@ from typing import ClassVar, Final
 from weakref import WeakSet
 
 from pcrstore.cost import CostModel, break_even_gap
+from pcrstore.errors import FormatError, NotFoundError
 from pcrstore.ranges import ByteRange, coalesce
 from pcrstore.store import ReadableStore
 
-__all__ = ["ATTEMPTS", "Counter", "ForkSafeLock", "fetch_ranges"]
+__all__ = ["ATTEMPTS", "Counter", "ForkSafeLock", "fetch_ranges", "get_ranges"]
 
 ATTEMPTS: Final = 3
 """Reads of bytes that fail their checksum: the first and two more, then the error is real."""
@@ -60,12 +61,25 @@ class Counter:
             self.n_bytes += n_bytes
 
 
+def get_ranges(store: ReadableStore, ranges: Sequence[ByteRange]) -> list[bytes]:
+    """Read ranges of objects that the dataset names.
+
+    Raises:
+        FormatError: An object is gone: the dataset is damaged, and trying again would not help.
+        StoreError: Any other failure.
+    """
+    try:
+        return store.get_ranges(ranges)
+    except NotFoundError as e:
+        raise FormatError(f"an object that the dataset names is missing: {e}") from e
+
+
 def fetch_ranges(
     store: ReadableStore, ranges: Sequence[ByteRange], cost: CostModel, counter: Counter
 ) -> list[bytes]:
     """Read ranges with as few requests as the cost model finds cheapest; return them in order."""
     requests = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
-    bodies = store.get_ranges([r.range for r in requests])
+    bodies = get_ranges(store, [r.range for r in requests])
     counter.add(len(requests), sum(map(len, bodies)))
     out = [b""] * len(ranges)
     for request, body in zip(requests, bodies, strict=True):

@@ -5,7 +5,7 @@ import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, SupportsIndex
 
 from pcrstore.build import POLICIES
 from pcrstore.errors import OptionError
@@ -66,19 +66,13 @@ class Options:
         """Check every field; integers of any kind become Python's."""
         if self.layout not in ("record", "zarr"):
             raise OptionError(f"layout must be record or zarr, got {self.layout!r}")
+        for name, kind in (("script", str), ("limits", Limits)):
+            if not isinstance(getattr(self, name), kind):
+                raise OptionError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
         if self.policy not in POLICIES:
             raise OptionError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
-        for name, (low, high) in _BOUNDS.items():
-            value = getattr(self, name)
-            if value is None and name in ("record_bytes", "record_images"):
-                continue
-            try:
-                number = operator.index(value)
-            except TypeError:
-                raise OptionError(f"{name} must be an integer, got {value!r}") from None
-            if not low <= number <= high:
-                raise OptionError(f"{name} must be in {low}..{high}, got {number}")
-            object.__setattr__(self, name, number)
+        for name in _BOUNDS:
+            object.__setattr__(self, name, _bounded(name, getattr(self, name)))
         if self.record_bytes is None and self.record_images is None:
             raise OptionError("records need a size: record_bytes or record_images")
         if self.classes is not None:
@@ -105,6 +99,19 @@ class Options:
             "chunk_bytes": f"{self.chunk_bytes} {self.hold_bytes}",
             "writer_version": _WRITER_VERSION,
         }
+
+
+def _bounded(name: str, value: object) -> int | None:
+    """Return an option as an integer within its bounds; a size of records may be left open."""
+    if value is None and name in ("record_bytes", "record_images"):
+        return None
+    low, high = _BOUNDS[name]
+    if not isinstance(value, SupportsIndex):
+        raise OptionError(f"{name} must be an integer, got {value!r}")
+    number = operator.index(value)
+    if not low <= number <= high:
+        raise OptionError(f"{name} must be in {low}..{high}, got {number}")
+    return number
 
 
 def _class_tuple(names: Sequence[str]) -> tuple[str, ...]:

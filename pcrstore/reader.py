@@ -15,7 +15,7 @@ import numpy as np
 from pcrstore.catalog import Catalog, Part
 from pcrstore.cost import CostModel
 from pcrstore.errors import ChecksumError
-from pcrstore.fetching import ATTEMPTS, Counter
+from pcrstore.fetching import ATTEMPTS, Counter, get_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.store import ReadableStore
@@ -201,6 +201,6 @@ class Reader:
         return list(want.cut(parts))
 
     def _get(self, p: ReadPlan) -> list[bytes]:
-        bodies = self._store.get_ranges([r.range for r in p.requests])
+        bodies = get_ranges(self._store, [r.range for r in p.requests])
         self.counter.add(p.n_requests, sum(map(len, bodies)))
         return bodies

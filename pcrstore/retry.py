@@ -8,6 +8,7 @@ loop: adapters switch off the retries of the libraries beneath, so that they do 
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,11 @@ from pcrstore.errors import OptionError, StoreError, TransientStoreError
 __all__ = ["Backoff", "RetryPolicy", "RetryableError", "retry", "retry_async"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 5.0
+"""After so long a wait people want to know what for."""
 
 
 class RetryableError(TransientStoreError):
@@ -75,6 +81,7 @@ class Backoff:
         self.policy = policy
         self.n_tries = 0
         self._start = time.monotonic()
+        self._said = False
 
     def left(self) -> float:
         """Return the seconds until the deadline, never less than a millisecond."""
@@ -92,6 +99,9 @@ class Backoff:
             raise error
         spent = time.monotonic() - self._start
         deadline = min(self.policy.deadline, error.patience or self.policy.deadline)
+        if spent > _PATIENCE_SECONDS and not self._said:
+            self._said = True
+            _log.warning("%s; trying again for up to %.0f s", error, deadline - spent)
         # A shift beyond 30 is over any max_delay and would overflow in the end.
         bound = self.policy.first_delay * (1 << min(self.n_tries - 1, 30))
         delay = random.uniform(0, min(bound, self.policy.max_delay))  # noqa: S311 (not a secret)

@@ -108,6 +108,7 @@ def translate_options(
 
     Raises:
         NotTranslatableError: An option that obstore has no counterpart for.
+        OptionError: No bucket, or an endpoint that no library could use.
     """
     protocol, separator, rest = url.partition("://")
     if not separator or "::" in url or "?" in rest or "#" in rest:
@@ -115,7 +116,7 @@ def translate_options(
     bucket, _, root = rest.partition("/")
     root = root.strip("/")
     if not bucket:
-        raise NotTranslatableError("the URL names no bucket")
+        raise OptionError(f"{protocol}:// must be followed by a bucket, got {url!r}")
     given = {name: value for name, value in options.items() if value is not None}
     if protocol in {"s3", "s3a"}:
         return _s3(bucket, root, given, environment)
@@ -148,7 +149,7 @@ def _s3(
     for variable in ENDPOINT_VARIABLES:
         if "endpoint" not in config and environment.get(variable):
             config["endpoint"] = environment[variable]
-    endpoint = str(config.get("endpoint", ""))
+    endpoint = _checked_endpoint(config)
     _set_region(config, environment, profile=profile)
     _set_style(config, bucket, _addressing_style(_mapping("config_kwargs", options)))
     explicit = "access_key_id" in config or "skip_signature" in config
@@ -165,6 +166,14 @@ def _s3(
         boto=not explicit and (profile is not None or not inherited),
         profile=str(profile) if profile is not None and not explicit else None,
     )
+
+
+def _checked_endpoint(config: Mapping[str, str | bool]) -> str:
+    """Return the endpoint, or nothing; without a scheme obstore would panic."""
+    endpoint = str(config.get("endpoint", ""))
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise OptionError(f"endpoint_url must start with http:// or https://, got {endpoint!r}")
+    return endpoint
 
 
 def _set_region(

@@ -21,7 +21,7 @@ from pcrstore.catalog import Catalog, Part
 from pcrstore.checksum import place_words
 from pcrstore.cost import CostModel
 from pcrstore.dataset import Dataset, open_dataset
-from pcrstore.errors import MissingDependencyError, NotFoundError
+from pcrstore.errors import FormatError, MissingDependencyError
 from pcrstore.fetching import Counter, fetch_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.ranges import ByteRange
@@ -232,7 +232,7 @@ class _StoredGroup:
         size = self._listed().get(key)
         if size is None and "/c/" in key:
             # Zarr would read a chunk that is gone as zeros.
-            raise NotFoundError(f"{self._store.url}: {self._folder}/{key} is missing")
+            raise FormatError(f"{self._store.url}: {self._folder}/{key} is missing")
         return size
 
     def read(self, key: str, start: int, stop: int) -> bytes:

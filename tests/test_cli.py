@@ -663,3 +663,19 @@ def test_numbers_for_people():
     assert [dollars(x) for x in (0, 4.6e-4, 0.0987, 0.1, 1234.5)] == [
         *("$0.00", "$0.00046", "$0.099", "$0.10", "$1234.50")
     ]
+
+
+@pytest.mark.parametrize("command", [["info"], ["ls"], ["ls", "--json"], ["cat", "--json", "0"]])
+def test_a_full_disk_for_the_output_is_one_clear_line(command, dataset):
+    words = [command[0], str(dataset), *reversed(command[1:])]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pcrstore", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "pcrstore: error: cannot write the output: No space left on device"
+    ]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pcrstore.errors import OptionError
 from pcrstore.store_options import NotTranslatableError, translate_options
 
 REGION = {"AWS_REGION": "eu-west-1"}
@@ -67,11 +68,23 @@ def test_what_obstore_cannot_do_is_refused(options):
 
 
 @pytest.mark.parametrize(
-    "url", ["simplecache::s3://b/a", "s3://", "s3://b/a?versionId=1", "ftp://b/a", "s3://k:s@b/a"]
+    "url", ["simplecache::s3://b/a", "s3://b/a?versionId=1", "ftp://b/a", "s3://k:s@b/a"]
 )
 def test_urls_that_are_not_plain_buckets_are_refused(url):
     with pytest.raises(NotTranslatableError):
         translate_options(url, KEYS, REGION)
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///ds", "gs://", "az://"])
+def test_a_url_without_a_bucket_is_a_wrong_call(url):
+    with pytest.raises(OptionError, match="followed by a bucket"):
+        translate_options(url, {}, REGION)
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "localhost", "ftp://x"])
+def test_an_endpoint_needs_a_scheme(endpoint):
+    with pytest.raises(OptionError, match="http:// or https://"):
+        translate_options("s3://b/a", {**KEYS, "endpoint_url": endpoint}, REGION)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def convert(  # noqa: PLR0913 - one parameter per option
     options = Options(
         layout=layout,
         script=read_script(script),
-        record_bytes=None if record_images else record_bytes or RECORD_BYTES,
+        record_bytes=_record_bytes(record_bytes, record_images),
         record_images=record_images,
         object_bytes=object_bytes,
         policy=on_error,
@@ -273,3 +273,10 @@ def _problems(r: Report) -> list[str]:
     if len(r.problems) > _SHOWN:
         lines.append(f"  and {len(r.problems) - _SHOWN:,} more; --json lists all")
     return lines
+
+
+def _record_bytes(given: int | None, images: int | None) -> int | None:
+    """Return the size of records by bytes; None when images alone decide."""
+    if given is not None:
+        return given
+    return None if images is not None else RECORD_BYTES

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -18,6 +19,7 @@ from pcrstore.manifest import Manifest
 
 __all__ = ["cat", "info", "ls"]
 
+_INDEX: Final = re.compile(r"[0-9]{1,18}")
 _WINDOW: Final = 65_536
 """Images whose columns are read at once."""
 
@@ -260,7 +262,7 @@ def cat(
             "an image would garble the terminal: send it to a file or a pipe (> a.jpg)"
         )
     ds, _ = visit(url, storage_options, version)
-    index = _find(ds, image) if is_key or not image.isdecimal() else int(image)
+    index = _find(ds, image) if is_key or not _INDEX.fullmatch(image) else int(image)
     if not 0 <= index < len(ds):
         raise OptionError(f"index must be in 0..{len(ds) - 1}, got {index}")
     data = ds.fetch([index], fidelity)[0]

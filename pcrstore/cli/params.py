@@ -32,7 +32,7 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE | re.ASCII)
 _MAX_FILE: Final = 2**28
 """A list of ten million class names has 256 MiB at the most."""
 

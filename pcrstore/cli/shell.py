@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -30,6 +31,7 @@ __all__ = ["Shell", "exit_code"]
 
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
+_UNWRITABLE: Final = 1
 _BUG: Final = 70
 """As sysexits.h's EX_SOFTWARE."""
 
@@ -94,6 +96,11 @@ class Shell(click.Group):
         return code if isinstance(code, int) else 0
 
 
+def _is_our_output(error: OSError) -> bool:
+    """Tell a standard output that takes no more from a file that pcrstore itself failed to use."""
+    return error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EBADF}
+
+
 def _misused(error: click.ClickException, *, as_json: bool) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show(sys.stderr)
@@ -115,6 +122,9 @@ def _failed(error: PcrstoreError, *, as_json: bool) -> int:
 
 
 def _broken(error: Exception, *, as_json: bool) -> int:
+    if isinstance(error, OSError) and _is_our_output(error):
+        click.echo(f"pcrstore: error: cannot write the output: {error.strerror}", err=True)
+        return _UNWRITABLE
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(error)
     message = (
@@ -127,7 +137,7 @@ def _broken(error: Exception, *, as_json: bool) -> int:
 def _told(error: BaseException, message: str, code: int, *, as_json: bool) -> int:
     """Say it on stdout too, for programs that read JSON."""
     if as_json:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             body = {"error": {"type": type(error).__name__, "message": message}}
             click.echo(json.dumps(body, indent=1))
     return code
@@ -171,8 +181,9 @@ def _interruptible() -> Iterator[None]:
             child.terminate()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for s, handler in before.items():
+            signal.signal(s, handler)
