@@ -22,7 +22,7 @@ from pcrstore.checksum import place_words
 from pcrstore.cost import CostModel
 from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import FormatError, MissingDependencyError
-from pcrstore.fetching import Counter, fetch_ranges
+from pcrstore.fetching import Counter, fetch_ranges, get_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.ranges import ByteRange
 from pcrstore.store import ReadableStore
@@ -236,7 +236,7 @@ class _StoredGroup:
         return size
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        return self._store.get_ranges([ByteRange(f"{self._folder}/{key}", start, stop)])[0]
+        return get_ranges(self._store, [ByteRange(f"{self._folder}/{key}", start, stop)])[0]
 
     def names(self) -> Sequence[str]:
         return sorted(self._listed())
