@@ -8,8 +8,9 @@ A dataset of the zarr layout is a plain Zarr v3 group; one of the record layout 
 import io
 import sys
 
-from pcrstore.zarr_view import zarr_view
 from PIL import Image
+
+from pcrstore.zarr_view import zarr_view
 
 
 def main(url: str) -> None:
