@@ -27,6 +27,7 @@ from pcrstore.errors import (
     TransientStoreError,
 )
 from pcrstore.index import HEADERS
+from pcrstore.journal import STAGING
 from pcrstore.manifest import LATEST, Manifest, decode_latest, manifest_name
 from pcrstore.pages import decode_directory
 from pcrstore.placement import RunPlacement, array_name, chunk_ranges
@@ -37,6 +38,8 @@ from pcrstore.store import ReadableStore
 from pcrstore.stores import Engine, open_store
 
 __all__ = ["Fault", "VerifyReport", "verify"]
+
+_FOLDERS: Final = frozenset({"objects", "index", "zarr", "reports", STAGING})
 
 _BATCH_BYTES: Final = 32 * 2**20
 
@@ -60,6 +63,10 @@ class VerifyReport:
     n_bytes: int
     """Bytes read."""
     faults: tuple[Fault, ...]
+    unreferenced: tuple[str, ...] = ()
+    """Objects of ours that no version names: an unfinished conversion's, or one's that lost a race.
+    Not a fault; not looked for when a version has one, for what it names may then be unknown."""
+    unreferenced_bytes: int = 0
 
 
 def verify(
@@ -109,13 +116,20 @@ class _Check:
                 continue
             self._n_bytes += self._sizes.get(name, 0)
             self._version(manifest)
+        unreferenced = () if self._faults else self._unreferenced()
         return VerifyReport(
             versions=tuple(found),
             n_objects=len(self._seen),
             n_images=self._n_images,
             n_bytes=self._n_bytes,
             faults=tuple(self._faults),
+            unreferenced=unreferenced,
+            unreferenced_bytes=sum(self._sizes[name] for name in unreferenced),
         )
+
+    def _unreferenced(self) -> tuple[str, ...]:
+        ours = [n for n in self._sizes if n.partition("/")[0] in _FOLDERS]
+        return tuple(sorted(set(ours) - self._seen))
 
     def _fault(self, name: str, error: PcrstoreError | str) -> None:
         self._faults.append(Fault(name=name, message=str(error)))

@@ -8,13 +8,14 @@ from itertools import pairwise
 import pytest
 from flows import CUT, HELD, RECORD, DictStore, convert_to, dataset, photos, png, write_tree
 
+import pcrstore
 from pcrstore.commit import newest_version, read_manifest
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Dataset
 from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, TransientStoreError
 from pcrstore.manifest import LATEST
 from pcrstore.testing import Fault, FaultyStore
-from pcrstore.verify import _Check
+from pcrstore.verify import _Check, verify
 
 OPTIONS = {"record": RECORD, "zarr-held": HELD, "zarr-cut": CUT}
 FILES = {**photos(), "dog/kept.png": png(1)}
@@ -208,3 +209,16 @@ def test_progress_counts_every_image(objects):
 
 def test_store_errors_are_ours():
     assert issubclass(TransientStoreError, StoreError)
+
+
+@pytest.mark.parametrize("layout", OPTIONS)
+def test_what_no_version_names_is_counted_and_no_fault(tmp_path, layout):
+    tree = write_tree(tmp_path / "in", photos(5))
+    pcrstore.convert(tree, tmp_path / "out", OPTIONS[layout], workers=1)
+    assert verify(str(tmp_path / "out")).unreferenced == ()
+    lost = {"objects/lost.pcr": b"123", "staging/a/b/unit-000001": b"4", "zarr/x/group_1/c/0": b"5"}
+    write_tree(tmp_path / "out", {**lost, "notes.txt": b"not ours"})
+    report = verify(str(tmp_path / "out"))
+    assert report.faults == ()
+    assert report.unreferenced == tuple(sorted(lost))
+    assert report.unreferenced_bytes == 5

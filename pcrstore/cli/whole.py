@@ -38,6 +38,11 @@ def verify(*, url: str, storage_options: Mapping[str, object] | None, as_json: b
             f"{found}: {count(report.n_images, 'image')}, {count(report.n_objects, 'object')}, "
             f"{size(report.n_bytes)} checked"
         )
+        if report.unreferenced:
+            click.echo(
+                f"{count(len(report.unreferenced), 'object')} of {size(report.unreferenced_bytes)} "
+                "belong to no version: of a conversion that is not finished, or that lost a race"
+            )
     return 1 if report.faults else 0
 
 
