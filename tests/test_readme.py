@@ -11,7 +11,7 @@ from flows import photo, write_tree
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-INSTALL = "pip install 'pcrstore[s3,fast] @ git+https://github.com/pcrstore/pcrstore'\n"
+INSTALL = "pip install '.[s3,fast]'\n"
 
 PHOTOS = {f"{name}/{i}.jpg": photo(i) for i, name in enumerate(("cat", "dog", "cat", "dog"))}
 
