@@ -296,7 +296,7 @@ class _Job:
         """Yield every unit in order; all are stored and noted when the last was taken."""
         wanted = [u for u in self._units if u.number not in done or u.number in replay]
         again = {u.number for u in wanted}
-        built = iter(self._build(workers, wanted))
+        built = self._build(workers, wanted)
         uploads = Uploads(self._store, self._journal)
         storing = True
         try:
@@ -350,7 +350,7 @@ class _Job:
     def _object_uid(self, unit: Unit) -> bytes:
         return bytes.fromhex(_digest(self._content, f"object {unit.number}"))
 
-    def _build(self, workers: int, units: Sequence[Unit]) -> "ordered_map[RecordTask, BuiltRecord]":
+    def _build(self, workers: int, units: Sequence[Unit]) -> Generator[BuiltRecord, None, None]:
         setting = _Setting(
             source=self._source,
             script=self._script,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from pcrstore.errors import PcrstoreError
 
@@ -82,8 +82,15 @@ def _call(task: Task) -> object:
     return _run(task)
 
 
-class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function it stands for
-    """Iterate over `make(setting)(task)` for every task, in order.
+def ordered_map(
+    make: Callable[[Setting], Callable[[Task], Result]],
+    setting: Setting,
+    tasks: Iterator[Task],
+    *,
+    n_workers: int,
+    in_process: bool = False,
+) -> Generator[Result, None, None]:
+    """Yield `make(setting)(task)` for every task, in order.
 
     Args:
         make: Builds the function, once in each worker; importable, as processes are spawned.
@@ -95,65 +102,49 @@ class ordered_map(Generic[Task, Result]):  # noqa: N801 - used as the function i
     Raises:
         PcrstoreError: A worker died.
     """
+    if n_workers == 1:
+        yield from map(make(setting), tasks)
+        return
+    window = _WINDOW * n_workers
+    if in_process:
+        run = make(setting)
+        threads = ThreadPoolExecutor(n_workers)
+        yield from _drain(threads, lambda task: threads.submit(run, task), tasks, window, {})
+        return
+    context = multiprocessing.get_context("spawn")
+    processes = ProcessPoolExecutor(n_workers, context, _prepare, (make, setting))
+    alive = processes._processes  # noqa: SLF001 - terminate_workers() came in Python 3.14
 
-    def __init__(
-        self,
-        make: Callable[[Setting], Callable[[Task], Result]],
-        setting: Setting,
-        tasks: Iterator[Task],
-        *,
-        n_workers: int,
-        in_process: bool = False,
-    ) -> None:
-        self._make = make
-        self._setting = setting
-        self._tasks = tasks
-        self._n_workers = n_workers
-        self._in_process = in_process
+    def submit(task: Task) -> "Future[Result]":
+        with _unreachable_by_interrupts():
+            return processes.submit(_call, task)  # type: ignore[arg-type]  # returns what make's function does
 
-    def __iter__(self) -> Generator[Result, None, None]:
-        if self._n_workers == 1:
-            yield from map(self._make(self._setting), self._tasks)
-            return
-        if self._in_process:
-            run = self._make(self._setting)
-            threads = ThreadPoolExecutor(self._n_workers)
-            yield from self._drain(threads, lambda task: threads.submit(run, task), {})
-            return
-        context = multiprocessing.get_context("spawn")
-        processes = ProcessPoolExecutor(
-            self._n_workers, context, _prepare, (self._make, self._setting)
-        )
-        alive = processes._processes  # noqa: SLF001 - terminate_workers() came in Python 3.14
+    yield from _drain(processes, submit, tasks, window, alive)
 
-        def submit(task: Task) -> "Future[Result]":
-            with _unreachable_by_interrupts():
-                return processes.submit(_call, task)  # type: ignore[arg-type]  # returns what make's function does
 
-        yield from self._drain(processes, submit, alive)
-
-    def _drain(
-        self,
-        pool: Executor,
-        submit: Callable[[Task], "Future[Result]"],
-        workers: Mapping[int, BaseProcess],
-    ) -> Generator[Result, None, None]:
-        """Yield the results; when the caller stops early, end the workers at once."""
-        pending: deque[Future[Result]] = deque()
-        n_done = 0
-        try:
-            for task in self._tasks:
-                pending.append(submit(task))
-                if len(pending) >= _WINDOW * self._n_workers:
-                    yield pending.popleft().result()
-                    n_done += 1
-            while pending:
+def _drain(
+    pool: Executor,
+    submit: Callable[[Task], "Future[Result]"],
+    tasks: Iterator[Task],
+    window: int,
+    workers: Mapping[int, BaseProcess],
+) -> Generator[Result, None, None]:
+    """Yield the results; when the caller stops early, end the workers at once."""
+    pending: deque[Future[Result]] = deque()
+    n_done = 0
+    try:
+        for task in tasks:
+            pending.append(submit(task))
+            if len(pending) >= window:
                 yield pending.popleft().result()
                 n_done += 1
-        except BrokenProcessPool as e:
-            raise PcrstoreError(_DIED if n_done else _NEVER_RAN) from e
-        finally:
-            doomed = list(workers.values()) if pending else []
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in doomed:  # a task has no effect but its result
-                worker.terminate()
+        while pending:
+            yield pending.popleft().result()
+            n_done += 1
+    except BrokenProcessPool as e:
+        raise PcrstoreError(_DIED if n_done else _NEVER_RAN) from e
+    finally:
+        doomed = list(workers.values()) if pending else []
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in doomed:  # a task has no effect but its result
+            worker.terminate()
