@@ -45,7 +45,7 @@ class Prefix:
         """Yield the checked cells of every image."""
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         where = _where(self.placement, self.record)
-        header = self.header
+        header, start = self.header, 0
         if self.placement.has_header:
             header = parse_header(
                 body,
@@ -54,10 +54,10 @@ class Prefix:
                 n_groups=self.n_groups,
                 where=where,
             )
-            body = body[header.size :]
+            start = header.size
         if header is None:
             raise AssertionError("a prefix without a header of its own needs the index's")
-        for i, cells in enumerate(header.cut(body, self.fidelity, where=where)):
+        for i, cells in enumerate(header.cut(body, self.fidelity, where=where, start=start)):
             yield Pieces(record=self.record, image=i, opaque=bool(header.opaque[i]), cells=cells)
 
 

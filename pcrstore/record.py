@@ -116,13 +116,14 @@ class Header:
                 f"(expected {int(self.checksums[image, group]) ^ word:08x}, got {crc32c(cell):08x})"
             )
 
-    def cut(self, body: bytes, k: int, *, where: str) -> list[list[bytes]]:
+    def cut(self, body: bytes, k: int, *, where: str, start: int = 0) -> list[list[bytes]]:
         """Cut the bytes of groups 1..k into checked cells.
 
         Args:
-            body: Groups 1..k back to back, without the header.
+            body: Groups 1..k back to back, from byte `start` on.
             k: Fidelity, 1..G.
             where: Object and range, for the error message.
+            start: Length of the header, where `body` begins with it.
 
         Returns:
             Per image its k cells.
@@ -132,11 +133,13 @@ class Header:
         """
         lengths = self.lengths[:, :k]
         want = int(lengths.sum(dtype=np.int64))
-        if len(body) != want:
-            raise ChecksumError(f"{where}: groups 1..{k} must have {want} bytes, got {len(body)}")
+        got_bytes = len(body) - start
+        if got_bytes != want:
+            raise ChecksumError(f"{where}: groups 1..{k} must have {want} bytes, got {got_bytes}")
         n = self.n_images
         # Group-major, as stored: one pass over the body, then one gather per image.
-        edges = np.concatenate(([0], np.cumsum(lengths.T.ravel(), dtype=np.int64))).tolist()
+        stops = np.cumsum(lengths.T.ravel(), dtype=np.int64) + start
+        edges = [start, *stops.tolist()]
         cells = [body[edges[j] : edges[j + 1]] for j in range(n * k)]
         got = np.fromiter(map(crc32c, cells), np.uint32, n * k).reshape(k, n).T
         bad = np.argwhere((got ^ place_words(self.seed, n, k)) != self.checksums[:, :k])
