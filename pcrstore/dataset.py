@@ -307,17 +307,8 @@ class Dataset:
     def __getitem__(self, index: int) -> Sample:
         """Return one image at full fidelity; `fetch` and `read` take many at once, at any."""
         [i] = self._positions([index])
-        columns = self._reader.catalog.columns(["key", "label", "format", "split"], [i])
-        split = int(columns["split"][0])
-        return Sample(
-            index=i,
-            key=str(columns["key"][0]),
-            label=int(columns["label"][0]),
-            split=self.splits[split] if split < len(self.splits) else None,
-            jpeg=self.fetch([i])[0],
-            format=FORMATS.get(int(columns["format"][0]), "unknown"),
-            fidelity=self.n_groups,
-        )
+        [sample] = self._samples([i], self.fetch([i]), self.n_groups)
+        return sample
 
     def iter(
         self, fidelity: Fidelity = "full", *, start: int = 0, stop: int | None = None
@@ -361,27 +352,25 @@ class Dataset:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _read_window(self, window: Window, k: int) -> list[Sample]:
-        columns = self._reader.catalog.columns(["key", "label", "format", "split"], window.images)
         pieces = self._reader.read_window(window, k)
-        splits = self._manifest.splits
+        return self._samples(window.images, [p.file(self.n_groups) for p in pieces], k)
+
+    def _samples(self, images: Sequence[int], files: Sequence[bytes], k: int) -> list[Sample]:
+        """Put together what was read of some images and what the index knows of them."""
+        names = ["key", "label", "format", "split"]
+        columns = self._reader.catalog.columns(names, images)
         return [
             Sample(
                 index=image,
                 key=str(key),
                 label=int(label),
-                split=splits[split] if split < len(splits) else None,
-                jpeg=piece.file(self.n_groups),
+                split=self.splits[split] if split < len(self.splits) else None,
+                jpeg=file,
                 format=FORMATS.get(int(form), "unknown"),
                 fidelity=k,
             )
-            for image, piece, key, label, form, split in zip(
-                window.images,
-                pieces,
-                columns["key"],
-                columns["label"],
-                columns["format"],
-                columns["split"],
-                strict=True,
+            for image, file, key, label, form, split in zip(
+                images, files, *(columns[name] for name in names), strict=True
             )
         ]
 

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pcrstore.errors import ScriptError
+from pcrstore.index import MAX_GROUPS
 from pcrstore.jpeg import ColourModel, Frame
 
 __all__ = ["BUILTIN", "DEFAULT", "ScanSpec", "Script", "builtin", "parse_script"]
 
-MAX_GROUPS = 7
 MAX_SCANS = 100
 """For an image of four components; what `jpeg.parse` accepts by default."""
 MAX_AL = 10
