@@ -21,7 +21,7 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
     3 policy   cost fidelity plan quality
     2 layout   packing placement record rows zarr_layout
     1 bytes    index jpeg manifest pages restore scripts tail
-    0 ground   checksum errors fields markers ranges tiff
+    0 ground   checksum errors fields markers ranges sizes tiff
 """
 
 from pcrstore.convert import convert
