@@ -1,0 +1,134 @@
+"""Which samples of an epoch a rank and a worker read, and how far they are.
+
+Pure. An epoch that nobody has stopped is one leg; resuming begins another, with ranks, workers and
+batches of its own, over what the legs before have left.
+
+    what is left ──▶ equal shares for ranks ──▶ whole batches for workers: 0, W, 2W .. to worker 0
+
+All ranks take the same number of batches in step, so what one rank has yielded tells what all have,
+and the state of one is the state of the job.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pcrstore.errors import OptionError
+from pcrstore.order import EpochOrder, Stretch, cut, n_of, skip
+
+__all__ = ["Leg", "Topology", "Uneven"]
+
+Uneven = Literal["pad", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Who reads."""
+
+    world_size: int = 1
+    n_workers: int = 1
+    """Processes of each rank that yield batches in turn."""
+    batch_size: int = 1
+    uneven: Uneven = "pad"
+    """Where samples do not divide by ranks: `pad` reads up to world_size - 1 of them twice, `drop`
+    leaves as many out."""
+    drop_last: bool = False
+    """Leave out a last batch that is not full."""
+
+    def __post_init__(self) -> None:
+        for name in ("world_size", "n_workers", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} must be a positive integer, got {value!r}")
+        if self.uneven not in ("pad", "drop"):
+            raise OptionError(f'uneven must be "pad" or "drop", got {self.uneven!r}')
+
+
+class Leg:
+    """What is read from one start or resumption of an epoch to its end.
+
+    Args:
+        order: Of the epoch.
+        stretches: What is left of it.
+        topology: Who reads.
+    """
+
+    def __init__(self, order: EpochOrder, stretches: Sequence[Stretch], topology: Topology) -> None:
+        self.order = order
+        self.stretches = list(stretches)
+        self.topology = topology
+        t = topology
+        left = n_of(order, self.stretches)
+        per_rank = -(-left // t.world_size) if t.uneven == "pad" else left // t.world_size
+        if t.drop_last:
+            per_rank -= per_rank % t.batch_size
+        self.n_per_rank = per_rank
+        """Samples that each rank reads."""
+        self.n_padded = max(0, per_rank * t.world_size - left)
+        """Samples that are read twice, over all ranks."""
+        self.n_dropped = max(0, left - per_rank * t.world_size)
+        """Samples that nobody reads, over all ranks."""
+        self.n_batches = -(-per_rank // t.batch_size)
+        """Batches that each rank reads."""
+
+    def batch_sizes(self, worker: int) -> list[int]:
+        """Return the sizes of the batches of a worker, in order."""
+        t = self.topology
+        numbers = range(worker, self.n_batches, t.n_workers)
+        return [min(t.batch_size, self.n_per_rank - i * t.batch_size) for i in numbers]
+
+    def _sizes(self) -> list[int]:
+        """Return the samples of every worker of every rank."""
+        t = self.topology
+        return [sum(self.batch_sizes(w)) for w in range(t.n_workers)] * t.world_size
+
+    def _padding(self) -> list[Stretch]:
+        """Return the samples that are read twice: the first ones, as often as it takes."""
+        padding: list[Stretch] = []
+        missing = self.n_padded
+        left = n_of(self.order, self.stretches)
+        while missing:
+            take = min(missing, left)
+            padding += cut(self.order, self.stretches, [take])[0]
+            missing -= take
+        return padding
+
+    def share(self, rank: int, worker: int) -> list[Stretch]:
+        """Return what a worker of a rank reads, in order."""
+        t = self.topology
+        if not 0 <= rank < t.world_size or not 0 <= worker < t.n_workers:
+            raise OptionError(
+                f"rank and worker must be below {t.world_size} and {t.n_workers}, "
+                f"got {rank} and {worker}"
+            )
+        whole = [*self.stretches, *self._padding()]
+        return cut(self.order, whole, self._sizes())[rank * t.n_workers + worker]
+
+    def left_after(self, n_batches: int) -> list[Stretch]:
+        """Return what is left once every rank has yielded so many batches of this leg.
+
+        Padding is not part of it: it was added to this leg alone. Nor is what the leg drops.
+
+        Raises:
+            OptionError: More batches than there are.
+        """
+        if not 0 <= n_batches <= self.n_batches:
+            raise OptionError(f"batches yielded must be in 0..{self.n_batches}, got {n_batches}")
+        if n_batches == 0:
+            return self.stretches
+        t = self.topology
+        sizes = self._sizes()
+        real = n_of(self.order, self.stretches)
+        # The padding stands at the end of the line: the last shares lose it.
+        for i in reversed(range(len(sizes))):
+            over = max(0, sum(sizes) - real)
+            sizes[i] -= min(sizes[i], over)
+        read = [
+            sum(self.batch_sizes(w)[: len(range(w, n_batches, t.n_workers))])
+            for w in range(t.n_workers)
+        ] * t.world_size
+        shares = cut(self.order, self.stretches, sizes)
+        out: list[Stretch] = []
+        for share, size, n in zip(shares, sizes, read, strict=True):
+            out += skip(self.order, share, min(size, n))
+        return out
