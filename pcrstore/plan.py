@@ -9,7 +9,7 @@ A whole record is read as its prefix, whose header says how to cut it. Some imag
 read cell by cell, by the header that the index keeps; the ranges of all wants are coalesced.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +36,22 @@ class Prefix:
     fidelity: int
     header: Header | None = None
     """Needed where the placement has none of its own."""
+    by_group: bool = False
+    """Ask for every group by itself, as a cache keeps them; touching ones are merged again."""
 
     def ranges(self) -> list[ByteRange]:
         """Return what must be read."""
+        if self.by_group:
+            return self.placement.groups(self.fidelity)
         return self.placement.prefix(self.fidelity)
 
     def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
         """Yield the checked cells of every image."""
+        for i, (opaque, cells) in enumerate(self.cells(parts)):
+            yield Pieces(record=self.record, image=i, opaque=opaque, cells=cells)
+
+    def cells(self, parts: Sequence[bytes]) -> Iterator[tuple[bool, list[bytes]]]:
+        """Yield of every image whether it is opaque, and its checked cells."""
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         where = _where(self.placement, self.record)
         header, start = self.header, 0
@@ -57,8 +66,8 @@ class Prefix:
             start = header.size
         if header is None:
             raise AssertionError("a prefix without a header of its own needs the index's")
-        for i, cells in enumerate(header.cut(body, self.fidelity, where=where, start=start)):
-            yield Pieces(record=self.record, image=i, opaque=bool(header.opaque[i]), cells=cells)
+        cells = header.cut(body, self.fidelity, where=where, start=start)
+        yield from zip(header.opaque.tolist(), cells, strict=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,29 +206,44 @@ class ReadPlan:
         return self.cost.seconds(self.n_requests, self.n_bytes)
 
 
-def plan(wants: Sequence[Want], *, cost: CostModel) -> ReadPlan:
-    """Plan the reads of some wants, coalescing where a gap is cheaper than a request."""
+def plan(wants: Sequence[Want], *, cost: CostModel, have: Collection[ByteRange] = ()) -> ReadPlan:
+    """Plan the reads of some wants, coalescing where a gap is cheaper than a request.
+
+    Args:
+        wants: What is asked for.
+        cost: Prices and link.
+        have: Ranges of wants that need no request: a cache holds them.
+    """
     wanted: list[ByteRange] = []
     edges = [0]
     for want in wants:
         wanted.extend(want.ranges())
         edges.append(len(wanted))
+    missing = [ByteRange(r.name, r.start, r.start) if r in have else r for r in wanted]
     return ReadPlan(
         wants=tuple(wants),
         wanted=tuple(wanted),
         edges=tuple(edges),
-        requests=tuple(coalesce(wanted, max_gap=break_even_gap(cost), max_size=cost.max_request)),
+        requests=tuple(coalesce(missing, max_gap=break_even_gap(cost), max_size=cost.max_request)),
         cost=cost,
     )
 
 
-def assemble(p: ReadPlan, bodies: Sequence[bytes]) -> list[list[bytes]]:
+def assemble(
+    p: ReadPlan, bodies: Sequence[bytes], have: Mapping[ByteRange, bytes] | None = None
+) -> list[list[bytes]]:
     """Cut the bodies of a plan's requests into the parts that each want asked for.
+
+    Args:
+        p: The plan.
+        bodies: What its requests were answered with.
+        have: Bodies of the ranges that were planned with as present.
 
     Returns:
         Per want the bytes of its ranges; `want.cut(parts)` checks them and yields images.
     """
-    parts: list[bytes] = [b""] * len(p.wanted)
+    present = have or {}
+    parts: list[bytes] = [present.get(r, b"") for r in p.wanted]
     for request, body in zip(p.requests, bodies, strict=True):
         base = request.range.start
         for i in request.members:

@@ -9,10 +9,11 @@ Pure. Ranges are half-open everywhere in pcrstore; only an adapter that speaks H
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pcrstore.errors import OptionError
 
-__all__ = ["ByteRange", "Request", "coalesce"]
+__all__ = ["ByteRange", "Request", "coalesce", "split"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,3 +81,14 @@ def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> lis
     if members:
         requests.append(Request(range=ByteRange(name, start, stop), members=tuple(members)))
     return requests
+
+
+def split(wanted: ByteRange, part_bytes: int) -> list[ByteRange]:
+    """Cut a range into the fewest parts of equal size, none longer than `part_bytes`.
+
+    >>> [len(r) for r in split(ByteRange("a", 0, 10), 4)]
+    [3, 3, 4]
+    """
+    n = max(1, -(-len(wanted) // part_bytes))
+    edges = [wanted.start + len(wanted) * i // n for i in range(n + 1)]
+    return [ByteRange(wanted.name, a, b) for a, b in pairwise(edges)]

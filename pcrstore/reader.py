@@ -3,24 +3,34 @@
     positions ──▶ wants (one per record touched) ──plan──▶ get_ranges ──assemble──▶ Pieces
                                                               └── a checksum fails: read again
 
-A record of which everything is wanted is read as its prefix; a part of one cell by cell.
+A record of which everything is wanted is read as its prefix; a part of one cell by cell. With a
+cache, prefixes are asked for group by group, and what the cache holds is not planned at all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
 from pcrstore.catalog import Catalog, Part
 from pcrstore.cost import CostModel
 from pcrstore.errors import ChecksumError
-from pcrstore.fetching import ATTEMPTS, Counter, get_ranges
+from pcrstore.fetching import ATTEMPTS, Counter, RangeCache, get_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
+from pcrstore.ranges import ByteRange, split
+from pcrstore.record import Header, assemble_full
 from pcrstore.store import ReadableStore
+from pcrstore.tail import ending
 
-__all__ = ["Reader", "Window"]
+__all__ = ["Chosen", "Decodable", "Reader", "Window"]
+
+Cut = TypeVar("Cut")
+
+Decodable = tuple[bytes, tuple[int, int] | None]
+"""A file for a lenient decoder, and its width and height; None for an opaque one."""
 
 _WINDOW_BYTES: Final = 16 * 2**20
 """What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
@@ -44,13 +54,44 @@ class Window:
         return range(base + int(edges[self.first]), base + int(edges[self.stop]))
 
 
-class Reader:
-    """Reads one version of a dataset from its store."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A record, or some images of one, to be decoded."""
 
-    def __init__(self, store: ReadableStore, manifest: Manifest, cost: CostModel) -> None:
+    part: int
+    record: int
+    """Counted in the part."""
+    images: tuple[int, ...] | None
+    """Positions in the record; None: all."""
+    fidelity: int | tuple[int, ...]
+    """Of all, or of each of `images`."""
+
+
+class Reader:
+    """Reads one version of a dataset from its store.
+
+    Args:
+        store: What it is read from.
+        manifest: Of the version.
+        cost: Prices and link; decides which ranges are read together.
+        cache: Scan groups on local disk.
+        part_bytes: Requests longer than this are made as several at once; None: never.
+    """
+
+    def __init__(
+        self,
+        store: ReadableStore,
+        manifest: Manifest,
+        cost: CostModel,
+        *,
+        cache: RangeCache | None = None,
+        part_bytes: int | None = None,
+    ) -> None:
         self._store = store
         self._manifest = manifest
         self._cost = cost
+        self._part_bytes = part_bytes
+        self.cache = cache
         self.catalog = Catalog(store, manifest, cost)
         self.counter = Counter()
         """Requests and bytes of scan groups; those of the index are the catalog's."""
@@ -76,7 +117,7 @@ class Reader:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
         wants, slots = self._wants(positions, fidelities, source)
-        found = self._execute(wants)
+        found = self._execute(wants, _pieces)
         out: list[Pieces] = []
         for (w, i), k in zip(slots, fidelities, strict=True):
             piece = found[w][i]
@@ -105,25 +146,69 @@ class Reader:
 
     def read_window(self, window: Window, k: int) -> list[Pieces]:
         """Return every image of a window, in order, by one prefix per record."""
-        part = window.part
-        p = self.catalog.part_of_image(part.first_image)
-        records = range(window.first, window.stop)
-        headers = (
-            self.catalog.headers([(p, r) for r in records])
-            if self._manifest.layout == "zarr"
-            else [None] * len(records)
-        )
-        wants = [
-            Prefix(
-                record=part.first_record + r,
-                placement=part.placement(r, self._manifest.chunk_bytes),
-                n_groups=self._manifest.n_groups,
-                fidelity=k,
-                header=header,
-            )
-            for r, header in zip(records, headers, strict=True)
+        p = self.catalog.part_of_image(window.part.first_image)
+        chosen = [
+            Chosen(part=p, record=r, images=None, fidelity=k)
+            for r in range(window.first, window.stop)
         ]
-        return [piece for found in self._execute(wants) for piece in found]
+        return [piece for found in self._execute(self._chosen(chosen), _pieces) for piece in found]
+
+    def files(self, chosen: Sequence[Chosen]) -> list[list[Decodable]]:
+        """Return what a decoder takes of every image chosen: scans, end-of-band tail and EOI.
+
+        Raises:
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+        """
+        return self._execute(self._chosen(chosen), self._decodable)
+
+    def _decodable(self, want: Want, parts: Sequence[bytes]) -> list[Decodable]:
+        n = self._manifest.n_groups
+        cells = want.cells(parts) if isinstance(want, Prefix) else _cells(want.cut(parts))
+        return [(of_image[0], None) if opaque else _file(of_image, n) for opaque, of_image in cells]
+
+    def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
+        """Return the wants of records chosen, with headers where they have none of their own."""
+        numbers = list(dict.fromkeys(c.part for c in chosen))
+        parts = dict(zip(numbers, self.catalog.parts(numbers), strict=True))
+        needed = [
+            (c.part, c.record)
+            for c in chosen
+            if self._manifest.layout == "zarr" or not _is_prefix(c)
+        ]
+        headers = dict(zip(needed, self.catalog.headers(needed), strict=True)) if needed else {}
+        wants: list[Want] = []
+        for c in chosen:
+            part = parts[c.part]
+            placement = part.placement(c.record, self._manifest.chunk_bytes)
+            if isinstance(c.fidelity, int) and c.images is None:
+                wants.append(
+                    self._prefix(part, c.record, c.fidelity, headers.get((c.part, c.record)))
+                )
+                continue
+            images = tuple(range(placement.n_images)) if c.images is None else c.images
+            fidelities = c.fidelity
+            if isinstance(fidelities, int):
+                fidelities = (fidelities,) * len(images)
+            wants.append(
+                Cells(
+                    record=part.first_record + c.record,
+                    placement=placement,
+                    header=headers[c.part, c.record],
+                    images=images,
+                    fidelities=fidelities,
+                )
+            )
+        return wants
+
+    def _prefix(self, part: Part, record: int, k: int, header: Header | None) -> Prefix:
+        return Prefix(
+            record=part.first_record + record,
+            placement=part.placement(record, self._manifest.chunk_bytes),
+            n_groups=self._manifest.n_groups,
+            fidelity=k,
+            header=header,
+            by_group=self.cache is not None,
+        )
 
     def _wants(
         self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
@@ -157,15 +242,7 @@ class Reader:
             ordered = sorted(images)
             slots.update({((p, r), i): (len(wants), n) for n, i in enumerate(ordered)})
             if (p, r) in whole_records:
-                wants.append(
-                    Prefix(
-                        record=record,
-                        placement=placement,
-                        n_groups=self._manifest.n_groups,
-                        fidelity=images[0][0],
-                        header=headers.get((p, r)),
-                    )
-                )
+                wants.append(self._prefix(parts[p], r, images[0][0], headers.get((p, r))))
                 continue
             restore = any(whole for _, whole in images.values())
             wants.append(
@@ -185,22 +262,70 @@ class Reader:
         n = int(part.records[record]["n_images"])
         return len(images) == n and len(set(images.values())) == 1 and not images[0][1]
 
-    def _execute(self, wants: Sequence[Want]) -> list[list[Pieces]]:
+    def _execute(
+        self, wants: Sequence[Want], cut: Callable[[Want, Sequence[bytes]], Cut]
+    ) -> list[Cut]:
         """Read, cut and check; read again what fails its checksum."""
-        p = plan(wants, cost=self._cost)
-        parts = assemble(p, self._get(p))
-        return [self._cut(want, got) for want, got in zip(wants, parts, strict=True)]
+        parts = self._read(wants)
+        return [self._checked(want, cut, got) for want, got in zip(wants, parts, strict=True)]
 
-    def _cut(self, want: Want, parts: Sequence[bytes]) -> list[Pieces]:
+    def _checked(
+        self, want: Want, cut: Callable[[Want, Sequence[bytes]], Cut], parts: Sequence[bytes]
+    ) -> Cut:
         for _ in range(ATTEMPTS - 1):
             try:
-                return list(want.cut(parts))
+                return cut(want, parts)
             except ChecksumError:
-                again = plan([want], cost=self._cost)
-                parts = assemble(again, self._get(again))[0]
-        return list(want.cut(parts))
+                if self.cache is not None:
+                    for r in want.ranges():
+                        self.cache.discard(r)
+                parts = self._read([want])[0]
+        return cut(want, parts)
+
+    def _read(self, wants: Sequence[Want]) -> list[list[bytes]]:
+        """Return the bytes of the ranges of each want: from the cache, else from the store."""
+        have: dict[ByteRange, bytes] = {}
+        if self.cache is not None:
+            wanted = dict.fromkeys(r for want in wants for r in want.ranges())
+            have = {r: body for r in wanted if (body := self.cache.get(r)) is not None}
+        p = plan(wants, cost=self._cost, have=have)
+        parts = assemble(p, self._get(p), have)
+        if self.cache is not None:
+            for want, got in zip(wants, parts, strict=True):
+                if isinstance(want, Prefix):  # single cells would be files of a kilobyte
+                    for r, body in zip(want.ranges(), got, strict=True):
+                        if r not in have:
+                            self.cache.put(r, body)
+        return parts
 
     def _get(self, p: ReadPlan) -> list[bytes]:
-        bodies = get_ranges(self._store, [r.range for r in p.requests])
-        self.counter.add(p.n_requests, sum(map(len, bodies)))
+        ranges = [r.range for r in p.requests]
+        pieces = [split(r, self._part_bytes) for r in ranges] if self._part_bytes else None
+        if pieces is None or all(len(of) == 1 for of in pieces):
+            bodies = get_ranges(self._store, ranges)
+            self.counter.add(len(ranges), sum(map(len, bodies)))
+            return bodies
+        got = iter(get_ranges(self._store, [r for of in pieces for r in of]))
+        bodies = [b"".join(itertools.islice(got, len(of))) for of in pieces]
+        self.counter.add(sum(map(len, pieces)), sum(map(len, bodies)))
         return bodies
+
+
+def _is_prefix(chosen: Chosen) -> bool:
+    return chosen.images is None and isinstance(chosen.fidelity, int)
+
+
+def _pieces(want: Want, parts: Sequence[bytes]) -> list[Pieces]:
+    return list(want.cut(parts))
+
+
+def _cells(pieces: Iterator[Pieces]) -> Iterator[tuple[bool, list[bytes]]]:
+    for piece in pieces:
+        yield piece.opaque, piece.cells
+
+
+def _file(cells: list[bytes], n_groups: int) -> Decodable:
+    tail, size = ending(cells[0])
+    if len(cells) == n_groups:
+        return assemble_full(cells), size
+    return b"".join((*cells, tail)), size

@@ -14,9 +14,9 @@ progression", so a decoder must be lenient.
 from collections.abc import Iterable
 from functools import lru_cache
 
-from pcrstore.jpeg import Frame
+from pcrstore.jpeg import EOI, SOI, Frame, frame_segment, parse_frame
 
-__all__ = ["end_of_band_tail"]
+__all__ = ["end_of_band_tail", "ending"]
 
 _LONGEST_RUN = 32767
 """EOB14 with all its 14 extra bits set (G.1.2.2, table G.1)."""
@@ -39,6 +39,21 @@ def end_of_band_tail(frame: Frame) -> bytes:
         parts.append(bytes([0xFF, 0xDA, 0, 8, 1, component.id, 0x00, 1, 63, 0]))
         parts.append(_entropy_coded(one, codes))
     return b"".join(parts)
+
+
+def ending(first_cell: bytes) -> tuple[bytes, tuple[int, int]]:
+    """Return the tail and EOI for an image's scans, and its width and height.
+
+    Args:
+        first_cell: The image from SOI to its first scans: its group 1.
+    """
+    return _ending(frame_segment(first_cell))
+
+
+@lru_cache(maxsize=4096)
+def _ending(segment: bytes) -> tuple[bytes, tuple[int, int]]:
+    frame = parse_frame(SOI + segment)
+    return end_of_band_tail(frame) + EOI, (frame.width, frame.height)
 
 
 def _runs(n_blocks: int) -> list[int]:
