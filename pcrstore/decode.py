@@ -7,11 +7,12 @@ upsampling, on every scale. Calls release the GIL while they decode.
 import io
 import os
 import re
+import struct
 import threading
 import warnings
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,20 @@ from pcrstore.errors import (
 )
 from pcrstore.jpeg import EOI, SOI, Header, parse_header
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "SCALES", "Engine", "decode"]
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SCANS",
+    "SCALES",
+    "Engine",
+    "Shape",
+    "decode",
+    "decode_jpeg",
+    "decode_other",
+    "jpeg_shape",
+    "open_plain",
+    "upright",
+    "use_simplejpeg",
+]
 
 Engine = Literal["auto", "simplejpeg", "pillow"]
 
@@ -48,6 +62,12 @@ _SOS_OR_EOI = re.compile(rb"\xff[\xd9\xda]")
 # whose plug-ins see less use.
 _OTHER_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "JPEG")
 
+_MAX_WALK = 100
+"""Segments to walk over before the parser, which counts them, is asked."""
+_FRAME = struct.Struct(">BHHB")
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
+_SKIPPED = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})  # tables, DRI, COM, APPn
+
 _pillow_warnings = threading.Lock()
 """Held while warnings are caught: warnings.catch_warnings is not safe for threads."""
 # Nor may a forked child inherit it locked, or the filters half-way.
@@ -56,6 +76,16 @@ os.register_at_fork(
     after_in_parent=_pillow_warnings.release,
     after_in_child=_pillow_warnings.release,
 )
+
+
+class Shape(NamedTuple):
+    """What a decoder has to know of a JPEG beforehand."""
+
+    width: int
+    height: int
+    n_components: int
+    sos: int
+    """Offset of the first scan header."""
 
 
 def decode(
@@ -98,18 +128,66 @@ def decode(
         raise OptionError(f"scale must be one of {SCALES}, got {scale}")
     if not 1 <= orientation <= 8:
         raise OptionError(f"orientation must be in 1..8, got {orientation}")
-    use_simplejpeg = _use_simplejpeg(engine)
-    header = _header(data)
-    if header is None:
-        pixels = _decode_other(data, scale, max_pixels)
+    by_simplejpeg = use_simplejpeg(engine)
+    shape = jpeg_shape(data, max_pixels)
+    if shape is None:
+        pixels = decode_other(data, scale, max_pixels)
     else:
-        _check_limits(data, header, max_pixels)
-        turbo = _decode_simplejpeg(data, header, scale) if use_simplejpeg else None
-        pixels = _decode_pillow(data, header, scale) if turbo is None else turbo
-    return _upright(pixels, orientation)
+        pixels = decode_jpeg(data, shape, scale, by_simplejpeg=by_simplejpeg)
+    return upright(pixels, orientation)
 
 
-def _use_simplejpeg(engine: Engine) -> bool:
+def jpeg_shape(data: bytes, max_pixels: int) -> Shape | None:
+    """Return what a JPEG's headers say, its limits checked; None where `decode_other` has to try.
+
+    Raises:
+        LimitError: As `decode`.
+    """
+    shape = _walked(data)
+    if shape is None:
+        header = _header(data)
+        if header is None:
+            return None
+        frame = header.frame
+        shape = Shape(frame.width, frame.height, len(frame.components), header.sos)
+    _check_pixels(shape.width, shape.height, max_pixels)
+    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
+    # one in a segment between scans. Each costs a pass over all coefficients.
+    if len(_SOS_OR_EOI.findall(data, shape.sos)) > MAX_SCANS + 1:
+        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
+    return shape
+
+
+def decode_jpeg(
+    data: bytes,
+    shape: Shape,
+    scale: int,
+    *,
+    by_simplejpeg: bool,
+    scratch: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Decode a JPEG of which `jpeg_shape` gave the shape; otherwise as `decode`.
+
+    Args:
+        data: As `decode`.
+        shape: From `jpeg_shape`.
+        scale: As `decode`, and not checked here.
+        by_simplejpeg: From `use_simplejpeg`.
+        scratch: Bytes to decode into, at least three for each pixel; the pixels returned may lie
+            there. None: into memory of their own.
+    """
+    if by_simplejpeg:
+        pixels = _decode_simplejpeg(data, shape, scale, scratch)
+        if pixels is not None:
+            return pixels
+    header = _header(data)
+    if header is None:  # the walk asks less than the parser; the limits have been checked
+        return decode_other(data, scale, shape.width * shape.height)
+    return _decode_pillow(data, header, scale)
+
+
+def use_simplejpeg(engine: Engine) -> bool:
+    """Whether an engine means simplejpeg here; see `decode` for what is raised."""
     if engine not in ("auto", "simplejpeg", "pillow"):
         raise OptionError(f"engine must be auto, simplejpeg or pillow, got {engine!r}")
     installed = _has_simplejpeg()
@@ -131,12 +209,37 @@ def _header(data: bytes) -> Header | None:
         return None
 
 
-def _check_limits(data: bytes, header: Header, max_pixels: int) -> None:
-    _check_pixels(header.frame.width, header.frame.height, max_pixels)
-    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
-    # one in a segment between scans. Each costs a pass over all coefficients.
-    if len(_SOS_OR_EOI.findall(data, header.sos)) > MAX_SCANS + 1:
-        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
+def _walked(data: bytes) -> Shape | None:
+    """Return the shape of a JPEG whose header has nothing unusual; None for all else.
+
+    A tenth of what `parse_header` takes, and while Python runs no other thread can decode. It goes
+    from length to length and leaves what tables and components say to libjpeg: where that refuses,
+    `parse_header` is asked after all.
+    """
+    if not data.startswith(SOI):
+        return None
+    at, frame = len(SOI), (0, 0, 0)
+    try:
+        for _ in range(_MAX_WALK):
+            if data[at] != 0xFF:
+                return None
+            marker = data[at + 1]
+            if marker == 0xDA:
+                return Shape(*frame, at) if frame[2] else None
+            length = data[at + 2] << 8 | data[at + 3]  # it counts itself (B.1.1.4)
+            if marker in _FRAMES:
+                # B.2.2: precision, height, width, number of components, three bytes for each
+                precision, height, width, n = _FRAME.unpack_from(data, at + 4)
+                wanted = precision == 8 and height and width and n in (1, 3, 4)
+                if frame[2] or not wanted or length != 8 + 3 * n:
+                    return None
+                frame = width, height, n
+            elif marker not in _SKIPPED or length < 2:
+                return None
+            at += 2 + length
+    except (IndexError, struct.error):  # cut short
+        pass
+    return None
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -144,20 +247,23 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise LimitError(f"at most {max_pixels} pixels are decoded, got {width} x {height}")
 
 
-def _decode_simplejpeg(data: bytes, header: Header, scale: int) -> NDArray[np.uint8] | None:
+def _decode_simplejpeg(
+    data: bytes, shape: Shape, scale: int, scratch: NDArray[np.uint8] | None
+) -> NDArray[np.uint8] | None:
     """Decode with simplejpeg; None where it cannot, and Pillow has to say why or do better."""
     import simplejpeg  # noqa: PLC0415 - optional
 
-    size = _scaled(header.frame.height, scale), _scaled(header.frame.width, scale)
-    if not _is_unambiguous(header, scale) or not data.endswith(EOI):
+    size = _scaled(shape.height, scale), _scaled(shape.width, scale)
+    if not _is_unambiguous(shape, scale) or not data.endswith(EOI):
         return None
-    is_cmyk = len(header.frame.components) == 4
+    is_cmyk = shape.n_components == 4
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data,
             colorspace="CMYK" if is_cmyk else "RGB",
             min_height=size[0],
             min_width=size[1],
+            buffer=None if is_cmyk else scratch,
             strict=False,
         )
     except (ValueError, RuntimeError, MemoryError):
@@ -167,17 +273,16 @@ def _decode_simplejpeg(data: bytes, header: Header, scale: int) -> NDArray[np.ui
     return _rgb_of_cmyk(pixels) if is_cmyk else pixels
 
 
-def _is_unambiguous(header: Header, scale: int) -> bool:
+def _is_unambiguous(shape: Shape, scale: int) -> bool:
     """Whether the reduced size tells TurboJPEG the scale.
 
     It is given a size and takes the largest n / 8 whose result fits, so of an image of 3 x 3
     pixels it cannot be told to make one pixel at 1/8: it makes one at 2/8.
     """
+    if shape.width >= 8 or shape.height >= 8:  # one eighth more is a pixel more
+        return True
     n = 8 // scale + 1
-    return any(
-        -(-side * n // 8) > _scaled(side, scale)
-        for side in (header.frame.height, header.frame.width)
-    )
+    return any(-(-side * n // 8) > _scaled(side, scale) for side in (shape.height, shape.width))
 
 
 def _decode_pillow(data: bytes, header: Header, scale: int) -> NDArray[np.uint8]:
@@ -204,7 +309,8 @@ def _decode_pillow(data: bytes, header: Header, scale: int) -> NDArray[np.uint8]
     return pixels
 
 
-def _decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
+def decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode what `jpeg_shape` knows no shape of, by Pillow; see `decode`."""
     with _pillow_warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -276,8 +382,10 @@ def _scaled(side: int, scale: int) -> int:
     return -(-side // scale)
 
 
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Undo an EXIF orientation (EXIF 2.3, 4.6.4): 5 to 8 swap rows and columns, then mirror."""
+    if orientation == 1:
+        return pixels
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
