@@ -62,7 +62,7 @@ def uniforms(keys: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
     True
     """
     counters = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GAMMA)
-    z = keys[:, None] + counters
+    z: NDArray[np.uint64] = keys[:, None] + counters
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
     bits = (z ^ (z >> np.uint64(31))) >> np.uint64(11)

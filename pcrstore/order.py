@@ -101,6 +101,9 @@ class EpochOrder:
             raise OptionError(f"seed and epoch must be 0 or more, got {seed} and {epoch}")
         self._blocks = [np.asarray(b, np.int64) for b in blocks]
         self._counts = tuple(counts)
+        for edges, count in zip(self._blocks, self._counts, strict=True):
+            if count < 0 or count > edges[-1] == 0:
+                raise OptionError(f"an epoch cannot read {count} of {edges[-1]} images")
         self._seed = seed
         self._epoch = epoch
         self._shuffle = shuffle
@@ -137,8 +140,10 @@ class EpochOrder:
             first = int(np.searchsorted(line, at, side="right")) - 1
             for i in range(first, len(order)):
                 a, b = max(at, int(line[i])), min(end, int(line[i + 1]))
-                if a >= b:
+                if line[i] >= end:
                     break
+                if a == b:  # a block of which nothing is selected
+                    continue
                 shift = int(edges[order[i]]) - int(line[i])
                 yield Run(source=source, turn=turn, start=a + shift, stop=b + shift)
             start += end - at
@@ -162,7 +167,7 @@ class EpochOrder:
             Positions in the concatenation of `records`.
         """
         n = sum(map(len, records))
-        if not self._shuffle:
+        if not self._shuffle or not n:
             return np.arange(n)
         words = [
             hashes(key_of(_RECORDS, self._seed, run.source, run.turn), of_run)
@@ -201,16 +206,40 @@ class EpochOrder:
         return [Stretch(shard=s, start=0, stop=n) for s, n in enumerate(sizes) if n]
 
     def left(self, stretch: Stretch) -> NDArray[np.int64]:
-        """Return the positions of a stretch that are still to be read, ascending.
+        """Return the positions of a stretch that are still to be read, ascending."""
+        near, border = self._near(stretch)
+        return np.concatenate((near, np.arange(border, stretch.stop)))
 
-        Costs what lies in the window of `after`, and an array for the rest.
-        """
+    def n_left(self, stretch: Stretch) -> int:
+        """Return the samples of a stretch that are still to be read; costs one window."""
+        near, border = self._near(stretch)
+        return len(near) + stretch.stop - border
+
+    def edge(self, stretch: Stretch, n: int) -> int:
+        """Return number n of `left`, the position that has n of it before it; costs one window."""
+        near, border = self._near(stretch)
+        return int(near[n]) if n < len(near) else border + n - len(near)
+
+    def code_of(self, stretch: Stretch, n: int) -> int:
+        """Return the code of number n of `walk`, below which n are read; costs two windows."""
+        # Of n positions in front of `edge` all that are a window away have lower codes, and behind
+        # it all that are a window away have higher ones: moves are forward and below a window.
+        edge = self.edge(stretch, n)
+        low, high = edge - self._window + 1, edge + self._window
+        before = replace(stretch, stop=max(stretch.start, low))
+        around = replace(stretch, start=before.stop, stop=min(stretch.stop, high))
+        codes = self.codes(around.shard, around.start, around.stop)
+        return int(np.sort(codes[codes >= stretch.after])[n - self.n_left(before)])
+
+    def _near(self, stretch: Stretch) -> tuple[NDArray[np.int64], int]:
+        """Return what is left of the window of `after`, and where the unread rest starts."""
         # A code is at least its position's, so behind `after` nothing has been read.
         border = min(stretch.stop, max(stretch.start, (stretch.after >> _POSITION_BITS) + 1))
+        if not stretch.after:
+            return np.empty(0, np.int64), stretch.start
         low = max(stretch.start, border - self._window - 1)
         near = np.arange(low, border)
-        near = near[self.codes(stretch.shard, low, border) >= stretch.after]
-        return np.concatenate((near, np.arange(border, stretch.stop)))
+        return near[self.codes(stretch.shard, low, border) >= stretch.after], border
 
 
 def crop_keys(
@@ -230,7 +259,7 @@ def crop_keys(
 
 def n_of(order: EpochOrder, stretches: Sequence[Stretch]) -> int:
     """Return the samples of some stretches."""
-    return sum(len(order.left(s)) if s.after else s.stop - s.start for s in stretches)
+    return sum(map(order.n_left, stretches))
 
 
 def cut(
@@ -253,13 +282,13 @@ def cut(
             if not rest:
                 raise OptionError(f"{missing} samples are missing of {size} asked for")
             head = rest.pop()
-            left = order.left(head)
-            if len(left) > missing:
-                edge = int(left[missing])
+            left = order.n_left(head)
+            if left > missing:
+                edge = order.edge(head, missing)
                 rest.append(replace(head, start=edge))
                 head = replace(head, stop=edge)
             mine.append(head)
-            missing -= min(missing, len(left))
+            missing -= min(missing, left)
         out.append(mine)
     return out
 
@@ -271,13 +300,12 @@ def skip(order: EpochOrder, stretches: Sequence[Stretch], n: int) -> list[Stretc
         OptionError: There are less than n.
     """
     for i, stretch in enumerate(stretches):
-        line = order.walk(stretch) if n else np.empty(0, np.int64)
-        if n < len(line):
-            after = int(order.codes(stretch.shard, int(line[n]), int(line[n]) + 1)[0])
-            return [replace(stretch, after=after), *stretches[i + 1 :]]
         if not n:
             return list(stretches[i:])
-        n -= len(line)
+        left = order.n_left(stretch)
+        if n < left:
+            return [replace(stretch, after=order.code_of(stretch, n)), *stretches[i + 1 :]]
+        n -= left
     if n:
         raise OptionError(f"the stretches have {n} samples too few")
     return []

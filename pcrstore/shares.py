@@ -58,7 +58,7 @@ class Leg:
         self.stretches = list(stretches)
         self.topology = topology
         t = topology
-        left = n_of(order, self.stretches)
+        left = self._left = n_of(order, self.stretches)
         per_rank = -(-left // t.world_size) if t.uneven == "pad" else left // t.world_size
         if t.drop_last:
             per_rank -= per_rank % t.batch_size
@@ -74,21 +74,30 @@ class Leg:
     def batch_sizes(self, worker: int) -> list[int]:
         """Return the sizes of the batches of a worker, in order."""
         t = self.topology
-        numbers = range(worker, self.n_batches, t.n_workers)
-        return [min(t.batch_size, self.n_per_rank - i * t.batch_size) for i in numbers]
+        n = len(range(worker, self.n_batches, t.n_workers))
+        over = n * t.batch_size - self._n_samples(worker, self.n_batches)
+        return [*[t.batch_size] * (n - 1), t.batch_size - over] if n else []
 
-    def _sizes(self) -> list[int]:
-        """Return the samples of every worker of every rank."""
+    def _n_samples(self, worker: int, n_batches: int) -> int:
+        """Return the samples that a worker gives to the first batches of its rank."""
         t = self.topology
-        return [sum(self.batch_sizes(w)) for w in range(t.n_workers)] * t.world_size
+        size = len(range(worker, n_batches, t.n_workers)) * t.batch_size
+        has_last = n_batches and n_batches == self.n_batches
+        if has_last and worker == (n_batches - 1) % t.n_workers:
+            size -= n_batches * t.batch_size - self.n_per_rank
+        return size
+
+    def _sizes(self, n_batches: int) -> list[int]:
+        """Return the samples of every worker of every rank in its first batches."""
+        t = self.topology
+        return [self._n_samples(w, n_batches) for w in range(t.n_workers)] * t.world_size
 
     def _padding(self) -> list[Stretch]:
         """Return the samples that are read twice: the first ones, as often as it takes."""
         padding: list[Stretch] = []
         missing = self.n_padded
-        left = n_of(self.order, self.stretches)
         while missing:
-            take = min(missing, left)
+            take = min(missing, self._left)
             padding += cut(self.order, self.stretches, [take])[0]
             missing -= take
         return padding
@@ -102,7 +111,8 @@ class Leg:
                 f"got {rank} and {worker}"
             )
         whole = [*self.stretches, *self._padding()]
-        return cut(self.order, whole, self._sizes())[rank * t.n_workers + worker]
+        sizes, at = self._sizes(self.n_batches), rank * t.n_workers + worker
+        return cut(self.order, whole, [sum(sizes[:at]), sizes[at]])[1]
 
     def left_after(self, n_batches: int) -> list[Stretch]:
         """Return what is left once every rank has yielded so many batches of this leg.
@@ -116,17 +126,13 @@ class Leg:
             raise OptionError(f"batches yielded must be in 0..{self.n_batches}, got {n_batches}")
         if n_batches == 0:
             return self.stretches
-        t = self.topology
-        sizes = self._sizes()
-        real = n_of(self.order, self.stretches)
+        sizes, read = self._sizes(self.n_batches), self._sizes(n_batches)
         # The padding stands at the end of the line: the last shares lose it.
+        over = max(0, sum(sizes) - self._left)
         for i in reversed(range(len(sizes))):
-            over = max(0, sum(sizes) - real)
-            sizes[i] -= min(sizes[i], over)
-        read = [
-            sum(self.batch_sizes(w)[: len(range(w, n_batches, t.n_workers))])
-            for w in range(t.n_workers)
-        ] * t.world_size
+            lost = min(sizes[i], over)
+            sizes[i] -= lost
+            over -= lost
         shares = cut(self.order, self.stretches, sizes)
         out: list[Stretch] = []
         for share, size, n in zip(shares, sizes, read, strict=True):

@@ -1,0 +1,346 @@
+"""Ranks and workers read an epoch once between them, however often it is stopped and by whom."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+from epochs import RECORD, an_order, lines_of, read
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pcrstore.errors import OptionError
+from pcrstore.order import EpochOrder, Stretch, n_of
+from pcrstore.shares import Leg, Topology
+
+RANKS = (1, 2, 3, 8)
+WORKERS = (0, 1, 4)
+"""Of a loader; none is one process too."""
+BATCHES = (1, 5, 64)
+
+
+def topology(ranks=1, workers=0, batch=1, uneven="pad", *, drop_last=False):
+    """Return a topology as a loader makes it."""
+    return Topology(
+        world_size=ranks,
+        n_workers=max(1, workers),
+        batch_size=batch,
+        uneven=uneven,
+        drop_last=drop_last,
+    )
+
+
+TOPOLOGIES = st.builds(
+    topology,
+    st.sampled_from(RANKS),
+    st.sampled_from(WORKERS),
+    st.integers(1, 9) | st.just(64),
+    st.sampled_from(["pad", "drop"]),
+    drop_last=st.booleans(),
+)
+
+
+class Played:
+    """A leg played to its end: what every rank yields, batch by batch, and what is real of it."""
+
+    def __init__(self, leg, lines):
+        t, at = leg.topology, 0
+        left = n_of(leg.order, leg.stretches)
+        self.batches = [[None] * leg.n_batches for _ in range(t.world_size)]
+        self.real = [[0] * leg.n_batches for _ in range(t.world_size)]
+        for rank, worker in product(range(t.world_size), range(t.n_workers)):
+            samples = read(leg.order, lines, leg.share(rank, worker))
+            sizes = leg.batch_sizes(worker)
+            assert len(samples) == sum(sizes)
+            # All but what stands behind what was left is padding.
+            n_real = min(len(samples), max(0, left - at))
+            at += len(samples)
+            start = 0
+            for i, size in enumerate(sizes):
+                number = worker + i * t.n_workers
+                assert self.batches[rank][number] is None
+                self.batches[rank][number] = samples[start : start + size]
+                self.real[rank][number] = min(size, max(0, n_real - start))
+                start += size
+
+    def until(self, n):
+        """Return the samples of the first n batches of all ranks."""
+        return [x for batches in self.batches for batch in batches[:n] for x in batch]
+
+    def real_from(self, n):
+        """Return those that are no padding from batch n on."""
+        return [
+            x
+            for batches, real in zip(self.batches, self.real, strict=True)
+            for batch, r in zip(batches[n:], real[n:], strict=True)
+            for x in batch[:r]
+        ]
+
+
+def check(leg, lines):
+    """Check a leg that is read to its end; return it played."""
+    t, left = leg.topology, read(leg.order, lines, leg.stretches)
+    played = Played(leg, lines)
+    for batches in played.batches:
+        assert len(batches) == leg.n_batches
+        sizes = list(map(len, batches))
+        assert sizes[:-1] == [t.batch_size] * (leg.n_batches - 1)
+        if sizes:
+            assert 1 <= sizes[-1] <= t.batch_size
+            assert sizes[-1] == t.batch_size or not t.drop_last
+        assert sum(sizes) == leg.n_per_rank
+    seen = Counter(played.until(leg.n_batches))
+    assert set(seen) <= set(left)
+    assert sum(seen.values()) - len(seen) == leg.n_padded
+    assert len(left) - len(seen) == leg.n_dropped
+    assert sorted(played.real_from(0)) == sorted(seen)
+    return played
+
+
+@pytest.mark.parametrize("uneven", ["pad", "drop"])
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_every_sample_is_read_once_but_for_padding_and_dropping(ranks, workers, drop_last, uneven):
+    for n, batch in product((1, 7, 8, 97), BATCHES):
+        order = an_order(n, shard=40)
+        t = topology(ranks, workers, batch, uneven, drop_last=drop_last)
+        check(Leg(order, order.all(), t), lines_of(order))
+
+
+COUNTS = {
+    # samples, ranks, batch, uneven, drop_last: of each rank, padded, dropped, batches of each rank
+    "none": ((0, 3, 4, "pad", False), (0, 0, 0, 0)),
+    "one-padded": ((1, 3, 4, "pad", False), (1, 2, 0, 1)),
+    "one-dropped": ((1, 3, 4, "drop", False), (0, 0, 1, 0)),
+    "one-below-even": ((11, 3, 4, "pad", False), (4, 1, 0, 1)),
+    "even": ((12, 3, 4, "pad", False), (4, 0, 0, 1)),
+    "one-above-even": ((13, 3, 4, "pad", False), (5, 2, 0, 2)),
+    "one-below-even-drop": ((11, 3, 4, "drop", False), (3, 0, 2, 1)),
+    "even-drop": ((12, 3, 4, "drop", False), (4, 0, 0, 1)),
+    "one-above-even-drop": ((13, 3, 4, "drop", False), (4, 0, 1, 1)),
+    "full-by-padding": ((11, 3, 4, "pad", True), (4, 1, 0, 1)),
+    "last-full": ((12, 3, 4, "pad", True), (4, 0, 0, 1)),
+    "last-not-full": ((13, 3, 4, "pad", True), (4, 0, 1, 1)),
+    "last-not-full-drop": ((11, 3, 4, "drop", True), (0, 0, 11, 0)),
+    "last-full-drop": ((14, 3, 4, "drop", True), (4, 0, 2, 1)),
+    "one-below-batch": ((3, 1, 4, "pad", False), (3, 0, 0, 1)),
+    "batch": ((4, 1, 4, "pad", False), (4, 0, 0, 1)),
+    "one-above-batch": ((5, 1, 4, "pad", False), (5, 0, 0, 2)),
+    "more-ranks-than-samples": ((3, 8, 4, "pad", False), (1, 5, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_on_each_side_of_even(name):
+    (n, ranks, batch, uneven, drop_last), wanted = COUNTS[name]
+    order = an_order(n)
+    leg = Leg(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
+    assert (leg.n_per_rank, leg.n_padded, leg.n_dropped, leg.n_batches) == wanted
+    check(leg, lines_of(order))
+
+
+@pytest.mark.parametrize(
+    ("n", "workers", "batch", "wanted"),
+    [
+        (0, 2, 4, [[], []]),
+        (1, 2, 4, [[1], []]),
+        (4, 2, 4, [[4], []]),
+        (5, 2, 4, [[4], [1]]),
+        (8, 2, 4, [[4], [4]]),
+        (9, 2, 4, [[4, 1], [4]]),
+        (16, 3, 4, [[4, 4], [4], [4]]),
+        (22, 3, 4, [[4, 4], [4, 4], [4, 2]]),
+    ],
+)
+def test_workers_take_turns_in_whole_batches(n, workers, batch, wanted):
+    order = an_order(n)
+    leg = Leg(order, order.all(), topology(1, workers, batch))
+    assert [leg.batch_sizes(worker) for worker in range(workers)] == wanted
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.floats(0, 2)), min_size=1, max_size=3),
+    st.integers(3, 60),
+    st.sampled_from([1, 3, 16, 1000]),
+    st.booleans(),
+    st.lists(TOPOLOGIES, min_size=1, max_size=4),
+    st.data(),
+)
+def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
+    sources, shard, window, shuffle, topologies, data
+):
+    sizes = [size for size, _ in sources]
+    counts = [round(size * share) for size, share in sources]
+    order = an_order(
+        *sizes, counts=counts, shard=shard, window=window, shuffle=shuffle, epoch=1, block=7
+    )
+    lines, stretches = lines_of(order), order.all()
+    seen, n_padded, n_dropped = Counter(), 0, 0
+    for i, t in enumerate(topologies):
+        leg = Leg(order, stretches, t)
+        played = check(leg, lines)
+        last = i == len(topologies) - 1
+        n = leg.n_batches if last else data.draw(st.integers(0, leg.n_batches))
+        seen.update(played.until(n))
+        n_padded += leg.n_padded
+        n_dropped += leg.n_dropped if n or last else 0
+        if not last:
+            stretches = leg.left_after(n)
+            left = read(order, lines, stretches)
+            if n:
+                assert sorted(left) == sorted(played.real_from(n))
+            else:
+                assert stretches == leg.stretches
+    assert set(seen) <= {x for line in lines for x in line}
+    assert order.n_samples - len(seen) == n_dropped
+    assert sum(seen.values()) - len(seen) <= n_padded
+
+
+@given(st.integers(1, 200), TOPOLOGIES, st.integers(2, 50))
+def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
+    order = an_order(n, shard=shard, block=9)
+    lines = lines_of(order)
+    leg = Leg(order, order.all(), t)
+    readers = [(r, w) for r in range(t.world_size) for w in range(t.n_workers)]
+    touched = Counter()
+    at = 0
+    for rank, worker in readers:
+        share = leg.share(rank, worker)
+        n_real = max(0, min(n_of(order, share), n - at))
+        at += n_of(order, share)
+        # Padding reads what others read: look only at shares without.
+        if n_real == n_of(order, share):
+            touched.update({image // RECORD for _, _, image in read(order, lines, share)})
+    whole = -(-n // RECORD)
+    assert sum(touched.values()) <= whole + len(readers) - 1 + order.n_shards - 1
+
+
+@given(st.integers(0, 90), TOPOLOGIES, st.integers(1, 50))
+def test_what_an_epoch_reads_does_not_depend_on_who_reads(n, t, shard):
+    order = an_order(n, shard=shard)
+    lines = lines_of(order)
+    leg = Leg(order, order.all(), t)
+    if leg.n_dropped:
+        return
+    readers = product(range(t.world_size), range(t.n_workers))
+    found = {x for r, w in readers for x in read(order, lines, leg.share(r, w))}
+    alone = Leg(order, order.all(), topology())
+    assert found == set(read(order, lines, alone.share(0, 0)))
+
+
+def test_one_reader_reads_the_order_as_it_is():
+    order = an_order(50, shard=20)
+    leg = Leg(order, order.all(), topology(1, 0, 8))
+    lines = lines_of(order)
+    assert read(order, lines, leg.share(0, 0)) == read(order, lines, order.all())
+    # Stopped and resumed, too.
+    for n in range(leg.n_batches + 1):
+        rest = Leg(order, leg.left_after(n), topology(1, 0, 3))
+        assert read(order, lines, rest.share(0, 0)) == read(order, lines, order.all())[n * 8 :]
+
+
+def test_a_leg_resumed_as_it_was_yields_the_same_batches_in_one_process():
+    order = an_order(100, shard=40)
+    lines = lines_of(order)
+    leg = Leg(order, order.all(), topology(1, 0, 8))
+    whole = check(leg, lines).batches[0]
+    rest = check(Leg(order, leg.left_after(5), leg.topology), lines).batches[0]
+    assert rest == whole[5:]
+
+
+def test_without_shuffle_ranks_read_the_stored_order_one_after_the_other():
+    order = an_order(12, shuffle=False)
+    leg = Leg(order, order.all(), topology(2, 2, 2))
+    lines = lines_of(order)
+    shares = [
+        [image for _, _, image in read(order, lines, leg.share(rank, worker))]
+        for rank in range(2)
+        for worker in range(2)
+    ]
+    # Three batches of each rank: two of its worker 0, one of its worker 1.
+    assert shares == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11]]
+
+
+def test_padding_reads_the_first_samples_again():
+    order = an_order(2, shuffle=False)
+    leg = Leg(order, order.all(), topology(8, 0, 1))
+    lines = lines_of(order)
+    images = [read(order, lines, leg.share(rank, 0))[0][2] for rank in range(8)]
+    assert images == [0, 1] * 4
+    assert leg.left_after(1) == []
+
+
+def test_what_a_leg_drops_is_left_only_while_it_has_not_begun():
+    order = an_order(11)
+    leg = Leg(order, order.all(), topology(2, 0, 2, "drop"))
+    assert leg.n_dropped == 1
+    assert n_of(order, leg.left_after(0)) == 11
+    assert n_of(order, leg.left_after(1)) == 6
+    assert n_of(order, leg.left_after(3)) == 0
+
+
+@pytest.mark.parametrize("n", [-1, 0, 3, 4])
+def test_so_many_batches_can_have_been_yielded(n):
+    order = an_order(11)
+    leg = Leg(order, order.all(), topology(1, 0, 4))
+    if n in (0, 3):
+        assert n_of(order, leg.left_after(n)) == 11 - min(11, 4 * n)
+    else:
+        with pytest.raises(OptionError, match=rf"batches yielded must be in 0\.\.3, got {n}"):
+            leg.left_after(n)
+
+
+@pytest.mark.parametrize(
+    ("rank", "worker", "ok"),
+    [(0, 0, True), (1, 2, True), (2, 0, False), (0, 3, False), (-1, 0, False), (0, -1, False)],
+)
+def test_ranks_and_workers_are_those_of_the_topology(rank, worker, ok):
+    order = an_order(30)
+    leg = Leg(order, order.all(), topology(2, 3))
+    if ok:
+        assert n_of(order, leg.share(rank, worker)) == 5
+    else:
+        with pytest.raises(
+            OptionError,
+            match=f"rank and worker must be below 2 and 3, got {rank} and {worker}",
+        ):
+            leg.share(rank, worker)
+
+
+@pytest.mark.parametrize("name", ["world_size", "n_workers", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None])
+def test_counts_of_a_topology_are_positive_integers(name, value):
+    assert getattr(Topology(**{name: 1}), name) == 1
+    with pytest.raises(OptionError, match=f"{name} must be a positive integer, got {value!r}"):
+        Topology(**{name: value})
+
+
+@pytest.mark.parametrize("uneven", ["pad", "drop", "keep", ""])
+def test_what_is_uneven_is_padded_or_dropped(uneven):
+    if uneven in ("pad", "drop"):
+        assert Topology(uneven=uneven).uneven == uneven
+    else:
+        with pytest.raises(OptionError, match=f'uneven must be "pad" or "drop", got {uneven!r}'):
+            Topology(uneven=uneven)
+
+
+def test_a_large_epoch_is_shared_out_without_walking_it(monkeypatch):
+    # 100 million images: whoever walks all of them waits for seconds.
+    n = 100_000_000
+    order = an_order(n, block=2**16, window=1024)
+    walked = []
+    codes = EpochOrder.codes
+
+    def counted(self, shard, start, stop):
+        walked.append(stop - start)
+        return codes(self, shard, start, stop)
+
+    monkeypatch.setattr(EpochOrder, "codes", counted)
+    leg = Leg(order, order.all(), topology(64, 4, 64))
+    share = leg.share(63, 3)
+    assert walked == []
+    assert isinstance(share[0], Stretch)
+    rest = Leg(order, leg.left_after(leg.n_batches // 2), leg.topology)
+    rest.share(63, 3)
+    assert sum(walked) < 5_000_000
