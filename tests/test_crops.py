@@ -148,6 +148,14 @@ def test_the_second_try_follows_the_first():
     assert (box.right, box.bottom) == (28, 28)
 
 
+@pytest.mark.parametrize(("before", "side"), [(0, 28), (9, 28), (10, 100)])
+def test_there_are_ten_tries(before, side):
+    unfit, fit = [1 - 2**-53, 0.9], [0.0, 0.5]
+    draws = (unfit * before + fit * 10)[:20] + [0.0] * 3
+    box = RandomResizedCrop().box(100, 100, draws)
+    assert (box.right, box.bottom) == (side, side)
+
+
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
     [
