@@ -17,7 +17,8 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
     5 flows    build commit convert finish journal options report sink source uploads workers
                catalog dataset export fetching reader verify
     4 edges    concurrency retry store store_errors store_options stores stores_fsspec
-               stores_local stores_obstore _native cache cache_folder decode pixels transcode
+               stores_local stores_obstore _native decode pixels transcode
+               cache cache_files cache_folder cache_ledger
     3 policy   cost fidelity plan quality
     2 layout   crops order packing placement record rows shares zarr_layout
     1 bytes    index jpeg manifest pages restore scripts tail

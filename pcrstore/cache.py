@@ -18,11 +18,12 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Self
 
-from pcrstore.cache_folder import CachedFile, CacheFolder, check_folder
+from pcrstore.cache_files import CachedFile, body_name, datasets, files, folder_name
+from pcrstore.cache_folder import CacheFolder, check_folder
+from pcrstore.cache_ledger import is_marked, read_state
 from pcrstore.errors import OptionError, StoreError
 from pcrstore.ranges import ByteRange
 from pcrstore.sizes import parse_size
@@ -111,10 +112,10 @@ class Cache:
         path = _path(folder)
         try:
             check_folder(path)
-            at = CacheFolder(path, 0)
-            if not at.is_marked():
+            if not is_marked(path):
                 raise OptionError(f"{path} is not a pcrstore cache (it has no marker file)")
-            return cls(path, limit=at.stored_limit() or DEFAULT_LIMIT)
+            state = read_state(path)
+            return cls(path, limit=state.limit if state is not None else DEFAULT_LIMIT)
         except FileNotFoundError as e:
             raise OptionError(f"{path} is not a pcrstore cache: there is no such folder") from e
         except OSError as e:
@@ -144,7 +145,7 @@ class Cache:
             StoreError: The disk fails.
         """
         try:
-            return self._usage(file for file in self._folder.files() if file.is_body)
+            return self._usage(file for file in files(self._folder.path) if file.is_body)
         except OSError as e:
             raise self._error("read", e) from e
 
@@ -157,8 +158,8 @@ class Cache:
             StoreError: The disk fails.
         """
         try:
-            urls = {d: self._folder.url_of(d) for d in self._folder.datasets()}
-            gone = self._folder.clear(None if url is None else _dataset_of(url))
+            urls = {d.name: self._folder.url_of(d.name) for d in datasets(self._folder.path)}
+            gone = self._folder.clear(None if url is None else folder_name(url))
             return self._usage(gone, urls)
         except OSError as e:
             raise self._error("cleared", e) from e
@@ -219,7 +220,7 @@ class DatasetCache:
     def __init__(self, cache: Cache, url: str) -> None:
         self._cache = cache
         self._url = url
-        self._dataset = _dataset_of(url)
+        self._dataset = folder_name(url)
         # Threads may share these: CPython does not switch threads within `x.n += 1`.
         self.n_hits = 0
         """Bodies that were here."""
@@ -239,7 +240,7 @@ class DatasetCache:
         if not len(wanted):
             return b""
         try:
-            body = self._cache.folder.read(self._name(wanted), len(wanted))
+            body = self._cache.folder.read(body_name(self._dataset, wanted), len(wanted))
         except FileNotFoundError:
             body = None
         except (OSError, OptionError) as e:
@@ -263,7 +264,7 @@ class DatasetCache:
         if not body or self._cache.is_paused():
             return
         try:
-            self._cache.folder.write(self._name(wanted), body, self._url)
+            self._cache.folder.write(body_name(self._dataset, wanted), body, self._url)
         except (OSError, OptionError) as e:
             self._cache.pause(e)
 
@@ -273,18 +274,9 @@ class DatasetCache:
         self.n_misses += 1
         self.hit_bytes -= len(wanted)
         try:
-            self._cache.folder.remove(self._name(wanted))
+            self._cache.folder.remove(body_name(self._dataset, wanted))
         except (OSError, OptionError) as e:
             self._cache.pause(e)
-
-    def _name(self, wanted: ByteRange) -> str:
-        text = f"{self._dataset} {wanted.start} {wanted.stop} {wanted.name}"
-        key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
-        return f"{self._dataset}/{key[:2]}/{key[2:]}"
-
-
-def _dataset_of(url: str) -> str:
-    return blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _path(folder: str | os.PathLike[str]) -> Path:

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcrstore import cache_folder
+from pcrstore import cache_ledger
 from pcrstore.cache import PAUSE, Cache, CacheWarning
+from pcrstore.cache_files import body_name, folder_name
 from pcrstore.errors import OptionError, StoreError
 from pcrstore.ranges import ByteRange
 
@@ -498,7 +499,7 @@ def test_it_works_in_worker_processes(folder, method):
 def test_a_fork_while_the_lock_is_held_does_not_keep_it(folder, monkeypatch):
     ds = Cache(folder).of(URL)
     ds.put(at(0), body(0))
-    monkeypatch.setattr(cache_folder, "_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(cache_ledger, "_LOCK_SECONDS", 0.2)
     real, children = os.ftruncate, []
 
     def ftruncate(file, size):
@@ -524,7 +525,7 @@ def test_a_fork_while_the_lock_is_held_does_not_keep_it(folder, monkeypatch):
 def test_a_stopped_process_that_holds_the_lock_stops_nobody(folder, monkeypatch):
     ds = Cache(folder).of(URL)
     ds.put(at(0), body(0))
-    monkeypatch.setattr(cache_folder, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(cache_ledger, "_LOCK_SECONDS", 0.1)
     with (folder / "pcrstore-cache").open("rb") as marker:
         fcntl.flock(marker, fcntl.LOCK_EX)
         with pytest.warns(CacheWarning, match="another process holds its lock"):
@@ -702,8 +703,8 @@ def read_and_drop(ds):
     ds.discard(at(2))
 
 
-def cut(folder, ds):
-    os.truncate(folder / ds._name(at(1)), 10)
+def cut(folder):
+    os.truncate(folder / body_name(folder_name(URL), at(1)), 10)
 
 
 SCENES = {
@@ -719,7 +720,7 @@ def scene(folder, name, clock):
     n, limit, act = SCENES[name]
     ds = made(folder, clock, n, limit)
     if name == "read":
-        cut(folder, ds)
+        cut(folder)
         aged(folder, 100)
     return ds, act
 
