@@ -6,6 +6,7 @@
     convert   convert
     look      info, ls, cat
     whole     verify, export
+    cache     cache
     demo      demo
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 the data is wrong, 2 the
@@ -16,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from pcrstore.cli.cache import cache
 from pcrstore.cli.convert import convert
 from pcrstore.cli.demo import demo
 from pcrstore.cli.look import cat, info, ls
@@ -47,5 +49,5 @@ def main() -> None:
     """  # noqa: D301 - click reads \b
 
 
-for _command in (convert, info, ls, cat, verify, export, demo):
+for _command in (convert, info, ls, cat, verify, export, cache, demo):
     main.add_command(_command)
