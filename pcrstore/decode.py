@@ -234,7 +234,7 @@ def _walked(data: bytes) -> Shape | None:
                 if frame[2] or not wanted or length != 8 + 3 * n:
                     return None
                 frame = width, height, n
-            elif marker not in _SKIPPED or length < 2:
+            elif marker not in _SKIPPED:
                 return None
             at += 2 + length
     except (IndexError, struct.error):  # cut short

@@ -156,7 +156,7 @@ def render_pixels(
             f" {pixels.shape}"
         )
     box = _checked_box(rendering.crop, pixels.shape[1], pixels.shape[0], draws)
-    _resample(np.ascontiguousarray(pixels), box, 1, out)
+    _resample(pixels, box, 1, out)
 
 
 def _check_out(out: NDArray[np.uint8], rendering: Rendering) -> None:
@@ -195,10 +195,9 @@ def _resample(pixels: NDArray[np.uint8], box: Box, scale: int, out: NDArray[np.u
     x, y = int(left), int(top)
     shown = math.ceil(right) - x, math.ceil(bottom) - y
     stride = pixels.shape[1] * 3
-    # Image.fromarray would copy what is not contiguous once more, with the GIL held.
-    image = Image.frombuffer(
-        "RGB", shown, pixels.reshape(-1)[y * stride + x * 3 :], "raw", "RGB", stride, 1
-    )
+    # Image.fromarray would copy a part of an array once more, with the GIL held.
+    seen = pixels.reshape(-1)[y * stride + x * 3 :]
+    image = Image.frombuffer("RGB", shown, seen, "raw", "RGB", stride, 1)
     image = image.resize(
         (width, height),
         Image.Resampling.BILINEAR,

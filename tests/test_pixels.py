@@ -1,6 +1,7 @@
 """Rows of a batch: the pixels that PIL and torchvision make, from every file and every engine."""
 
 import io
+import itertools
 import pickle
 import threading
 
@@ -12,6 +13,7 @@ from jpeg_files import KINDS, jpegtran, make, needs_jpegtran, picture, sample_fi
 from PIL import Image, ImageOps
 
 import pcrstore
+from pcrstore import decode as decode_module
 from pcrstore import pixels as pixels_module
 from pcrstore.crops import Box, CenterCrop, RandomResizedCrop, Squash
 from pcrstore.decode import decode
@@ -361,14 +363,35 @@ def test_a_rendering_travels_to_workers():
 
 
 def test_images_in_turn_do_not_mix(monkeypatch):
-    # Large, small, over what a thread keeps, small: each in memory that held another.
+    # Small, large, small, over what a thread keeps, small: each in memory that held another.
+    sizes = ((150, 150), (200, 200), (30, 20), (201, 200), (10, 60), (150, 100))
+    files = [make(kind, *size) for size, kind in itertools.product(sizes, ("420", "cmyk"))]
+    images = [opened(data) for data in files]
     monkeypatch.setattr(pixels_module, "_SCRATCH_BYTES", 200 * 200 * 3)
-    for height, width in ((200, 200), (30, 20), (201, 200), (10, 60), (150, 100)):
-        data = make("420", height, width)
-        np.testing.assert_array_equal(
-            rendered(data, Squash(), 64),
-            torchvisions(opened(data), Squash().box(width, height, []), 64),
-        )
+    monkeypatch.setattr(pixels_module, "_scratch", pixels_module._Scratch())
+    monkeypatch.setattr(decode_module, "_decode_pillow", None)  # no way out of too little memory
+    for data, image in zip(files, images, strict=True):
+        expected = torchvisions(image, Squash().box(*image.size, []), 64)
+        np.testing.assert_array_equal(rendered(data, Squash(), 64), expected)
+
+
+@pytest.mark.parametrize("dct_scaling", [False, True])
+def test_what_a_thread_keeps_is_bounded_and_its_own(monkeypatch, dct_scaling):
+    monkeypatch.setattr(pixels_module, "_SCRATCH_BYTES", 100 * 100 * 3)
+    scratch = pixels_module._Scratch()
+    monkeypatch.setattr(pixels_module, "_scratch", scratch)
+    rendered(make("420", 100, 101), Squash(), 64, dct_scaling=dct_scaling)
+    assert scratch.memory.size == 0
+    rendered(make("420", 100, 100), Squash(), 64, dct_scaling=dct_scaling)
+    kept = scratch.memory
+    assert kept.size == 100 * 100 * 3
+    rendered(make("420", 90, 100), Squash(), 64, dct_scaling=dct_scaling)
+    assert scratch.memory is kept
+    of_another = []
+    thread = threading.Thread(target=lambda: of_another.append(scratch.of(9)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(of_another[0], kept)
 
 
 def test_threads_render_what_one_does():
