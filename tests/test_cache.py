@@ -545,6 +545,29 @@ def test_a_short_wait_for_the_lock_is_no_failure(folder):
     assert held(ds, 2) == [0, 1]
 
 
+def test_a_folder_removed_while_a_writer_waits_for_its_lock_gets_nothing(folder):
+    ds = Cache(folder).of(URL)
+    ds.put(at(0), body(0))
+    told = []
+    with (folder / "pcrstore-cache").open("rb") as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX)
+
+        def put():
+            try:
+                ds.put(at(1), body(1))
+            except CacheWarning as e:
+                told.append(str(e))
+
+        thread = threading.Thread(target=put)
+        thread.start()
+        time.sleep(0.05)
+        (folder / "pcrstore-cache").unlink()
+    thread.join()
+    assert len(told) == 1
+    assert "its folder was removed" in told[0]
+    assert on_disk(folder) == KB
+
+
 def test_threads_share_it(folder):
     ds = Cache(folder, limit=40 * KB).of(URL)
     wrong = []
