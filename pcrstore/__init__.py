@@ -13,7 +13,7 @@ then all second ones. A reader that wants less fidelity reads a shorter prefix.
 The house has floors. Imports go down, or along a floor without a cycle; floors 0 to 3 have no I/O,
 no clock and no threads. tests/test_floors.py reads this table and holds the code to it:
 
-    6 surface  __init__ __main__ cli contact_sheet demo testing zarr_view
+    6 surface  __init__ __main__ cli contact_sheet demo ray testing zarr_view
     5 flows    build commit convert finish journal options report sink source uploads workers
                catalog dataset export fetching reader verify
     4 edges    concurrency retry store store_errors store_options stores stores_fsspec

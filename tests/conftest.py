@@ -26,8 +26,9 @@ def pytest_configure(config):
 
     `collect_ignore` would do in a conftest of the package's own folder only.
     """
-    absent = [name for name in ("torch", "ray") if find_spec(name) is None]
-    ignored = [str(config.rootpath / "pcrstore" / f"{name}.py") for name in absent]
+    needed = {"torch": "torch", "ray.py": "ray"}
+    absent = [name for name, library in needed.items() if find_spec(library) is None]
+    ignored = [str(config.rootpath / "pcrstore" / name) for name in absent]
     config.option.ignore = [*(config.option.ignore or ()), *ignored]
 
 
