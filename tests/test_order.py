@@ -375,6 +375,13 @@ def test_cuts_divide_records_only_where_they_are():
     assert max(touched.values()) <= 2
 
 
+def test_a_cut_at_the_edge_of_a_shard_leaves_nothing_empty():
+    order = an_order(90, shard=45)
+    assert cut(order, order.all(), [45, 45]) == [[stretch] for stretch in order.all()]
+    assert cut(order, order.all(), [0, 90]) == [[], order.all()]
+    assert skip(order, order.all(), 45) == order.all()[1:]
+
+
 def test_reading_begins_with_few_records():
     order = an_order(9_000, window=64)
     first = [image // RECORD for _, _, image in epoch_of(order)[:8]]
