@@ -331,7 +331,7 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 def test_a_counter_that_is_lost_or_wrong_is_counted_again(folder, state):
-    ds = Cache(folder, limit=10 * KB).of(URL)
+    ds = Cache(folder, limit=6 * KB).of(URL)
     for i in range(5):
         ds.put(at(i), body(i))
     (folder / "pcrstore-cache").write_bytes(state)
