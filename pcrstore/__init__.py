@@ -13,22 +13,25 @@ then all second ones. A reader that wants less fidelity reads a shorter prefix.
 The house has floors. Imports go down, or along a floor without a cycle; floors 0 to 3 have no I/O,
 no clock and no threads. tests/test_floors.py reads this table and holds the code to it:
 
-    6 surface  __init__ __main__ cli contact_sheet demo ray testing zarr_view
+    6 surface  __init__ __main__ cli contact_sheet demo ray testing torch zarr_view
     5 flows    build commit convert finish journal options report sink source uploads workers
                catalog dataset export fetching reader verify
-    4 edges    concurrency retry store store_errors store_options stores stores_fsspec
+               feed loader loading numpy_loader population
+    4 edges    buffers concurrency dial retry store store_errors store_options stores stores_fsspec
                stores_local stores_obstore _native decode pixels transcode
                cache cache_files cache_folder cache_ledger
     3 policy   cost fidelity plan quality
     2 layout   crops order packing placement record rows shares zarr_layout
     1 bytes    index jpeg manifest pages restore scripts tail
-    0 ground   checksum errors fields hashing markers ranges sizes tiff
+    0 ground   checksum errors fields hashing markers ranges signals sizes tiff
 """
 
 from pcrstore.convert import convert
 from pcrstore.cost import CostModel, Link, Prices
+from pcrstore.crops import CenterCrop, RandomResizedCrop, Squash
 from pcrstore.dataset import Dataset, Sample, Traffic
 from pcrstore.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
+from pcrstore.dial import Mixture
 from pcrstore.errors import (
     AccessDeniedError,
     ChecksumError,
@@ -51,18 +54,23 @@ from pcrstore.errors import (
     UnsupportedFormatError,
     UnsupportedJpegError,
     UsageError,
+    WorkerDiedError,
 )
 from pcrstore.export import ExportReport, export
 from pcrstore.fidelity import ByteBudget, Fidelity, MsSsim
+from pcrstore.numpy_loader import NumpyLoader
 from pcrstore.options import Options
 from pcrstore.plan import ReadPlan
+from pcrstore.population import Mix
 from pcrstore.report import Report
+from pcrstore.signals import Signals
 from pcrstore.transcode import Limits
 from pcrstore.verify import Fault, VerifyReport, verify
 
 __all__ = [
     "AccessDeniedError",
     "ByteBudget",
+    "CenterCrop",
     "ChecksumError",
     "CostModel",
     "DamagedJpegError",
@@ -79,18 +87,24 @@ __all__ = [
     "Limits",
     "Link",
     "MissingDependencyError",
+    "Mix",
+    "Mixture",
     "MsSsim",
     "NotFoundError",
+    "NumpyLoader",
     "OptionError",
     "Options",
     "PcrstoreError",
     "Prices",
+    "RandomResizedCrop",
     "ReadPlan",
     "Report",
     "Sample",
     "ScriptError",
+    "Signals",
     "SourceChangedError",
     "SourceError",
+    "Squash",
     "StoreError",
     "Traffic",
     "TransientStoreError",
@@ -98,6 +112,7 @@ __all__ = [
     "UnsupportedJpegError",
     "UsageError",
     "VerifyReport",
+    "WorkerDiedError",
     "convert",
     "export",
     "open",

@@ -10,7 +10,7 @@ for sample in ds.iter(fidelity=3): ...        all of it, record by record
 import operator
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.build import FORMATS
+from pcrstore.catalog import Catalog
 from pcrstore.commit import newest_version, read_manifest, versions
 from pcrstore.cost import DEFAULT_COST, CostModel
 from pcrstore.decode import decode
 from pcrstore.errors import NotFoundError, OptionError
+from pcrstore.fetching import RangeCache
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
 from pcrstore.jpeg import parse_frame
 from pcrstore.manifest import Manifest
@@ -36,7 +38,7 @@ from pcrstore.tail import end_of_band_tail
 from pcrstore.transcode import original, require
 from pcrstore.workers import usable_cores
 
-__all__ = ["Dataset", "Sample", "Traffic", "open_dataset"]
+__all__ = ["Dataset", "Sample", "Traffic", "dataset_in", "open_dataset"]
 
 Extra = TypeVar("Extra")
 Result = TypeVar("Result")
@@ -114,6 +116,22 @@ class Dataset:
         return self._cost
 
     @property
+    def catalog(self) -> Catalog:
+        """The index, read on demand and remembered."""
+        return self._reader.catalog
+
+    def reader(self, *, cache: RangeCache | None = None, part_bytes: int | None = None) -> Reader:
+        """Return a reader that counts for itself and shares the index; see `reader.Reader`."""
+        return Reader(
+            self._store,
+            self._manifest,
+            self._cost,
+            cache=cache,
+            part_bytes=part_bytes,
+            catalog=self.catalog,
+        )
+
+    @property
     def manifest(self) -> Manifest:
         """Everything that opening read: classes, statistics, script, parts."""
         return self._manifest
@@ -188,6 +206,56 @@ class Dataset:
         if indices is None:
             return self._reader.catalog.column(name, range(len(self)))
         return self._reader.catalog.column(name, self._positions(indices))
+
+    def find(self, **conditions: object) -> NDArray[np.int64]:
+        """Return the positions of the images that meet all conditions, ascending.
+
+        Reads the pages of the columns named, and nothing of the images.
+
+        Args:
+            conditions: Column and value, or several of which one must match, or a function of the
+                column's values that returns a mask. `label`, `split` and `format` take names too.
+
+        Raises:
+            OptionError: No such column, class, split or format, or a mask of another shape.
+
+        Examples:
+            `ds.find(split="train", label=["cat", "dog"], width=lambda w: w >= 224)`
+        """
+        mask = np.ones(len(self), np.bool_)
+        for name, wanted in conditions.items():
+            values = self.column(name)
+            if callable(wanted):
+                found = np.asarray(wanted(values))
+                if found.shape != mask.shape or found.dtype != np.bool_:
+                    raise OptionError(
+                        f"{name}: the function must return {len(self)} booleans, "
+                        f"got {found.dtype} of shape {found.shape}"
+                    )
+                mask &= found
+                continue
+            many = wanted if isinstance(wanted, Collection | np.ndarray) else [wanted]
+            many = [wanted] if isinstance(wanted, str | bytes) else many
+            accepted = np.array([self._value(name, w) for w in many])
+            mask &= np.isin(np.asarray(values), accepted) if len(accepted) else False
+        return np.flatnonzero(mask)
+
+    def _value(self, column: str, wanted: object) -> object:
+        """Return what a column stores for a value that may be given by name."""
+        known: Mapping[str, Sequence[str]] = {
+            "label": self.classes,
+            "split": self.splits,
+            "format": tuple(FORMATS.values()),
+        }
+        if not isinstance(wanted, str) or column not in known:
+            return wanted
+        if wanted not in known[column]:
+            raise OptionError(
+                f"{column} must be one of {', '.join(known[column]) or 'none'}, got {wanted!r}"
+            )
+        if column == "format":
+            return next(number for number, name in FORMATS.items() if name == wanted)
+        return known[column].index(wanted)
 
     def resolve(self, fidelity: Fidelity) -> int:
         """Return the group number that a fidelity comes to: see `fidelity.Fidelity`."""
@@ -445,6 +513,13 @@ def open_dataset(
         StoreError: The store cannot be reached.
     """
     store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
+    return dataset_in(store, version=version, cost=cost)
+
+
+def dataset_in(
+    store: ReadableStore, *, version: int | None = None, cost: CostModel = DEFAULT_COST
+) -> Dataset:
+    """Open the dataset of a store; see `open_dataset`."""
     if version is not None:
         if not _is_integer(version) or version < 1:
             raise OptionError(f"version must be a positive integer, got {version!r}")

@@ -16,6 +16,7 @@
     │   ├── MissingDependencyError(ImportError)   name the package to install
     │   ├── DatasetExistsError(FileExistsError)  the destination holds other content
     │   └── SourceChangedError           the source changed under a resumed conversion
+    ├── WorkerDiedError(RuntimeError)    a process of a loader: too little memory, or killed
     ├── SourceError(ValueError)          some source files cannot be converted; lists them
     └── StoreError(OSError)              the store: retry, or fix access
         ├── NotFoundError(FileNotFoundError)
@@ -48,6 +49,7 @@ __all__ = [
     "UnsupportedFormatError",
     "UnsupportedJpegError",
     "UsageError",
+    "WorkerDiedError",
 ]
 
 
@@ -117,6 +119,10 @@ class SourceChangedError(UsageError):
 
 class SourceError(PcrstoreError, ValueError):
     """Some source files cannot be converted; nothing was committed."""
+
+
+class WorkerDiedError(PcrstoreError, RuntimeError):
+    """A worker process of a loader ended without a word."""
 
 
 class StoreError(PcrstoreError, OSError):

@@ -25,12 +25,10 @@ from pcrstore.record import Header, assemble_full
 from pcrstore.store import ReadableStore
 from pcrstore.tail import ending
 
-__all__ = ["Chosen", "Decodable", "Reader", "Window"]
+__all__ = ["Chosen", "Reader", "Window"]
 
 Cut = TypeVar("Cut")
 
-Decodable = tuple[bytes, tuple[int, int] | None]
-"""A file for a lenient decoder, and its width and height; None for an opaque one."""
 
 _WINDOW_BYTES: Final = 16 * 2**20
 """What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
@@ -76,6 +74,7 @@ class Reader:
         cost: Prices and link; decides which ranges are read together.
         cache: Scan groups on local disk.
         part_bytes: Requests longer than this are made as several at once; None: never.
+        catalog: The index, where another reader of the same version has it.
     """
 
     def __init__(
@@ -86,15 +85,21 @@ class Reader:
         *,
         cache: RangeCache | None = None,
         part_bytes: int | None = None,
+        catalog: Catalog | None = None,
     ) -> None:
         self._store = store
         self._manifest = manifest
         self._cost = cost
         self._part_bytes = part_bytes
         self.cache = cache
-        self.catalog = Catalog(store, manifest, cost)
+        self.catalog = catalog or Catalog(store, manifest, cost)
         self.counter = Counter()
         """Requests and bytes of scan groups; those of the index are the catalog's."""
+
+    @property
+    def needs_headers(self) -> bool:
+        """Say whether records have no header of their own, so that the index is read for it."""
+        return self._manifest.layout == "zarr"
 
     def plan(
         self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
@@ -153,7 +158,7 @@ class Reader:
         ]
         return [piece for found in self._execute(self._chosen(chosen), _pieces) for piece in found]
 
-    def files(self, chosen: Sequence[Chosen]) -> list[list[Decodable]]:
+    def files(self, chosen: Sequence[Chosen]) -> list[list[bytes]]:
         """Return what a decoder takes of every image chosen: scans, end-of-band tail and EOI.
 
         Raises:
@@ -161,10 +166,20 @@ class Reader:
         """
         return self._execute(self._chosen(chosen), self._decodable)
 
-    def _decodable(self, want: Want, parts: Sequence[bytes]) -> list[Decodable]:
+    def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
+        """Return the same of scattered images, in the order of `positions`.
+
+        Raises:
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+        """
+        n = self._manifest.n_groups
+        pieces = self.pieces(positions, fidelities, [False] * len(positions))
+        return [p.cells[0] if p.opaque else _file(p.cells, n) for p in pieces]
+
+    def _decodable(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
         n = self._manifest.n_groups
         cells = want.cells(parts) if isinstance(want, Prefix) else _cells(want.cut(parts))
-        return [(of_image[0], None) if opaque else _file(of_image, n) for opaque, of_image in cells]
+        return [of_image[0] if opaque else _file(of_image, n) for opaque, of_image in cells]
 
     def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
         """Return the wants of records chosen, with headers where they have none of their own."""
@@ -324,8 +339,7 @@ def _cells(pieces: Iterator[Pieces]) -> Iterator[tuple[bool, list[bytes]]]:
         yield piece.opaque, piece.cells
 
 
-def _file(cells: list[bytes], n_groups: int) -> Decodable:
-    tail, size = ending(cells[0])
+def _file(cells: list[bytes], n_groups: int) -> bytes:
     if len(cells) == n_groups:
-        return assemble_full(cells), size
-    return b"".join((*cells, tail)), size
+        return assemble_full(cells)
+    return b"".join((*cells, ending(cells[0])))

@@ -56,6 +56,8 @@ class Leg:
     def __init__(self, order: EpochOrder, stretches: Sequence[Stretch], topology: Topology) -> None:
         self.order = order
         self.stretches = list(stretches)
+        self.is_whole = self.stretches == order.all()
+        """Whether it is all of the epoch."""
         self.topology = topology
         t = topology
         left = self._left = n_of(order, self.stretches)

@@ -120,6 +120,8 @@ class Translator:
         self.url = redact_url(url)
         self._secrets = tuple(secrets)
         self._policy = policy
+        self.n_retryable = 0
+        """Errors so far that another try may mend. Threads may lose one between them."""
 
     def redact(self, text: str) -> str:
         """Return the text with secrets and the queries of URLs left out."""
@@ -139,8 +141,11 @@ class Translator:
             OptionError: A storage option that the library does not know; it says so as a
                 `TypeError` when its client is first used.
         """
-        if isinstance(cause, StoreError):
-            return cause
+        made = cause if isinstance(cause, StoreError) else self._made(verb, name, cause)
+        self.n_retryable += isinstance(made, RetryableError)
+        return made
+
+    def _made(self, verb: str, name: str, cause: Exception) -> StoreError:
         if isinstance(cause, TypeError) and "unexpected keyword argument" in str(cause):
             raise OptionError(f"{self.url}: a storage option is unknown: {cause}") from cause
         where = f"{self.url.rstrip('/')}/{name}" if name else self.url

@@ -6,7 +6,7 @@ memory://, https://, anything else -> FsspecStore            and understands eve
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
@@ -15,14 +15,15 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pcrstore.errors import OptionError
+from pcrstore.ranges import ByteRange
 from pcrstore.retry import RetryPolicy
-from pcrstore.store import Store
+from pcrstore.store import Bodies, Entries, Store
 from pcrstore.store_options import NotTranslatableError
 from pcrstore.stores_fsspec import FsspecStore
 from pcrstore.stores_local import LocalStore
 from pcrstore.stores_obstore import ObstoreStore
 
-__all__ = ["Engine", "open_store"]
+__all__ = ["Engine", "ForkingStore", "open_store"]
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 Engine: TypeAlias = Literal["auto", "fsspec", "obstore"]
@@ -88,3 +89,69 @@ def _of_filesystem(
     if isinstance(filesystem, LocalFileSystem):
         return LocalStore(path.removeprefix("file://"))
     return FsspecStore(path, filesystem=filesystem, policy=policy)
+
+
+class ForkingStore:
+    """A store whose maker reads through fsspec, so that its forked children can use obstore.
+
+    obstore hangs in a child of a process that has used it. The parent of a loader's workers reads
+    metadata alone; the children, and whoever gets it pickled, open the store anew.
+
+    Args:
+        url: As `open_store`.
+        storage_options: As `open_store`.
+        engine: For the children.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        storage_options: Mapping[str, object] | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
+        self._maker = os.getpid()
+        self._arguments = url, dict(storage_options or {}), engine
+        self._store = open_store(url, storage_options, engine="fsspec")
+        self._pid = self._maker
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_maker": self._maker, "_arguments": self._arguments}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state)
+        self._pid = -1
+
+    def __repr__(self) -> str:
+        return f"ForkingStore({self.url!r})"
+
+    def _here(self) -> Store:
+        """Return this process's store."""
+        if self._pid != os.getpid():
+            url, options, engine = self._arguments
+            engine = "fsspec" if os.getpid() == self._maker else engine
+            self._store = open_store(url, options, engine=engine)
+            self._pid = os.getpid()
+        return self._store
+
+    @property
+    def url(self) -> str:
+        """Root of the store, without credentials."""
+        return self._here().url
+
+    @property
+    def n_retries(self) -> int:
+        """Requests of this process that failed in a way worth another try."""
+        return int(getattr(self._here(), "n_retries", 0))
+
+    def get(self, name: str) -> bytes:
+        """Return a whole object, in one request."""
+        return self._here().get(name)
+
+    def get_ranges(self, ranges: Sequence[ByteRange]) -> Bodies:
+        """Return the bytes of each range, in order; one request each."""
+        return self._here().get_ranges(ranges)
+
+    def list(self, prefix: str) -> Entries:
+        """Return every object below a folder, sorted by name."""
+        return self._here().list(prefix)

@@ -96,6 +96,11 @@ class FsspecStore:
         return self._translator.url
 
     @property
+    def n_retries(self) -> int:
+        """Requests so far that failed in a way worth another try."""
+        return self._translator.n_retryable
+
+    @property
     def create_is_atomic(self) -> bool:
         """False where `create` is a check followed by a put."""
         return _protocol_of(self._filesystem()) in CONDITIONAL

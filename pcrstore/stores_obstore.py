@@ -116,6 +116,12 @@ class ObstoreStore:
         return self._translator.url
 
     @property
+    def n_retries(self) -> int:
+        """Requests so far that failed in a way worth another try."""
+        n = self._translator.n_retryable
+        return n if self._fallback is None else n + self._fallback.n_retries
+
+    @property
     def needs_boto(self) -> bool:
         """True when only boto3 can find the credentials (~/.aws, instance roles)."""
         return self._settings.boto

@@ -41,8 +41,8 @@ def end_of_band_tail(frame: Frame) -> bytes:
     return b"".join(parts)
 
 
-def ending(first_cell: bytes) -> tuple[bytes, tuple[int, int]]:
-    """Return the tail and EOI for an image's scans, and its width and height.
+def ending(first_cell: bytes) -> bytes:
+    """Return the tail and EOI to put behind some of an image's scans.
 
     Args:
         first_cell: The image from SOI to its first scans: its group 1.
@@ -51,9 +51,8 @@ def ending(first_cell: bytes) -> tuple[bytes, tuple[int, int]]:
 
 
 @lru_cache(maxsize=4096)
-def _ending(segment: bytes) -> tuple[bytes, tuple[int, int]]:
-    frame = parse_frame(SOI + segment)
-    return end_of_band_tail(frame) + EOI, (frame.width, frame.height)
+def _ending(segment: bytes) -> bytes:
+    return end_of_band_tail(parse_frame(SOI + segment)) + EOI
 
 
 def _runs(n_blocks: int) -> list[int]:

@@ -1,0 +1,42 @@
+"""Memory for batches that comes back when the consumer has let go of the last view of it.
+
+A batch of 64 images of 224 x 224 is 9.6 MB: fresh memory costs 2,350 page faults, milliseconds.
+"""
+
+import threading
+import weakref
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BatchMemory"]
+
+
+class BatchMemory:
+    """Gives out arrays of up to `n` rows.
+
+    Args:
+        n: Rows of the largest batch.
+        row: Shape of a row.
+    """
+
+    def __init__(self, n: int, row: tuple[int, ...]) -> None:
+        self._row = row
+        self._bytes = n * prod(row)
+        self._free: list[NDArray[np.uint8]] = []
+        self._lock = threading.Lock()
+
+    def take(self, n: int) -> NDArray[np.uint8]:
+        """Return an array of shape (n, *row) with arbitrary contents."""
+        with self._lock:
+            block = self._free.pop() if self._free else np.empty(self._bytes, np.uint8)
+        # NumPy makes the base of a view the owner of its memory, past arrays in between, and a
+        # memoryview stops it there: every view of the lease, a tensor's too, keeps the lease alive.
+        lease = np.frombuffer(memoryview(block.data), np.uint8)
+        weakref.finalize(lease, self._give_back, block).atexit = False
+        return lease[: n * prod(self._row)].reshape(n, *self._row)
+
+    def _give_back(self, block: NDArray[np.uint8]) -> None:
+        with self._lock:
+            self._free.append(block)

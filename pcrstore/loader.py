@@ -1,0 +1,250 @@
+"""The position of a loader in its epochs, and its state.
+
+epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dict ──▶ epoch, what is left of it
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pcrstore.dial import Fidelities
+from pcrstore.errors import OptionError
+from pcrstore.loading import Loading
+from pcrstore.order import EpochOrder, Stretch
+from pcrstore.shares import Leg, Topology, Uneven
+from pcrstore.signals import Signals
+
+__all__ = ["STATE_FORMAT", "BaseLoader", "check_rank", "resume", "rows_of"]
+
+STATE_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Position:
+    """Where an iteration begins."""
+
+    epoch: int
+    stretches: list[Stretch] | None = None
+    """What is left of the epoch; None: all."""
+    is_asked_for: bool = False
+    """Whether `set_epoch` said so: then an epoch of which nothing is left yields nothing."""
+
+
+class BaseLoader:
+    """The position of a loader in its epochs, its state, and what it tells of itself."""
+
+    def __init__(self, loading: Loading, topology: Callable[[], tuple[int, Topology]]) -> None:
+        self._loading = loading
+        self._topology = topology
+        """Returns rank and topology; looked at when an iteration begins."""
+        self._next: _Position | None = _Position(epoch=0)
+        self._now: tuple[_Position, Leg] | None = None
+        self._n_yielded = 0
+        self._done = Signals()
+        self._started: float | None = None
+
+    # ---- epochs
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration reads, or goes on with."""
+        if self._next is not None:
+            p = self._next
+            return p.epoch + (p.stretches == [] and not p.is_asked_for)
+        return self._position().epoch + 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration read this epoch. Without it each iteration reads the next one.
+
+        A position within this epoch that `load_state_dict` set is kept.
+
+        Raises:
+            OptionError: A negative epoch.
+        """
+        if epoch < 0:
+            raise OptionError(f"epoch must be 0 or more, got {epoch}")
+        resumed = self._next.stretches if self._next and self._next.epoch == epoch else None
+        self._next = _Position(epoch=epoch, stretches=resumed, is_asked_for=True)
+
+    def _position(self) -> _Position:
+        if self._now is None:
+            raise AssertionError("a loader has a next position or one that is being read")
+        return self._now[0]
+
+    def _upcoming(self) -> tuple[_Position, int, Leg]:
+        """Return what an iteration that begins now would read, and this process's rank."""
+        position = self._next or _Position(epoch=self._position().epoch + 1)
+        rank, topology = self._topology()
+        leg = self._loading.leg(position.epoch, position.stretches, topology)
+        if position.stretches is not None and not leg.n_batches and not position.is_asked_for:
+            position = _Position(epoch=position.epoch + 1)
+            leg = self._loading.leg(position.epoch, None, topology)
+        return position, rank, leg
+
+    def _begin(self) -> tuple[int, int, Leg]:
+        """Begin an iteration; return epoch, rank and leg."""
+        position, rank, leg = self._upcoming()
+        self._now, self._next, self._n_yielded = (position, leg), None, 0
+        return position.epoch, rank, leg
+
+    def _leg(self) -> Leg:
+        if self._next is None and self._now is not None:
+            return self._now[1]
+        return self._upcoming()[2]
+
+    def __len__(self) -> int:
+        """Batches of this rank in the iteration under way, or the next."""
+        return self._leg().n_batches
+
+    @property
+    def n_padded(self) -> int:
+        """Samples that the iteration reads twice, so that all ranks have as many batches."""
+        return self._leg().n_padded
+
+    @property
+    def n_dropped(self) -> int:
+        """Samples that the iteration leaves out."""
+        return self._leg().n_dropped
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the position: a few hundred bytes of JSON types, the same on every rank.
+
+        It counts the batches that the loop was given, not those fetched ahead. Ranks take batches
+        in step, so the state of any rank is the state of the job.
+        """
+        if self._next is not None:
+            position, topology, n = self._next, self._topology()[1], 0
+        else:
+            position, topology, n = self._position(), self._leg().topology, self._n_yielded
+        stretches = position.stretches
+        return {
+            "format": STATE_FORMAT,
+            "data": self._loading.fingerprint(),
+            "epoch": position.epoch,
+            "left": rows_of(stretches),
+            "world_size": topology.world_size,
+            "num_workers": topology.n_workers,
+            "batch_size": topology.batch_size,
+            "uneven": topology.uneven,
+            "drop_last": topology.drop_last,
+            "batches": n,
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from a state, to the sample, on any number of ranks and workers.
+
+        Raises:
+            OptionError: Not a state, or one of other data, another selection, seed or window.
+        """
+        epoch, stretches = resume(self._loading, state)
+        self._next = _Position(epoch=epoch, stretches=stretches)
+
+    # ---- fidelity and signals
+
+    @property
+    def fidelity(self) -> Fidelities:
+        """What records are read at, from the next request on, in all workers."""
+        return self._fidelity
+
+    @fidelity.setter
+    def fidelity(self, fidelity: Fidelities) -> None:
+        self._loading.dial.set(fidelity)
+        self._fidelity = fidelity
+
+    _fidelity: Fidelities
+
+    def stats(self) -> Signals:
+        """Return the counters since the loader was made; `str` of them is one line."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._done + self._running() + self._loading.traffic() + Signals(seconds=running)
+
+    def _running(self) -> Signals:
+        """Return the counters of the iteration under way, but for traffic and time."""
+        return Signals()
+
+    def _stop_clock(self) -> None:
+        """Add the iteration that ends to what was done before."""
+        if self._started is not None:
+            self._done += Signals(seconds=time.perf_counter() - self._started)
+        self._done += replace(self._running(), queue_depth=0)
+        self._started = None
+
+
+def resume(loading: Loading, state: object) -> tuple[int, list[Stretch] | None]:
+    """Return the epoch of a state and what is left of it; None: all.
+
+    Raises:
+        OptionError: Not a state, or not one of this loader's data.
+    """
+    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
+        raise OptionError(f"a state of format {STATE_FORMAT} expected, got {_brief(state)}")
+    mine, theirs = loading.fingerprint(), state.get("data")
+    if theirs != mine:
+        other = theirs if isinstance(theirs, Mapping) else {}
+        differing = [name for name in mine if other.get(name) != mine[name]]
+        name = differing[0] if differing else "data"
+        raise OptionError(
+            f"the state is of another loader: {name} must be {mine.get(name)!r}, "
+            f"got {other.get(name)!r}"
+        )
+    epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
+    topology = Topology(
+        world_size=_integer(state, "world_size"),
+        n_workers=_integer(state, "num_workers"),
+        batch_size=_integer(state, "batch_size"),
+        uneven=_uneven(state.get("uneven")),
+        drop_last=bool(state.get("drop_last")),
+    )
+    order = loading.order(epoch)
+    stretches = _stretches(order, state.get("left"))
+    if not batches:
+        return epoch, stretches
+    return epoch, loading.leg(epoch, stretches, topology).left_after(batches)
+
+
+def rows_of(stretches: list[Stretch] | None) -> list[list[int]] | None:
+    """Return stretches as a state holds them."""
+    if stretches is None:
+        return None
+    return [[s.shard, s.start, s.stop, s.after] for s in stretches]
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _integer(state: Mapping[object, object], name: str) -> int:
+    value = state.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OptionError(f"{name} of a state must be an integer from 0, got {_brief(value)}")
+    return value
+
+
+def _uneven(value: object) -> Uneven:
+    return "drop" if value == "drop" else "pad"
+
+
+def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
+    if left is None:
+        return None
+    rows: list[object] = list(left) if isinstance(left, list | tuple) else [left]
+    out: list[Stretch] = []
+    for row in rows:
+        numbers = [x for x in row if type(x) is int and x >= 0] if isinstance(row, list) else []
+        if len(numbers) != 4:
+            raise OptionError(f"left of a state must be rows of four integers, got {_brief(row)}")
+        shard, start, stop, after = numbers
+        if shard >= order.n_shards or not start <= stop <= order.size(shard):
+            raise OptionError(f"left of a state must lie in the epoch, got {_brief(row)}")
+        out.append(Stretch(shard=shard, start=start, stop=stop, after=after))
+    return out
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Raise `OptionError` unless the rank is one of the world's."""
+    if type(rank) is not int or not 0 <= rank < world_size:
+        raise OptionError(f"rank must be in 0..{world_size - 1}, got {rank!r}")

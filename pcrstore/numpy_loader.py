@@ -1,0 +1,121 @@
+"""Batches as NumPy arrays, decoded in threads of this process: for JAX, TensorFlow, or none."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.buffers import BatchMemory
+from pcrstore.dial import Fidelities
+from pcrstore.feed import Feed
+from pcrstore.loader import BaseLoader, check_rank
+from pcrstore.loading import Data, Loading, MoreOptions, Spec
+from pcrstore.shares import Topology, Uneven
+from pcrstore.signals import Signals
+from pcrstore.workers import usable_cores
+
+__all__ = ["NumpyLoader"]
+
+
+class NumpyLoader(BaseLoader):
+    """Batches of a dataset as NumPy arrays, decoded in threads of this process.
+
+    JAX and TensorFlow feed from it. The arguments are those of `pcrstore.torch.Loader`; rank and
+    world_size must be given where there are several (`jax.process_index()`).
+
+    Args:
+        dataset: URL, path, open dataset, or `Mix`.
+        batch_size: Samples of a batch, on each rank.
+        fidelity: See `Fidelities`.
+        size: Of the images yielded: a side, or (height, width).
+        shuffle: False: stored order, and central crops unless `crop` says otherwise.
+        seed: Of order, crops and mixtures.
+        n_threads: That decode; None: one for each core.
+        rank: Of this process.
+        world_size: Processes that share the epoch.
+        uneven: Where samples do not divide by ranks: "pad" or "drop".
+        drop_last: Leave out a last batch that is not full.
+        positions: Yield a third array, the position of each sample in the dataset; in a mix
+            counted on over the datasets.
+        storage_options: As for fsspec.
+        options: Others of `pcrstore.torch.Loader`.
+
+    Yields:
+        uint8 (N, height, width, 3) and int64 (N,), -1 for no label.
+
+    Raises:
+        OptionError: An option that cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - by keyword
+        self,
+        dataset: Data,
+        batch_size: int = 64,
+        fidelity: Fidelities = 3,
+        size: int | tuple[int, int] = 224,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        n_threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        uneven: Uneven = "pad",
+        drop_last: bool = False,
+        positions: bool = False,
+        storage_options: Mapping[str, object] | None = None,
+        **options: Unpack[MoreOptions],
+    ) -> None:
+        spec = Spec(
+            dataset=dataset,
+            fidelity=fidelity,
+            size=size,
+            shuffle=shuffle,
+            seed=seed,
+            storage_options=storage_options,
+            **options,
+        )
+        topology = Topology(
+            world_size=world_size, batch_size=batch_size, uneven=uneven, drop_last=drop_last
+        )
+        check_rank(rank, world_size)
+        super().__init__(Loading(spec), lambda: (rank, topology))
+        self._fidelity = fidelity
+        self._n_threads = n_threads or usable_cores()
+        self._with_positions = positions
+        rendering = self._loading.rendering
+        self._memory = BatchMemory(batch_size, (rendering.height, rendering.width, 3))
+        self._feed: Feed[None] | None = None
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.generic], ...]]:
+        if self._feed is not None:
+            self._feed.close()
+            self._end(self._feed)
+        epoch, rank, leg = self._begin()
+        self._started = time.perf_counter()
+        self._feed = feed = self._loading.feed(
+            leg,
+            epoch,
+            rank=rank,
+            worker=0,
+            n_threads=self._n_threads,
+            allocate=lambda n: (self._memory.take(n), None),
+        )
+        try:
+            for batch in feed:
+                self._n_yielded += 1
+                if self._with_positions:
+                    yield batch.images, batch.labels, self._loading.positions(batch)
+                else:
+                    yield batch.images, batch.labels
+        finally:
+            self._end(feed)
+
+    def _end(self, feed: Feed[None]) -> None:
+        if self._feed is feed:
+            self._stop_clock()
+            self._feed = None
+
+    def _running(self) -> Signals:
+        return Signals() if self._feed is None else self._feed.signals()

@@ -1,0 +1,267 @@
+"""What a loader reads: some images of some datasets, and where a shard's samples lie in records.
+
+datasets, selections, weights ──▶ Population ──(seed, epoch)──▶ EpochOrder
+│ shard, stretch
+▼
+record tables ──▶ Leaflet: units (records) and samples in reading order
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.dataset import Dataset
+from pcrstore.errors import OptionError
+from pcrstore.order import EpochOrder, Run, Stretch
+
+__all__ = ["Leaflet", "Mix", "Population", "Source", "Unit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Several datasets read as one, each as often as its weight says.
+
+    An epoch has as many samples as the datasets have images together, or `epoch_size`; a dataset
+    with more than its share is read on in the next epoch, one with less is read again.
+    """
+
+    weights: Mapping[str | os.PathLike[str] | Dataset, float]
+    """URLs or open datasets, and their shares relative to each other."""
+    epoch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise OptionError("a mix must have at least one dataset, got none")
+        if not all(0 < w < float("inf") for w in self.weights.values()):
+            raise OptionError(f"weights must be over 0, got {list(self.weights.values())}")
+        if self.epoch_size is not None and self.epoch_size < 1:
+            raise OptionError(f"epoch_size must be positive, got {self.epoch_size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The images of one dataset that are read."""
+
+    dataset: Dataset
+    positions: NDArray[np.int64] | None = None
+    """Ascending positions in the dataset; None: all."""
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.positions is None else len(self.positions)
+
+    def blocks(self) -> NDArray[np.int64]:
+        """Return where index parts begin among the images selected, and their number."""
+        edges = self.dataset.catalog.image_edges
+        if self.positions is not None:
+            edges = np.searchsorted(self.positions, edges).astype(np.int64)
+        return np.unique(edges)
+
+    def images(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the positions in the dataset of selected images start..stop."""
+        if self.positions is None:
+            return np.arange(start, stop)
+        return self.positions[start:stop]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """A record, or the images of one that a stretch reads: what is fetched at once."""
+
+    source: int
+    part: int
+    record: int
+    """Counted in the part."""
+    number: int
+    """The record counted in the dataset."""
+    images: NDArray[np.int64]
+    """Positions in the dataset, ascending."""
+    slots: tuple[int, ...] | None
+    """Positions in the record; None: it is read whole."""
+    first_use: int
+    """First of the leaflet's samples that needs it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaflet:
+    """The samples of a stretch in the order in which they are read."""
+
+    units: list[Unit]
+    """By first use."""
+    unit: NDArray[np.int64]
+    """Position in `units` of each sample. (n,)"""
+    slot: NDArray[np.int64]
+    """Position of each sample among its unit's images. (n,)"""
+    source: NDArray[np.int64]
+    """(n,)"""
+    image: NDArray[np.int64]
+    """Position in its dataset of each sample. (n,)"""
+    crop_key: NDArray[np.uint64]
+    """What the crop of each sample is drawn by. (n,)"""
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+
+class Population:
+    """The images that a loader reads.
+
+    Args:
+        sources: At least one, none of them empty.
+        counts: Samples that an epoch reads of each.
+    """
+
+    def __init__(self, sources: Sequence[Source], counts: Sequence[int]) -> None:
+        empty = [s.dataset.url for s in sources if not len(s)]
+        if empty:
+            raise OptionError(f"{empty[0]}: no image is selected")
+        self.sources = tuple(sources)
+        self.counts = tuple(counts)
+        self._blocks = [s.blocks() for s in sources]
+
+    def order(self, *, seed: int, epoch: int, shuffle: bool, window: int) -> EpochOrder:
+        """Return the order of an epoch."""
+        return EpochOrder(
+            self._blocks, self.counts, seed=seed, epoch=epoch, shuffle=shuffle, window=window
+        )
+
+    def leaflet(self, order: EpochOrder, stretch: Stretch) -> Leaflet:
+        """Look up the records of a stretch: reads record tables of the parts of its shard."""
+        line = self._line(order, stretch.shard)
+        at = order.walk(stretch)
+        return line.read(at)
+
+    def _line(self, order: EpochOrder, shard: int) -> "_Line":
+        runs = order.runs(shard)
+        found = [self._records(run) for run in runs]
+        permutation = order.order_of_records(runs, [f.number for f in found])
+        counts = np.concatenate([f.count for f in found])[permutation]
+        starts = np.concatenate([f.start for f in found])
+        # Where each run's images begin in the concatenation of all.
+        offsets = np.cumsum([0, *(len(run) for run in runs)])[:-1]
+        starts = (starts + np.repeat(offsets, [len(f.number) for f in found]))[permutation]
+        edges = np.concatenate(([0], np.cumsum(counts)))
+        image = np.concatenate([f.image for f in found])
+        key = np.concatenate(
+            [order.crop_keys(run, f.image) for run, f in zip(runs, found, strict=True)]
+        )
+        slot = np.concatenate([f.slot for f in found])
+        where = np.repeat(starts - edges[:-1], counts) + np.arange(edges[-1])
+        source = np.repeat([r.source for r in runs], [len(f.number) for f in found])
+        return _Line(
+            source=source[permutation],
+            part=np.concatenate([f.part for f in found])[permutation],
+            record=np.concatenate([f.record for f in found])[permutation],
+            number=np.concatenate([f.number for f in found])[permutation],
+            record_size=np.concatenate([f.record_size for f in found])[permutation],
+            unit=np.repeat(np.arange(len(counts)), counts),
+            image=image[where],
+            slot=slot[where],
+            crop_key=key[where],
+        )
+
+    def _records(self, run: Run) -> "_Records":
+        """Find the records that hold a run's images."""
+        source = self.sources[run.source]
+        catalog = source.dataset.catalog
+        image = source.images(run.start, run.stop)
+        numbers = np.searchsorted(catalog.image_edges, image, side="right") - 1
+        record = np.empty(len(image), np.int64)
+        slot = np.empty(len(image), np.int64)
+        size = np.empty(len(image), np.int64)
+        touched = np.unique(numbers).tolist()
+        for p, part in zip(touched, catalog.parts(touched), strict=True):
+            here = slice(*np.searchsorted(numbers, [p, p + 1]).tolist())
+            local = image[here] - part.first_image
+            r = np.searchsorted(part.image_edges, local, side="right") - 1
+            record[here] = r
+            slot[here] = local - part.image_edges[r]
+            size[here] = np.diff(part.image_edges)[r]
+        number = catalog.record_edges[numbers] + record
+        start = np.flatnonzero(np.diff(number, prepend=-1))
+        return _Records(
+            number=number[start],
+            part=numbers[start],
+            record=record[start],
+            record_size=size[start],
+            start=start,
+            count=np.diff(start, append=len(image)),
+            image=image,
+            slot=slot,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Records:
+    """The records of a run, (R,), and its images, (n,), in stored order."""
+
+    number: NDArray[np.int64]
+    part: NDArray[np.int64]
+    record: NDArray[np.int64]
+    record_size: NDArray[np.int64]
+    start: NDArray[np.int64]
+    count: NDArray[np.int64]
+    image: NDArray[np.int64]
+    slot: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A shard's line: units (U,) in the epoch's order, and their samples (n,)."""
+
+    source: NDArray[np.int64]
+    part: NDArray[np.int64]
+    record: NDArray[np.int64]
+    number: NDArray[np.int64]
+    record_size: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    image: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    crop_key: NDArray[np.uint64]
+
+    def read(self, at: NDArray[np.int64]) -> Leaflet:
+        """Return the samples at some positions of the line, in the order given."""
+        unit = self.unit[at]
+        numbers, first, position = np.unique(unit, return_index=True, return_inverse=True)
+        by_use = np.argsort(first, kind="stable")
+        rank = np.empty(len(numbers), np.int64)
+        rank[by_use] = np.arange(len(numbers))
+        # Positions of the line ascend with a unit's images, so sorting them groups by unit.
+        sorted_at = np.sort(at)
+        counts = np.bincount(position, minlength=len(numbers))
+        edges = np.concatenate(([0], np.cumsum(counts)))
+        slot = np.searchsorted(sorted_at, at) - edges[position]
+        units: list[Unit] = []
+        rows = zip(
+            *(
+                column[numbers[by_use]].tolist()
+                for column in (self.source, self.part, self.record, self.number, self.record_size)
+            ),
+            edges[by_use].tolist(),
+            counts[by_use].tolist(),
+            first[by_use].tolist(),
+            strict=True,
+        )
+        images, slots = self.image[sorted_at], self.slot[sorted_at]
+        for source, part, record, number, size, start, count, use in rows:
+            units.append(
+                Unit(
+                    source=source,
+                    part=part,
+                    record=record,
+                    number=number,
+                    images=images[start : start + count],
+                    slots=None if count == size else tuple(slots[start : start + count].tolist()),
+                    first_use=use,
+                )
+            )
+        return Leaflet(
+            units=units,
+            unit=rank[position],
+            slot=slot,
+            source=self.source[unit],
+            image=self.image[at],
+            crop_key=self.crop_key[at],
+        )

@@ -1,0 +1,70 @@
+"""What a loader did, in numbers that add up: over workers, epochs and time.
+
+Pure.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+__all__ = ["Signals"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """Counters of a loader since it was made; the difference of two is what happened between.
+
+    Times are sums over threads and processes, but for `seconds` and `stall_seconds`, which are the
+    consumer's.
+    """
+
+    samples: int = 0
+    """Samples handed to the consumer."""
+    batches: int = 0
+    seconds: float = 0.0
+    """Time spent inside epochs, from asking for the first batch to the end."""
+    stall_seconds: float = 0.0
+    """Part of it that the consumer waited for a batch."""
+    requests: int = 0
+    """GETs of scan groups and of the index."""
+    bytes: int = 0
+    """Bytes of their bodies."""
+    retries: int = 0
+    """Requests that failed in a way worth another try."""
+    hedges: int = 0
+    """Requests made a second time because the first was slow."""
+    cache_hits: int = 0
+    """Scan groups of records that came from the disk cache."""
+    cache_bytes: int = 0
+    fetch_seconds: float = 0.0
+    """Waiting for the store, checking and cutting."""
+    decode_seconds: float = 0.0
+    """Decoding, cropping and resizing."""
+    queue_depth: int = 0
+    """Batches that were ready when the last one was taken; over workers, their sum."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(
+            **{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)}
+        )
+
+    def __str__(self) -> str:
+        """Return one line: rates, stall, bytes and what went wrong."""
+        seconds = self.seconds or 1e-9
+        parts = [
+            f"{self.samples / seconds:.0f} images/s",
+            f"{self.bytes / seconds / 1e6:.1f} MB/s",
+            f"{self.bytes / max(1, self.samples) / 1e3:.1f} kB/image",
+            f"{self.requests} GETs",
+            f"stalled {100 * self.stall_seconds / seconds:.0f} %",
+            f"queue {self.queue_depth}",
+        ]
+        counts = {"retries": self.retries, "hedges": self.hedges}
+        parts += [f"{n} {name}" for name, n in counts.items() if n]
+        if self.cache_hits:
+            parts.append(f"{self.cache_bytes / 1e6:.1f} MB from the cache")
+        return ", ".join(parts)

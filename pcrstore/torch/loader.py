@@ -1,0 +1,349 @@
+"""The loader: batches as tensors, from threads of this process or from worker processes."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.context import BaseContext
+from multiprocessing.sharedctypes import RawValue
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils import data as torch_data
+from tqdm import tqdm
+
+from pcrstore.buffers import BatchMemory
+from pcrstore.crops import Crop
+from pcrstore.dial import Fidelities
+from pcrstore.errors import OptionError, WorkerDiedError
+from pcrstore.feed import Batch, Feed
+from pcrstore.loader import BaseLoader
+from pcrstore.loading import Data, Loading, Spec, Where
+from pcrstore.order import Stretch
+from pcrstore.shares import Leg, Topology, Uneven
+from pcrstore.signals import Signals
+from pcrstore.stores import Engine
+from pcrstore.torch.processes import open_for_fork, ranks, threads_of
+
+__all__ = ["Loader"]
+
+StartMethod = Literal["fork", "spawn", "forkserver"]
+
+_DIED: Final = "DataLoader worker"
+"""How torch's RuntimeError about a dead worker begins (torch/utils/data/dataloader.py, 2.13)."""
+
+
+class Loader(BaseLoader):
+    """Batches of a dataset as tensors.
+
+    One process keeps all its cores busy: records are fetched ahead in the background and decoded in
+    threads, so `num_workers=0` is the fast way for a plain pipeline. With `num_workers` processes
+    each yields whole batches in turn.
+
+    Args:
+        dataset: URL, path, open `pcrstore.Dataset`, or `Mix` of them.
+        batch_size: Samples of a batch, on each rank.
+        fidelity: A group number, "full", a quality or byte target, a `Mixture`, or one for each
+            image; `loader.fidelity = k` changes it while it runs.
+        size: Of the images yielded: a side, or (height, width).
+        shuffle: Records, then samples among `shuffle_window`. False: stored order, and central
+            crops unless `crop` says otherwise.
+        seed: Of order, crops and mixtures: all are functions of (seed, epoch, sample).
+        num_workers: Processes that read and decode; 0: threads of this one.
+        n_threads: Decoding threads of each process; None: cores / ranks on this host / processes.
+        rank: Of this process; None: torch.distributed's, else RANK, else 0.
+        world_size: Ranks that share an epoch; None: torch.distributed's, else WORLD_SIZE, else 1.
+        storage_options: As for fsspec.
+        crop: `RandomResizedCrop()` when shuffled, else `CenterCrop()`; or any other `Crop`.
+        where: Conditions on columns, as `Dataset.find`: {"split": "train", "label": ["cat"]}.
+        select: Positions of the images to read.
+        uneven: Where samples do not divide by ranks: "pad" reads some twice, "drop" leaves some
+            out; `n_padded` and `n_dropped` say how many.
+        drop_last: Leave out a last batch that is not full.
+        shuffle_window: Samples among which one is drawn; memory holds about half of them, encoded.
+        prefetch: Bytes to be ahead of the window, "64mb"; workers share it.
+        hedge: Ask a second time for what takes three times as long as usual.
+        dct_scaling: Decode at 1/2, 1/4 or 1/8 where the crop is at least so much larger than size.
+        apply_orientation: Turn images as their EXIF orientation says.
+        opaque: "decode" files that were kept as they are, or "skip" them.
+        pin_memory: Yield pinned memory, for copies to a GPU that do not block.
+        cache: Folder that keeps scan groups on local disk.
+        cache_limit: Its size, "10gb".
+        engine: "obstore", "fsspec", or "auto".
+        multiprocessing_context: How workers start: "fork", "spawn", "forkserver", or a context;
+            None: the platform's way.
+        positions: Yield a third tensor, the position of each sample in the dataset; in a mix
+            counted on over the datasets.
+        progress: Show a line on stderr.
+
+    Yields:
+        images: uint8 (N, 3, height, width), in channels_last memory, as convolutions like it.
+        labels: int64 (N,), -1 for none.
+
+    Raises:
+        OptionError: An option that cannot be used.
+        FidelityError: A dataset does not have the fidelity.
+        WorkerDiedError: While iterating: a worker was killed.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the options of a training job
+        self,
+        dataset: Data,
+        batch_size: int = 64,
+        fidelity: Fidelities = 3,
+        size: int | tuple[int, int] = 224,
+        shuffle: bool = True,  # noqa: FBT001, FBT002 - as torch's DataLoader
+        seed: int = 0,
+        num_workers: int = 0,
+        n_threads: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        storage_options: Mapping[str, object] | None = None,
+        *,
+        crop: Crop | None = None,
+        where: Where | None = None,
+        select: Sequence[int] | NDArray[np.integer] | None = None,
+        uneven: Uneven = "pad",
+        drop_last: bool = False,
+        shuffle_window: int = 1024,
+        prefetch: int | str = "64mb",
+        hedge: bool = False,
+        dct_scaling: bool = True,
+        apply_orientation: bool = False,
+        opaque: Literal["decode", "skip"] = "decode",
+        pin_memory: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        cache_limit: int | str = "10gb",
+        engine: Engine = "auto",
+        multiprocessing_context: StartMethod | BaseContext | None = None,
+        positions: bool = False,
+        progress: bool = False,
+    ) -> None:
+        if type(num_workers) is not int or num_workers < 0:
+            raise OptionError(f"num_workers must be 0 or more, got {num_workers!r}")
+        spec = Spec(
+            dataset=dataset,
+            fidelity=fidelity,
+            size=size,
+            shuffle=shuffle,
+            seed=seed,
+            storage_options=storage_options,
+            crop=crop,
+            where=where,
+            select=select,
+            shuffle_window=shuffle_window,
+            prefetch=prefetch,
+            hedge=hedge,
+            dct_scaling=dct_scaling,
+            apply_orientation=apply_orientation,
+            opaque=opaque,
+            cache=cache,
+            cache_limit=cache_limit,
+            engine=engine,
+        )
+        self._context = _context(multiprocessing_context) if num_workers else None
+        forks = self._context is not None and self._context.get_start_method() == "fork"
+        Topology(batch_size=batch_size, uneven=uneven, drop_last=drop_last)
+        threads_of(n_threads, 1, 1)
+
+        def topology() -> tuple[int, Topology]:
+            mine, n_ranks = ranks(rank, world_size)
+            return mine, Topology(
+                world_size=n_ranks,
+                n_workers=max(1, num_workers),
+                batch_size=batch_size,
+                uneven=uneven,
+                drop_last=drop_last,
+            )
+
+        topology()
+        super().__init__(Loading(spec, open_for_fork(spec) if forks else None), topology)
+        self._fidelity = fidelity
+        self._num_workers = num_workers
+        self._n_threads = n_threads
+        self._pin_memory = pin_memory
+        self._with_positions = positions
+        self._progress = progress
+        self._memory = BatchMemory(batch_size, self._row)
+        self._feed: Feed[torch.Tensor] | None = None
+        self._of_workers = Signals()
+        self._pool: _Pool | None = None
+
+    @property
+    def _row(self) -> tuple[int, int, int]:
+        rendering = self._loading.rendering
+        return rendering.height, rendering.width, 3
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        self._end()
+        epoch, rank, leg = self._begin()
+        self._started = time.perf_counter()
+        batches = self._threaded if self._num_workers == 0 else self._from_workers
+        bar = tqdm(total=leg.n_batches, unit="batch", disable=not self._progress)
+        try:
+            with bar:
+                for n, batch in enumerate(batches(leg, epoch, rank), 1):
+                    self._n_yielded = n
+                    bar.update()
+                    if self._progress:
+                        bar.set_postfix_str(str(self.stats()), refresh=False)
+                    yield batch
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+        self._stop_clock()
+        self._feed, self._of_workers = None, Signals()
+
+    def _running(self) -> Signals:
+        return self._of_workers if self._feed is None else self._feed.signals()
+
+    def _threaded(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        n_threads = threads_of(self._n_threads, leg.topology.world_size, 1)
+        self._feed = self._loading.feed(
+            leg, epoch, rank=rank, worker=0, n_threads=n_threads, allocate=self._allocate
+        )
+        for batch in self._feed:
+            yield _tensors(self._loading, batch, with_positions=self._with_positions)
+
+    def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
+        if self._pin_memory:
+            # torch's own pool knows which copies to a GPU are still under way; ours would not.
+            images = torch.empty((n, *self._row), dtype=torch.uint8, pin_memory=True)
+            return images.numpy(), images
+        array = self._memory.take(n)
+        return array, torch.from_numpy(array)
+
+    def _from_workers(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        batches = self._pool_for(leg, epoch, rank)
+        waiting = time.perf_counter()
+        try:
+            for *tensors, numbers in batches:
+                self._of_workers += Signals(**numbers)
+                self._of_workers += Signals(stall_seconds=time.perf_counter() - waiting)
+                yield tuple(tensors)
+                waiting = time.perf_counter()
+        except RuntimeError as e:
+            self._pool = None
+            if str(e).startswith(_DIED):
+                raise WorkerDiedError(
+                    f"{e}. Where memory is short use fewer workers, a smaller prefetch or a "
+                    "smaller shuffle_window"
+                ) from e
+            raise
+
+    def _pool_for(
+        self, leg: Leg, epoch: int, rank: int
+    ) -> "torch_data.DataLoader[tuple[object, ...]]":
+        """Return worker processes that yield a leg: those of the last epoch where they can.
+
+        They know an epoch by its number; what is left of one travels only to new ones.
+        """
+        if self._pool is not None and leg.is_whole and self._pool[0] == (rank, leg.topology):
+            _, stream, batches = self._pool
+            stream.epoch.value = epoch
+            return batches
+        n_threads = threads_of(self._n_threads, leg.topology.world_size, self._num_workers)
+        stream = _WorkerStream(
+            self._loading,
+            leg.topology,
+            None if leg.is_whole else leg.stretches,
+            epoch,
+            rank,
+            n_threads,
+            self._with_positions,
+        )
+        batches = torch_data.DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=self._num_workers,
+            multiprocessing_context=self._context,
+            pin_memory=self._pin_memory,
+            persistent_workers=leg.is_whole,
+        )
+        self._pool = ((rank, leg.topology), stream, batches) if leg.is_whole else None
+        return batches
+
+
+def _tensors(
+    loading: Loading, batch: Batch[torch.Tensor], *, with_positions: bool
+) -> tuple[torch.Tensor, ...]:
+    images = batch.payload.permute(0, 3, 1, 2)
+    labels = torch.from_numpy(batch.labels)
+    if with_positions:
+        return images, labels, torch.from_numpy(loading.positions(batch))
+    return images, labels
+
+
+def _context(given: StartMethod | BaseContext | None) -> BaseContext:
+    if isinstance(given, BaseContext):
+        return given
+    if given not in (None, "fork", "spawn", "forkserver"):
+        raise OptionError(
+            f"multiprocessing_context must be fork, spawn or forkserver, got {given!r}"
+        )
+    return multiprocessing.get_context(given)
+
+
+class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
+    """What a worker process of `Loader` iterates over: its batches, each with its counters."""
+
+    def __init__(
+        self,
+        loading: Loading,
+        topology: Topology,
+        stretches: list[Stretch] | None,
+        epoch: int,
+        rank: int,
+        n_threads: int,
+        with_positions: bool,  # noqa: FBT001 - as the loader has it
+    ) -> None:
+        super().__init__()
+        self._loading = loading
+        self._topology = topology
+        self._stretches = stretches
+        self.epoch = RawValue("q", epoch)
+        self._rank = rank
+        self._n_threads = n_threads
+        self._with_positions = with_positions
+
+    def __iter__(self) -> Iterator[tuple[object, ...]]:
+        info = torch_data.get_worker_info()
+        before = self._loading.traffic()
+        epoch = int(self.epoch.value)
+        feed = self._loading.feed(
+            self._loading.leg(epoch, self._stretches, self._topology),
+            epoch,
+            rank=self._rank,
+            worker=0 if info is None else info.id,
+            n_threads=self._n_threads,
+            allocate=self._allocate,
+        )
+        before_feed = Signals()
+        for batch in feed:
+            now, of_feed = self._loading.traffic(), feed.signals()
+            # A worker's waiting is not the consumer's, and its queue is what is ready now.
+            more = (now - before) + (of_feed - before_feed)
+            before, before_feed = now, of_feed
+            numbers = {
+                name: getattr(more, name)
+                for name in Signals.__dataclass_fields__
+                if name != "stall_seconds"
+            }
+            yield (*_tensors(self._loading, batch, with_positions=self._with_positions), numbers)
+
+    def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
+        """Return shared memory, as torch's own collation does: sending it copies nothing."""
+        rendering = self._loading.rendering
+        shape = (n, rendering.height, rendering.width, 3)
+        storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
+        images = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # stubs lack it
+        return images.numpy(), images
+
+
+_Pool = tuple[tuple[int, Topology], _WorkerStream, "torch_data.DataLoader[tuple[object, ...]]"]
+"""Worker processes that stay from epoch to epoch, and for which rank and topology."""

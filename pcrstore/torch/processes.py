@@ -1,0 +1,69 @@
+"""Which rank this process is, how many threads are its share, and how forked workers open a store.
+
+RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and MASTER_ADDR are read here and nowhere else.
+"""
+
+import os
+from collections.abc import Callable
+
+from torch import distributed
+
+from pcrstore.dataset import Dataset, dataset_in
+from pcrstore.errors import OptionError
+from pcrstore.loader import check_rank
+from pcrstore.loading import Spec
+from pcrstore.shares import Topology
+from pcrstore.stores import ForkingStore
+from pcrstore.workers import usable_cores
+
+__all__ = ["open_for_fork", "ranks", "threads_of"]
+
+
+def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return rank and world size: from the arguments, torch.distributed, or the environment."""
+    if (rank is None) != (world_size is None):
+        raise OptionError(f"rank and world_size come together, got {rank} and {world_size}")
+    if rank is not None and world_size is not None:
+        pass
+    elif distributed.is_available() and distributed.is_initialized():
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    else:
+        rank, world_size = _variable("RANK", 0), _variable("WORLD_SIZE", 1)
+    Topology(world_size=world_size)
+    check_rank(rank, world_size)
+    return rank, world_size
+
+
+def _variable(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise OptionError(f"the environment variable {name} must be a number, got {text!r}")
+    return int(text)
+
+
+def local_world_size(world_size: int) -> int:
+    """Return the ranks on this host: what torchrun says, or all when the master is this host."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return max(1, _variable("LOCAL_WORLD_SIZE", 1))
+    on_this_host = os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1")
+    return world_size if on_this_host else 1
+
+
+def threads_of(n_threads: int | None, world_size: int, n_processes: int) -> int:
+    """Return the decoding threads of a process: what is asked for, or its share of the cores."""
+    if n_threads is not None:
+        if n_threads < 1:
+            raise OptionError(f"n_threads must be positive, got {n_threads}")
+        return n_threads
+    return max(1, usable_cores() // local_world_size(world_size) // n_processes)
+
+
+def open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:
+    """Open in a parent whose forked children are to use obstore: the parent must not."""
+
+    def opened(url: str | os.PathLike[str]) -> Dataset:
+        return dataset_in(ForkingStore(url, spec.storage_options, engine=spec.engine))
+
+    return opened
