@@ -80,7 +80,8 @@ def test_tasks_read_each_image_once_and_in_order(folder, n_tasks, k):
 
 
 def test_metadata_says_what_comes(folder):
-    for arguments in ({}, {"where": {"label": "cat"}}, {"decode": True}, {"fidelity": 1}):
+    some = {"where": {"label": "cat"}}
+    for arguments in ({}, some, {"decode": True}, {"decode": True, **some}, {"fidelity": 1}):
         source = PcrstoreDatasource(folder, **arguments)
         tasks = source.get_read_tasks(3)
         got = [list(task()) for task in tasks]
@@ -250,6 +251,10 @@ def test_blocks_are_cut_where_they_would_be_large(monkeypatch, folder):
     monkeypatch.setattr("pcrstore.ray._WINDOW_BYTES", 1)
     [task] = tables(folder, n_tasks=1)
     assert [len(table) for table in task] == [3] * 13 + [1]
+    where = {"split": "val", "label": "cat"}
+    cut = rows(folder, where=where)
+    monkeypatch.undo()
+    assert cut == rows(folder, where=where)
 
 
 def test_a_version_is_pinned_when_planned(tmp_path, folder):
