@@ -135,11 +135,13 @@ def test_a_body_of_another_length_is_refused(folder):
         Cache(folder).of(URL).put(at(1), body(1)[1:])
 
 
-def test_the_second_writer_of_a_body_changes_nothing(folder):
+def test_the_second_writer_of_a_body_changes_nothing(folder, monkeypatch):
     one, two = Cache(folder).of(URL), Cache(folder).of(URL)
     one.put(at(1), body(1))
     inode = files(folder)[0].stat().st_ino
-    two.put(at(1), body(1))
+    with Calls(monkeypatch) as calls:
+        two.put(at(1), body(1))
+    assert "write" not in calls.seen
     assert files(folder)[0].stat().st_ino == inode
     assert counted(folder) == on_disk(folder) == KB
 
@@ -233,6 +235,14 @@ def test_a_body_is_stored_if_it_is_no_larger_than_the_limit(folder, limit, kept)
     ds.put(at(0), body(0))
     assert held(ds, 1) == kept
     assert not temporaries(folder)
+
+
+def test_a_body_larger_than_the_limit_drives_nothing_out(folder):
+    ds = Cache(folder, limit=3 * KB).of(URL)
+    for i in range(3):
+        ds.put(at(i), body(i))
+    ds.put(at(3, 3 * KB + 1), body(3, 3 * KB + 1))
+    assert held(ds, 3) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -399,6 +409,24 @@ def test_files_that_are_being_written_count(folder):
         ds.put(at(1), body(1))
         assert held(ds, 2) == []  # no room beside it
         assert counted(folder) == on_disk(folder) == 2 * KB
+
+
+def test_a_sweep_counts_what_is_being_written_in_full(folder, monkeypatch):
+    ds = Cache(folder, limit=4 * KB).of(URL)
+    ds.put(at(0), body(0))
+    real = os.write
+
+    def write(file, data):
+        monkeypatch.setattr(os, "write", real)
+        (folder / "pcrstore-cache").write_bytes(b"")
+        ds.put(at(2), body(2))
+        assert counted(folder) == 3 * KB
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    ds.put(at(1), body(1))
+    assert held(ds, 3) == [0, 1, 2]
+    assert counted(folder) == on_disk(folder) == 3 * KB
 
 
 def test_a_writer_whose_temporary_was_swept_stores_nothing(folder, monkeypatch):
