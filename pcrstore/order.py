@@ -108,6 +108,7 @@ class EpochOrder:
         self._epoch = epoch
         self._shuffle = shuffle
         self._window = window
+        self._n_left: dict[Stretch, int] = {}
         self.n_samples = sum(self._counts)
         """Samples of the epoch."""
         self.n_shards = max(1, -(-self.n_samples // SHARD_IMAGES))
@@ -211,9 +212,14 @@ class EpochOrder:
         return np.concatenate((near, np.arange(border, stretch.stop)))
 
     def n_left(self, stretch: Stretch) -> int:
-        """Return the samples of a stretch that are still to be read; costs one window."""
-        near, border = self._near(stretch)
-        return len(near) + stretch.stop - border
+        """Return the samples of a stretch that are still to be read; costs one window, once."""
+        if not stretch.after:
+            return stretch.stop - stretch.start
+        n = self._n_left.get(stretch)
+        if n is None:
+            near, border = self._near(stretch)
+            n = self._n_left[stretch] = len(near) + stretch.stop - border
+        return n
 
     def edge(self, stretch: Stretch, n: int) -> int:
         """Return number n of `left`, the position that has n of it before it; costs one window."""
@@ -229,7 +235,8 @@ class EpochOrder:
         before = replace(stretch, stop=max(stretch.start, low))
         around = replace(stretch, start=before.stop, stop=min(stretch.stop, high))
         codes = self.codes(around.shard, around.start, around.stop)
-        return int(np.sort(codes[codes >= stretch.after])[n - self.n_left(before)])
+        rank = n - self.n_left(before)
+        return int(np.partition(codes[codes >= stretch.after], rank)[rank])
 
     def _near(self, stretch: Stretch) -> tuple[NDArray[np.int64], int]:
         """Return what is left of the window of `after`, and where the unread rest starts."""

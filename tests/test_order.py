@@ -17,7 +17,7 @@ from epochs import (
     records_of,
     shards_of,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.errors import OptionError
@@ -310,6 +310,7 @@ def test_sources_are_mixed_all_along():
         assert abs(sum(sources[start : start + 500]) - 125) < 60
 
 
+@settings(max_examples=60)
 @given(stretched())
 def test_what_is_left_of_a_stretch_is_what_its_definition_says(given_):
     order, stretches = given_
@@ -325,6 +326,7 @@ def test_what_is_left_of_a_stretch_is_what_its_definition_says(given_):
     assert n_of(order, stretches) == len(flat(order, stretches))
 
 
+@settings(max_examples=60)
 @given(stretched(), st.data())
 def test_a_cut_shares_out_the_line(given_, data):
     order, stretches = given_
@@ -339,6 +341,7 @@ def test_a_cut_shares_out_the_line(given_, data):
         assert [(s.shard, int(p)) for s in share for p in order.walk(s)] == walks
 
 
+@settings(max_examples=60)
 @given(stretched(), st.data())
 def test_skipping_leaves_the_rest_in_order(given_, data):
     order, stretches = given_
@@ -351,6 +354,7 @@ def test_skipping_leaves_the_rest_in_order(given_, data):
     assert [w for s in again for w in walk_of(order, s)] == walk[n + m :]
 
 
+@settings(max_examples=60)
 @given(stretched(), st.integers(1, 3))
 def test_more_than_there_is_can_be_neither_cut_nor_skipped(given_, more):
     order, stretches = given_
