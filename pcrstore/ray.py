@@ -9,7 +9,7 @@
 A task carries the URL, the options as given, the version and the images to read, nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,6 +25,7 @@ from pcrstore.catalog import Catalog
 from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.fidelity import Fidelity
+from pcrstore.loading import Where
 from pcrstore.rows import Values
 from pcrstore.stores import Engine
 
@@ -40,11 +41,12 @@ except ImportError as e:
         "reading on Ray needs the ray package: pip install 'pcrstore[ray]'"
     ) from e
 
-__all__ = ["PcrstoreDatasource", "Where", "read_pcrstore"]
+__all__ = ["PcrstoreDatasource", "Predicate", "read_pcrstore"]
 
 Columns: TypeAlias = Mapping[str, NDArray[np.generic]]
-Where: TypeAlias = Mapping[str, object] | Callable[[Columns], NDArray[np.bool_]]
-"""Column -> value, or several; or a function of columns, (N,) each, that says which rows, (N,)."""
+Predicate: TypeAlias = Where | Callable[[Columns], NDArray[np.bool_]]
+"""Conditions on columns, as `Dataset.find` takes them; or a function of columns, (N,) each, that
+says which rows, (N,)."""
 
 _BASE: Final = ("key", "label", "split")
 """Columns of every row, beside `image`."""
@@ -64,7 +66,7 @@ def read_pcrstore(
     url: str | PathLike[str],
     *,
     fidelity: Fidelity = "full",
-    where: Where | None = None,
+    where: Predicate | None = None,
     columns: Sequence[str] | None = None,
     decode: bool = False,
     storage_options: Mapping[str, object] | None = None,
@@ -80,10 +82,9 @@ def read_pcrstore(
     Args:
         url: As for `pcrstore.open`; every node must reach it, so that a folder must be shared.
         fidelity: One for all.
-        where: Rows to read: `{"split": "train", "label": ["cat", 3]}` (all columns must match,
-            each by one of its values; a label is a class name or its id), or a function that gets
-            a mapping of columns to arrays and returns a boolean array. Columns that it does not
-            name are not read, nor are records without a match.
+        where: Rows to read: conditions as for `Dataset.find`, `{"split": "train", "label": ["cat",
+            3]}`, or a function that gets a mapping of columns to arrays and returns a boolean
+            array. Columns that it does not name are not read, nor are records without a match.
         columns: Columns of the dataset to add to the rows.
         decode: Give `image` as uint8 (H, W, 3); else the bytes of a JPEG that strict decoders take
             (an opaque image's own file).
@@ -172,7 +173,7 @@ class PcrstoreDatasource(Datasource):
         url: str | PathLike[str],
         *,
         fidelity: Fidelity = "full",
-        where: Where | None = None,
+        where: Predicate | None = None,
         columns: Sequence[str] | None = None,
         decode: bool = False,
         storage_options: Mapping[str, object] | None = None,
@@ -389,7 +390,7 @@ class _Lazy(Mapping[str, NDArray[np.generic]]):
         return len(self._ds.columns)
 
 
-def _chosen(ds: Dataset, where: Where) -> NDArray[np.bool_]:
+def _chosen(ds: Dataset, where: Predicate) -> NDArray[np.bool_]:
     """Return which images match, (N,)."""
     columns = _Lazy(ds)
     if callable(where):
@@ -399,37 +400,6 @@ def _chosen(ds: Dataset, where: Where) -> NDArray[np.bool_]:
                 f"where must return {len(ds)} booleans, got {mask.dtype} of shape {mask.shape}"
             )
         return mask
-    found = np.ones(len(ds), np.bool_)
-    for name in _known(ds, list(where)):
-        column = columns[name]
-        values = np.asarray(_values(ds, name, where[name]))
-        comparable = values.dtype.kind in ("OU" if column.dtype.kind in "OU" else "biuf")
-        if column.ndim != 1 or values.ndim != 1 or (values.size and not comparable):
-            raise OptionError(
-                f"where: {name} must be compared with values of {column.dtype}, "
-                f"got {where[name]!r}"[:300]
-            )
-        found &= np.isin(column, values)
+    found = np.zeros(len(ds), np.bool_)
+    found[ds.find(**where)] = True
     return found
-
-
-def _values(ds: Dataset, name: str, wanted: object) -> list[object]:
-    """Return the values that a column may have, class names as ids."""
-    values: list[object] = [wanted]
-    if isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes):
-        values = list(wanted)
-    known: Sequence[object] | None = None
-    if name == "label":
-        values = [
-            ds.classes.index(v) if isinstance(v, str) and v in ds.classes else v for v in values
-        ]
-        known = range(-1, len(ds.classes))
-    elif name == "split":
-        known = [*ds.splits, None]
-    elif name == "format":
-        known = list(FORMATS.values())
-    for value in values:
-        if known is not None and value not in known:
-            shown = ds.classes if name == "label" else known
-            raise OptionError(f"{name} must be one of {str(list(shown))[:200]}, got {value!r}")
-    return values
