@@ -326,6 +326,17 @@ def test_what_is_left_of_a_stretch_is_what_its_definition_says(given_):
     assert n_of(order, stretches) == len(flat(order, stretches))
 
 
+def test_what_is_left_is_told_apart_from_what_was_left_before():
+    order = an_order(40, window=7)
+    for start, stop in ((0, 40), (3, 40), (3, 9)):
+        for code in order.codes(0, 0, 40).tolist():
+            for after in (code, code + 1, code + 2):
+                stretch = Stretch(shard=0, start=start, stop=stop, after=after)
+                assert (
+                    order.n_left(stretch) == order.n_left(stretch) == len(left_of(order, stretch))
+                )
+
+
 @settings(max_examples=60)
 @given(stretched(), st.data())
 def test_a_cut_shares_out_the_line(given_, data):
