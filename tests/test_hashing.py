@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.hashing import hashes, key_of, uniforms
@@ -42,6 +42,7 @@ def test_keys_are_those_of_other_releases(words):
     assert key_of(*words) == KEYS[words]
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=3), st.lists(st.integers(0, 2**63 - 1), max_size=5))
 def test_a_hash_is_the_key_of_one_more_word(words, values):
     found = hashes(key_of(*words), np.array(values, np.int64))
@@ -57,11 +58,13 @@ def test_the_type_of_values_does_not_matter(dtype):
     )
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=4), st.lists(WORDS, max_size=4))
 def test_other_words_make_another_key(a, b):
     assert (key_of(*a) == key_of(*b)) == (a == b)
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=4), st.integers(0, 9))
 def test_a_number_depends_on_its_key_and_place_alone(keys, n):
     found = uniforms(np.array(keys, np.uint64), n)

@@ -121,6 +121,7 @@ def flat(order, stretches):
     return [(s.shard, p) for s in stretches for p in left_of(order, s)]
 
 
+@settings(deadline=None)
 @given(orders())
 def test_an_epoch_reads_every_image_once(order):
     n = order.n_samples
@@ -176,6 +177,7 @@ def test_blocks_of_which_nothing_is_selected_are_passed_over():
         ]
 
 
+@settings(deadline=None)
 @given(orders())
 def test_a_record_is_whole_on_the_line_of_a_shard(order):
     for shard in range(order.n_shards):
@@ -188,6 +190,7 @@ def test_a_record_is_whole_on_the_line_of_a_shard(order):
                 assert [places[i] - places[images[0]] for i in images] == list(range(len(images)))
 
 
+@settings(deadline=None)
 @given(orders())
 def test_a_sample_moves_by_less_than_the_window(order):
     for stretch in order.all():
@@ -207,6 +210,7 @@ def test_samples_move_by_up_to_the_window():
     assert np.abs(np.histogram(moved, 10, (-50, 50))[0][1:-1] / len(moved) - 0.1).max() < 0.01
 
 
+@settings(deadline=None)
 @given(orders(counts=True))
 def test_codes_are_moves_by_a_hash(order):
     for shard in range(order.n_shards):
@@ -226,6 +230,7 @@ def test_a_window_of_one_leaves_records_together():
     assert firsts != sorted(firsts)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 80), st.integers(1, 30), st.integers(0, 3))
 def test_without_shuffle_the_order_is_the_stored_one(n, shard, epoch):
     order = an_order(n, shard=shard, shuffle=False, epoch=epoch)
@@ -310,7 +315,7 @@ def test_sources_are_mixed_all_along():
         assert abs(sum(sources[start : start + 500]) - 125) < 60
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(stretched())
 def test_what_is_left_of_a_stretch_is_what_its_definition_says(given_):
     order, stretches = given_
@@ -337,7 +342,7 @@ def test_what_is_left_is_told_apart_from_what_was_left_before():
                 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(stretched(), st.data())
 def test_a_cut_shares_out_the_line(given_, data):
     order, stretches = given_
@@ -352,7 +357,7 @@ def test_a_cut_shares_out_the_line(given_, data):
         assert [(s.shard, int(p)) for s in share for p in order.walk(s)] == walks
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(stretched(), st.data())
 def test_skipping_leaves_the_rest_in_order(given_, data):
     order, stretches = given_
@@ -365,7 +370,7 @@ def test_skipping_leaves_the_rest_in_order(given_, data):
     assert [w for s in again for w in walk_of(order, s)] == walk[n + m :]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(stretched(), st.integers(1, 3))
 def test_more_than_there_is_can_be_neither_cut_nor_skipped(given_, more):
     order, stretches = given_

@@ -161,7 +161,7 @@ def test_workers_take_turns_in_whole_batches(n, workers, batch, wanted):
     assert [leg.batch_sizes(worker) for worker in range(workers)] == wanted
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.floats(0, 2)), min_size=1, max_size=3),
     st.integers(3, 60),
@@ -204,6 +204,7 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
     assert sum(seen.values()) - len(seen) <= n_padded
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), TOPOLOGIES, st.integers(2, 50))
 def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
     order = an_order(n, shard=shard, block=9)
@@ -223,6 +224,7 @@ def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
     assert sum(touched.values()) <= whole + len(readers) - 1 + order.n_shards - 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 90), TOPOLOGIES, st.integers(1, 50))
 def test_what_an_epoch_reads_does_not_depend_on_who_reads(n, t, shard):
     order = an_order(n, shard=shard)
