@@ -224,7 +224,7 @@ def frame_segment(data: bytes) -> bytes:
     at, n = len(SOI), len(data)
     while at + 4 <= n:
         stop = at + 2 + (data[at + 2] << 8 | data[at + 3])  # the length counts itself (B.1.1.4)
-        if is_frame_header(data[at + 1]):
+        if is_frame_header(data[at + 1]) and stop <= n:
             return data[at:stop]
         at = stop
     raise DamagedJpegError(f"frame header expected within {n} bytes")

@@ -21,6 +21,7 @@ from pcrstore.errors import ChecksumError
 from pcrstore.placement import Placement
 from pcrstore.ranges import ByteRange, Request, coalesce
 from pcrstore.record import EOI, Header, assemble_full, parse_header
+from pcrstore.record import Cut as Body
 
 __all__ = ["Cells", "Pieces", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
 
@@ -47,12 +48,16 @@ class Prefix:
 
     def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
         """Yield the checked cells of every image."""
-        for i, (opaque, cells) in enumerate(self.cells(parts)):
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        for i, (opaque, cells) in enumerate(self.cells(body)):
             yield Pieces(record=self.record, image=i, opaque=opaque, cells=cells)
 
-    def cells(self, parts: Sequence[bytes]) -> Iterator[tuple[bool, list[bytes]]]:
-        """Yield of every image whether it is opaque, and its checked cells."""
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+    def cells(self, body: Body) -> Iterator[tuple[bool, list[Body]]]:
+        """Yield of every image whether it is opaque, and its checked cells.
+
+        Args:
+            body: What `ranges` asks for, joined. Cells of an array are views of it.
+        """
         where = _where(self.placement, self.record)
         header, start = self.header, 0
         if self.placement.has_header:

@@ -15,19 +15,23 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pcrstore.catalog import Catalog, Part
+from pcrstore.checksum import Bytes
 from pcrstore.cost import CostModel
-from pcrstore.errors import ChecksumError
+from pcrstore.errors import ChecksumError, DamagedJpegError
 from pcrstore.fetching import ATTEMPTS, Counter, RangeCache, get_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.ranges import ByteRange, split
-from pcrstore.record import Header, assemble_full
+from pcrstore.record import EOI, Header, assemble_full, has_metadata
 from pcrstore.store import ReadableStore
 from pcrstore.tail import ending
 
 __all__ = ["Chosen", "Reader", "Window"]
 
 Cut = TypeVar("Cut")
+
+_HEAD: Final = 1024
+"""Bytes of a file in which its frame header is looked for first."""
 
 
 _WINDOW_BYTES: Final = 16 * 2**20
@@ -178,8 +182,13 @@ class Reader:
 
     def _decodable(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
         n = self._manifest.n_groups
-        cells = want.cells(parts) if isinstance(want, Prefix) else _cells(want.cut(parts))
-        return [of_image[0] if opaque else _file(of_image, n) for opaque, of_image in cells]
+        if isinstance(want, Cells):
+            return [p.cells[0] if p.opaque else _file(p.cells, n) for p in want.cut(parts)]
+        # Views of one array: a file is copied once, when its cells are joined.
+        body = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
+        return [
+            cells[0].tobytes() if opaque else _file(cells, n) for opaque, cells in want.cells(body)
+        ]
 
     def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
         """Return the wants of records chosen, with headers where they have none of their own."""
@@ -334,12 +343,14 @@ def _pieces(want: Want, parts: Sequence[bytes]) -> list[Pieces]:
     return list(want.cut(parts))
 
 
-def _cells(pieces: Iterator[Pieces]) -> Iterator[tuple[bool, list[bytes]]]:
-    for piece in pieces:
-        yield piece.opaque, piece.cells
-
-
-def _file(cells: list[bytes], n_groups: int) -> bytes:
+def _file(cells: Sequence[Bytes], n_groups: int) -> bytes:
     if len(cells) == n_groups:
-        return assemble_full(cells)
-    return b"".join((*cells, ending(cells[0])))
+        if has_metadata(cells[-1]):
+            return assemble_full([bytes(c) for c in cells])
+        tail = EOI
+    else:
+        try:
+            tail = ending(bytes(cells[0][:_HEAD]))
+        except DamagedJpegError:  # tables of over a kilobyte before the frame header
+            tail = ending(bytes(cells[0]))
+    return b"".join((*cells, tail))  # type: ignore[arg-type]  # arrays are buffers

@@ -15,11 +15,12 @@ that copy is the only one.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.checksum import crc32c, place_words
+from pcrstore.checksum import Bytes, crc32c, place_words
 from pcrstore.errors import ChecksumError, FormatError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RecordImage",
     "assemble_full",
     "build_record",
+    "has_metadata",
     "header_size",
     "parse_header",
 ]
@@ -39,6 +41,8 @@ EOI = b"\xff\xd9"
 
 MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
+
+Cut = TypeVar("Cut", bytes, NDArray[np.uint8])
 
 _MAGIC = b"PCR1"
 _FIXED = struct.Struct("<4sIHBB")  # magic, checksum of the rest, n_images, n_groups, flags
@@ -102,7 +106,7 @@ class Header:
         )
         return _MAGIC + struct.pack("<I", crc32c(tail) ^ self.seed) + tail
 
-    def check(self, image: int, group: int, cell: bytes, *, where: str) -> None:
+    def check(self, image: int, group: int, cell: Bytes, *, where: str) -> None:
         """Raise `ChecksumError` unless `cell` is what was stored; image and group count from 0."""
         if len(cell) != int(self.lengths[image, group]):
             raise ChecksumError(
@@ -116,11 +120,11 @@ class Header:
                 f"(expected {int(self.checksums[image, group]) ^ word:08x}, got {crc32c(cell):08x})"
             )
 
-    def cut(self, body: bytes, k: int, *, where: str, start: int = 0) -> list[list[bytes]]:
+    def cut(self, body: Cut, k: int, *, where: str, start: int = 0) -> list[list[Cut]]:
         """Cut the bytes of groups 1..k into checked cells.
 
         Args:
-            body: Groups 1..k back to back, from byte `start` on.
+            body: Groups 1..k back to back, from byte `start` on. Cells of an array are views.
             k: Fidelity, 1..G.
             where: Object and range, for the error message.
             start: Length of the header, where `body` begins with it.
@@ -138,7 +142,7 @@ class Header:
             raise ChecksumError(f"{where}: groups 1..{k} must have {want} bytes, got {got_bytes}")
         n = self.n_images
         # Group-major, as stored: one pass over the body, then one gather per image.
-        stops = np.cumsum(lengths.T.ravel(), dtype=np.int64) + start
+        stops: NDArray[np.int64] = np.cumsum(lengths.T.ravel(), dtype=np.int64) + start
         edges = [start, *stops.tolist()]
         cells = [body[edges[j] : edges[j + 1]] for j in range(n * k)]
         got = np.fromiter(map(crc32c, cells), np.uint32, n * k).reshape(k, n).T
@@ -149,7 +153,7 @@ class Header:
         return [cells[i::n] for i in range(n)]
 
 
-def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where: str) -> Header:
+def parse_header(data: Bytes, *, seed: int, n_images: int, n_groups: int, where: str) -> Header:
     """Parse and check the header at the start of `data`.
 
     Raises:
@@ -158,7 +162,7 @@ def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where:
     size = header_size(n_images, n_groups)
     if len(data) < size:
         raise ChecksumError(f"{where}: record header must have {size} bytes, got {len(data)}")
-    magic, checksum, n, groups, flags = _FIXED.unpack_from(data)
+    magic, checksum, n, groups, flags = _FIXED.unpack_from(data)  # type: ignore[arg-type]  # an array is a buffer
     if magic != _MAGIC:
         raise ChecksumError(f"{where}: record header must start with {_MAGIC!r}, got {magic!r}")
     got = crc32c(data[8:size]) ^ seed
@@ -223,6 +227,11 @@ def assemble_full(cells: Sequence[bytes]) -> bytes:
         return b"".join((*cells, EOI))
     at = _run_of_segments(first, 2)
     return b"".join((first[:at], last[:n_meta], first[at:], *cells[1:-1], last[n_meta:], EOI))
+
+
+def has_metadata(last: Bytes) -> bool:
+    """Say whether the last cell of an image begins with segments that belong into its head."""
+    return _run_of_segments(bytes(last[:2]), 0) > 0
 
 
 def _run_of_segments(data: bytes, at: int) -> int:
