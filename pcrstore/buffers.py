@@ -3,8 +3,8 @@
 A batch of 64 images of 224 x 224 is 9.6 MB: fresh memory costs 2,350 page faults, milliseconds.
 """
 
-import threading
 import weakref
+from collections import deque
 from math import prod
 
 import numpy as np
@@ -24,19 +24,17 @@ class BatchMemory:
     def __init__(self, n: int, row: tuple[int, ...]) -> None:
         self._row = row
         self._bytes = n * prod(row)
-        self._free: list[NDArray[np.uint8]] = []
-        self._lock = threading.Lock()
+        # No lock: the collector may run in the midst of `take`, in its thread, and give back there.
+        self._free: deque[NDArray[np.uint8]] = deque()
 
     def take(self, n: int) -> NDArray[np.uint8]:
         """Return an array of shape (n, *row) with arbitrary contents."""
-        with self._lock:
-            block = self._free.pop() if self._free else np.empty(self._bytes, np.uint8)
+        try:
+            block = self._free.pop()
+        except IndexError:
+            block = np.empty(self._bytes, np.uint8)
         # NumPy makes the base of a view the owner of its memory, past arrays in between, and a
         # memoryview stops it there: every view of the lease, a tensor's too, keeps the lease alive.
         lease = np.frombuffer(memoryview(block.data), np.uint8)
-        weakref.finalize(lease, self._give_back, block).atexit = False
+        weakref.finalize(lease, self._free.append, block).atexit = False
         return lease[: n * prod(self._row)].reshape(n, *self._row)
-
-    def _give_back(self, block: NDArray[np.uint8]) -> None:
-        with self._lock:
-            self._free.append(block)
