@@ -111,6 +111,8 @@ class Dial:
     def _set_each(self, fidelity: Each) -> None:
         if self._each is None:
             raise OptionError("a fidelity for each image can only follow another: begin with one")
+        if isinstance(fidelity, np.ndarray) and fidelity.ndim != 1:
+            raise OptionError(f"a row of fidelities expected, got shape {fidelity.shape}")
         if len(fidelity) != len(self._each):
             raise OptionError(f"expected {len(self._each)} fidelities, got {len(fidelity)}")
         values = fidelity.tolist() if isinstance(fidelity, np.ndarray) else list(fidelity)
@@ -119,9 +121,10 @@ class Dial:
         for i, m in enumerate(self._manifests):
             for at in range(self._edges[i], self._edges[i + 1]):
                 key = (i, values[at])
-                if key not in known:
-                    known[key] = resolve(values[at], m)
-                groups[at] = known[key]
+                try:
+                    groups[at] = known[key]
+                except (KeyError, TypeError):  # not met before, or no fidelity at all
+                    groups[at] = known[key] = resolve(values[at], m)
         np.frombuffer(memoryview(self._each), np.uint8)[:] = groups
         for i in range(len(self._manifests)):
             self._words[i] = 0
