@@ -46,7 +46,7 @@ def listing(folder: Path, target: str) -> bytes:
     for key, size in keys_below(folder / name, prefix):
         below, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
         row = prefix + below + delimiter if found else key
-        if key <= after or (found and after.startswith(row)):
+        if key <= after:
             continue
         if row not in rows and len(rows) == most:
             more = True

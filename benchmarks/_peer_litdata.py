@@ -1,0 +1,52 @@
+"""LitData on its chunks, with its own S3 clients: one contestant of `peers`.
+
+Settings: shuffle, its own StreamingDataLoader, persistent workers, two chunks ahead per worker (its
+default). Its chunks stay on disk up to a limit that none reaches here.
+"""
+
+import torch
+from litdata import StreamingDataLoader, StreamingDataset
+from litdata.streaming import downloader
+
+from benchmarks._client import BUCKET, Asked, Transform, run
+
+
+def main() -> None:
+    """Read epochs."""
+    asked = Asked.from_argv()
+    # Its obstore refuses plain http unless told, and it has no option to tell it by.
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # noqa: SLF001
+    transform = Transform(asked.size)
+
+    class Photos(StreamingDataset):
+        def __getitem__(self, at: object) -> tuple[torch.Tensor, int]:
+            sample = super().__getitem__(at)
+            return torch.from_numpy(transform(sample["jpg"])), sample["cls"]
+
+    def open_loader() -> StreamingDataLoader:
+        photos = Photos(
+            f"s3://{BUCKET}/{asked.dataset}",
+            cache_dir=f"{asked.work}/litdata",
+            shuffle=True,
+            drop_last=False,
+            seed=asked.seed,
+            max_cache_size="1TB",
+            storage_options={
+                "endpoint_url": asked.endpoint,
+                "aws_access_key_id": "bench",
+                "aws_secret_access_key": "bench",
+                "region_name": "us-east-1",
+            },
+        )
+        return StreamingDataLoader(
+            photos,
+            batch_size=asked.batch_size,
+            num_workers=asked.num_workers,
+            persistent_workers=True,
+        )
+
+    run(asked, open_loader)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""MosaicML Streaming on MDS shards, with its own S3 client: one contestant of `peers`.
+
+Settings: shuffle (py1e, its default), num_canonical_nodes 1 (one node), predownload 8 batches (its
+default), batch_size given to the dataset as its documentation asks, persistent workers. Its shards
+stay on disk, so that the second epoch asks for nothing.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from types import ModuleType
+from typing import Final
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks._client import BUCKET, Asked, Transform, run
+
+_STAND_IN: Final = {
+    "torchvision": ("datasets", "transforms"),
+    "torchvision.datasets": ("VisionDataset",),
+    "torchvision.transforms.functional": ("to_tensor",),
+}
+
+
+def import_streaming() -> ModuleType:
+    """Import streaming, which imports torchvision for data sets that are not used here.
+
+    A torchvision built for CUDA cannot be imported beside a torch for CPUs; it is then stood for.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError):
+        for name, contents in _STAND_IN.items():
+            module = module_from_spec(ModuleSpec(name, None))
+            vars(module).update(dict.fromkeys(contents, object))
+            sys.modules[name] = module
+    return importlib.import_module("streaming")
+
+
+def main() -> None:
+    """Read epochs."""
+    asked = Asked.from_argv()
+    os.environ["S3_ENDPOINT_URL"] = asked.endpoint
+    transform = Transform(asked.size)
+    streaming = import_streaming()
+    streaming.base.util.clean_stale_shared_memory()  # of an earlier run that was killed
+
+    class Photos(streaming.StreamingDataset):
+        def __getitem__(self, at: int) -> tuple[torch.Tensor, int]:
+            sample = super().__getitem__(at)
+            return torch.from_numpy(transform(sample["jpg"])), sample["cls"]
+
+    def open_loader() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        photos = Photos(
+            remote=f"s3://{BUCKET}/{asked.dataset}",
+            local=f"{asked.work}/mds",
+            shuffle=True,
+            shuffle_seed=asked.seed,
+            num_canonical_nodes=1,
+            batch_size=asked.batch_size,
+        )
+        return DataLoader(
+            photos,
+            batch_size=asked.batch_size,
+            num_workers=asked.num_workers,
+            persistent_workers=True,
+        )
+
+    run(asked, open_loader)
+
+
+if __name__ == "__main__":
+    main()

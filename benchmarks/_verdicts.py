@@ -1,0 +1,113 @@
+"""What `peers` found in a case, and what it must be."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks._common import Report
+from benchmarks._contest import FREE, LATE, WAN, Contestant, Limit, Runs
+
+Key = tuple[str, int]
+"""Scan script and fidelity."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What one case gave."""
+
+    runs: dict[str, Runs]
+    bulk: list[float] = field(default_factory=list)
+    limits: dict[Key, list[Limit]] = field(default_factory=dict)
+
+    def bulk_rate(self) -> float:
+        """Return bytes per second."""
+        return statistics.median(self.bulk)
+
+    def limit(self, key: Key) -> Limit:
+        """Return the medians of a limit."""
+        found = self.limits[key]
+        return Limit(
+            images_per_s=statistics.median(x.images_per_s for x in found),
+            mean_bytes=found[0].mean_bytes,
+        )
+
+
+def key_of(who: Contestant) -> Key:
+    """Return what a contestant is limited by."""
+    return ("sa5" if who.is_peer else who.dataset, who.fidelity)
+
+
+class Verdicts:
+    """What the figures must be."""
+
+    def __init__(self, report: Report, found: dict[str, Found], who: Sequence[Contestant]) -> None:
+        self._report = report
+        self._found = found
+        self._who = who
+
+    def speed(self, case: str, name: str) -> float:
+        """Return images per second of a cold epoch."""
+        return self._found[case].runs[name].median("whole_images_per_s")
+
+    def best_peer(self, case: str) -> float:
+        """Return images per second of the fastest peer."""
+        return max(self.speed(case, w.name) for w in self._who if w.is_peer)
+
+    def against_peers(self, case: str, name: str, times: float) -> None:
+        """Check a contestant against the best peer."""
+        if case not in self._found or name not in self._found[case].runs:
+            return
+        ratio = self.speed(case, name) / self.best_peer(case)
+        self._report.check(
+            f"{case}: {name} / best peer", f"{ratio:.2f}", f">= {times}", ok=ratio >= times
+        )
+
+    def limits(self, case: str) -> None:
+        """Check pcrstore against memory, and the link where it has a limit."""
+        found = self._found[case]
+        for who in self._who:
+            if who.is_peer or who.cached or not who.threads:
+                continue
+            limit = found.limit(key_of(who))
+            link = found.bulk_rate() / limit.mean_bytes
+            free = case == FREE
+            bound = limit.images_per_s if free else min(link, limit.images_per_s)
+            share, least = self.speed(case, who.name) / bound, 0.9 if free else 0.95
+            self._report.check(
+                f"{case}: {who.name} / {'memory' if free else 'link or memory'}",
+                f"{share:.3f}", f">= {least}", ok=share >= least,
+            )  # fmt: skip
+
+    def first_batches(self, case: str) -> None:
+        """Check that no first batch is later than the best peer's."""
+        runs = self._found[case].runs
+        best = min(runs[w.name].median("first_batch") for w in self._who if w.is_peer)
+        for who in self._who:
+            if not who.is_peer and not who.cached:
+                first = runs[who.name].median("first_batch")
+                self._report.check(
+                    f"{case}: first batch of {who.name}", f"{first:.2f} s",
+                    f"<= {best:.2f} s, the best peer's", ok=first <= best,
+                )  # fmt: skip
+
+    def failures(self, case: str) -> None:
+        """Check that everything ran."""
+        failed = {n: r.failures for n, r in self._found[case].runs.items() if r.failures}
+        self._report.check(
+            f"{case}: runs that failed", str(failed or "none"), "none", ok=not failed
+        )
+
+    def all(self) -> None:
+        """Check everything that ran."""
+        for case in self._found:
+            self.failures(case)
+        if any(w.is_peer for w in self._who):
+            self.against_peers(WAN, "pcrstore k=3", 2.5)
+            self.against_peers(WAN, "pcrstore k=5", 1.05)
+            self.against_peers(LATE, "pcrstore k=3", 1.2)
+            self.against_peers(FREE, "pcrstore k=3", 1.2)
+            self.against_peers(FREE, "pcrstore spec5, full", 0.8)
+            for case in self._found:
+                self.first_batches(case)
+        for case in self._found:
+            self.limits(case)

@@ -1,0 +1,147 @@
+"""What the loader costs: CPU per sample without pixels, its share of what memory gives, memory.
+
+    python -m benchmarks.engine [--json]
+
+- CPU microseconds per sample at k = 3 of all threads, with decode, crop and resize left out: from
+  fsspec's memory, and over a loopback S3 by obstore and by s3fs.
+- images/s from memory against decode, crop and collate of the same files by two bare threads.
+- Peak RSS of an epoch of 1,000 and of 40,000 images; RSS after 3 and after 20 epochs.
+
+Processes of their own, interleaved, medians. The first run converts 40,000 images, which takes
+minutes. Needs nginx (see `serve`).
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pcrstore
+from benchmarks._client import BUCKET, Asked
+from benchmarks._common import (
+    IMAGENET,
+    Report,
+    big_dataset,
+    data_folder,
+    fresh,
+    load,
+    parser,
+    peak_rss,
+    repeated,
+    work_folder,
+)
+from benchmarks.serve import Shaped
+
+HERE: Final = Path(__file__).absolute().parent
+FIDELITY: Final = 3
+SMALL: Final = 1000
+MANY_EPOCHS: Final = 20
+FEW_EPOCHS: Final = 3
+LEAST_SHARE: Final = 0.9
+MOST_GROWTH: Final = 1.05
+
+
+def run(command: list[str]) -> tuple[list[dict[str, float]], int]:
+    """Return the epochs that a process printed, and the peak of its RSS."""
+    out, peak, _ = peak_rss(command)
+    return json.loads(out), peak
+
+
+def loader(**asked: object) -> list[str]:
+    """Return the command of some epochs of the loader."""
+    return [sys.executable, "-m", "benchmarks._engine_run", json.dumps(asked)]
+
+
+def costs(report: Report, dataset: Path, served: Shaped, rounds: int) -> None:
+    """Compare engines, with nothing rendered."""
+    remote = {"url": f"s3://{BUCKET}/{dataset.name}", "options": served.options}
+    variants = {
+        "memory": loader(url=str(dataset), in_memory=True, render=False, epochs=2),
+        "obstore": served.command(loader(**remote, engine="obstore", render=False, epochs=2)),
+        "s3fs": served.command(loader(**remote, engine="fsspec", render=False, epochs=2)),
+    }
+    found: dict[str, list[float]] = {}
+    speeds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, command in variants.items():
+            epochs, _ = run(command)
+            found.setdefault(name, []).append(epochs[-1]["cpu_us"])
+            speeds.setdefault(name, []).append(epochs[-1]["images_per_s"])
+    for name, values in found.items():
+        cost, speed = statistics.median(values), statistics.median(speeds[name])
+        report.note(f"CPU per sample, {name}", f"{cost:.0f} us ({speed:.0f} images/s)")
+
+
+def share_of_memory(report: Report, dataset: Path, rounds: int, seconds: float) -> None:
+    """Compare the loader with bare threads."""
+    asked = Asked(dataset=str(dataset), fidelity=FIDELITY, n_threads=2, seconds=seconds)
+    bare = [sys.executable, str(HERE / "_peer_memory.py"), asked.argv()]
+    n = len(pcrstore.open(str(dataset)))
+    ours = loader(url=str(dataset), in_memory=True, epochs=1 + max(1, round(seconds * 500 / n)))
+    loaded: list[float] = []
+    limits: list[float] = []
+    for _ in range(rounds):
+        limits.append(json.loads(peak_rss(bare)[0])["images_per_s"])
+        epochs, _ = run(ours)
+        loaded.append(statistics.median(e["images_per_s"] for e in epochs[1:]))
+    share = statistics.median(loaded) / statistics.median(limits)
+    report.check(
+        "loader from memory / decode, crop and collate",
+        f"{share:.3f} ({statistics.median(loaded):.0f} of {statistics.median(limits):.0f}/s)",
+        f">= {LEAST_SHARE}", ok=share >= LEAST_SHARE,
+    )  # fmt: skip
+
+
+def memory(report: Report, small: Path, big: Path) -> None:
+    """Measure RSS against the number of images and of epochs."""
+    epochs, peak = run(loader(url=str(small), epochs=MANY_EPOCHS))
+    one = run(loader(url=str(small)))[1]
+    report.note(f"peak RSS, {SMALL} images", f"{one / 1e6:.0f} MB")
+    large = run(loader(url=str(big)))[1]
+    report.note("peak RSS, 40,000 images", f"{large / 1e6:.0f} MB")
+    few, many = epochs[FEW_EPOCHS - 1]["rss"], epochs[-1]["rss"]
+    report.check(
+        f"RSS after {MANY_EPOCHS} epochs / after {FEW_EPOCHS}",
+        f"{many / few:.3f} ({few / 1e6:.0f} to {many / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB)",
+        f"<= {MOST_GROWTH}", ok=many / few <= MOST_GROWTH,
+    )  # fmt: skip
+
+
+def once(target: Path, make: Callable[[], object]) -> Path:
+    """Return a target, made if it is not there."""
+    done = target.with_name(target.name + ".done")
+    if not done.exists():
+        fresh(target)
+        make()
+        done.touch()
+    return target
+
+
+def main() -> int:
+    """Run everything."""
+    out = parser(__doc__)
+    out.add_argument("--rounds", type=int, default=5)
+    out.add_argument("--seconds", type=float, default=10.0, help="of a speed from memory, about")
+    out.add_argument("--skip-big", action="store_true", help="1,000 images only")
+    args = out.parse_args()
+    data, work = data_folder(args.data), work_folder(args.work)
+    report = Report(benchmark="engine", as_json=args.as_json)
+    report.note("load at the start", load())
+    bucket = work / "served-engine" / BUCKET
+    bucket.mkdir(parents=True, exist_ok=True)
+    photos = repeated(data, work / f"photos-{SMALL}", SMALL, sets=(IMAGENET,))
+    small = once(
+        bucket / "photos", lambda: pcrstore.convert(str(photos), str(bucket / "photos"), workers=2)
+    )
+    share_of_memory(report, small, args.rounds, args.seconds)
+    with Shaped(bucket.parent) as served:
+        costs(report, small, served, args.rounds)
+    memory(report, small, small if args.skip_big else big_dataset(data, work)[0])
+    report.note("load at the end", load())
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
