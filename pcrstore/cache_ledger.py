@@ -29,8 +29,8 @@ MARKER: Final = "pcrstore-cache"
 _MAGIC: Final = b"pcrstore cache 1"
 _STATE: Final = struct.Struct("<16sQQ")
 _LOCK_SECONDS: Final = 5.0
-"""A sweep of 100,000 files holds the lock for about a second. A process that is stopped while it
-holds it must not stop the others."""
+"""A sweep of 100,000 files holds the lock for one to three seconds (`benchmarks.cache`, two busy
+cores). A process that is stopped while it holds it must not stop the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,7 @@ def test_another_process_object_and_range_see_their_own(folder):
     [
         ((URL, ByteRange("1 2", 3, 13)), (URL, ByteRange("2", 3, 13))),
         ((URL, ByteRange("a", 1, 11)), (URL, ByteRange("a", 11, 21))),
+        ((URL, ByteRange("a", 1, 11)), (URL, ByteRange("a", 1, 12))),
         ((URL, ByteRange("b/a", 0, 10)), (f"{URL}/b", ByteRange("a", 0, 10))),
         ((f"{URL} 0", ByteRange("a", 0, 10)), (URL, ByteRange("0 a", 0, 10))),
         ((URL, ByteRange("\ud800", 0, 10)), (URL, ByteRange("?", 0, 10))),
@@ -559,6 +560,9 @@ def test_a_stopped_process_that_holds_the_lock_stops_nobody(folder, monkeypatch)
         with pytest.warns(CacheWarning, match="another process holds its lock"):
             ds.put(at(1), body(1))
         assert held(ds, 2) == [0]
+        ds.discard(at(0))  # a damaged body must not come back
+        assert held(ds, 2) == []
+    assert counted(folder) >= on_disk(folder)
 
 
 def test_a_short_wait_for_the_lock_is_no_failure(folder):
