@@ -1,7 +1,6 @@
 """Arguments and options of several commands, and the values they stand for."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import FormatError, NotFoundError, OptionError, StoreError
 from pcrstore.scripts import BUILTIN
+from pcrstore.sizes import parse_size
 from pcrstore.stores import open_store
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE | re.ASCII)
 _MAX_FILE: Final = 2**28
 """A list of ten million class names has 256 MiB at the most."""
 
@@ -47,11 +46,10 @@ class _Size(click.ParamType[int]):
     ) -> int:
         if isinstance(value, int):
             return value
-        m = _SIZE.fullmatch(str(value).strip())
-        if m is None:
-            self.fail(f"expected a size such as 4mib, 10gb or 1000, got {value!r}", param, ctx)
-        power = "kmgt".index(m[2].lower()) + 1 if m[2] else 0
-        return int(float(m[1]) * (1024 if m[3] else 1000) ** power)
+        try:
+            return parse_size(str(value))
+        except OptionError as e:
+            self.fail(str(e), param, ctx)
 
 
 class _StorageOptions(click.ParamType[Mapping[str, object]]):
