@@ -97,6 +97,7 @@ CODES = {
         "SourceError",
         "UnsupportedFormatError",
         "UnsupportedJpegError",
+        "WorkerDiedError",
     },
     2: {
         "DatasetExistsError",
