@@ -159,7 +159,7 @@ WRONG = {
     "bad-script": (["convert", "{photos}", "{tmp}/o", "--script", "{bad}"], 2, "line 2"),
     "not-a-script": (["convert", "{photos}", "{tmp}/o", "--script", "{text}"], 2, "a line .label"),
     "no-classes": (["convert", "{photos}", "{tmp}/o", "--classes", "{tmp}/none"], 2, "classes"),
-    "bad-size": (["convert", "{photos}", "{tmp}/o", "--record-bytes", "4x"], 2, "such as 4mib"),
+    "bad-size": (["convert", "{photos}", "{tmp}/o", "--record-bytes", "4x"], 2, "such as .10gb"),
     "two-sizes": (
         ["convert", "{photos}", "{tmp}/o", "--record-bytes", "4mib", "--record-images", "5"],
         2,
