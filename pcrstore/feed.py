@@ -97,7 +97,7 @@ class Batch(Generic[Payload]):
 class _Fetch:
     """Units that are asked for together."""
 
-    __slots__ = ("done", "error", "files", "n_bytes", "started", "units")
+    __slots__ = ("done", "error", "files", "n_bytes", "n_trying", "started", "units")
 
     def __init__(self, units: list[Unit], n_bytes: float) -> None:
         self.units = units
@@ -106,6 +106,8 @@ class _Fetch:
         self.files: list[list[bytes | None]] | None = None
         self.error: BaseException | None = None
         self.started = 0.0
+        self.n_trying = 1
+        """Requests that may still answer: a second one does not fail what the first may bring."""
 
 
 class _Lane:
@@ -209,6 +211,7 @@ class Feed(Generic[Payload]):
             self._tokens.put(_TOKEN)
         self._stopped = False
         self._lock = ForkSafeLock()
+        self._n_ready = 0
         self._counts = dict.fromkeys(
             ("samples", "batches", "hedges", "queue_depth", "stall", "fetch", "decode"), 0.0
         )
@@ -230,8 +233,8 @@ class Feed(Generic[Payload]):
 
     def _take(self) -> Batch[Payload] | None:
         start = time.perf_counter()
-        batch = self._ready.get()
-        if batch is None:
+        batch = None if self._stopped else self._ready.get()
+        if batch is None or self._stopped:
             return None
         if isinstance(batch, BaseException):
             raise batch
@@ -244,7 +247,8 @@ class Feed(Generic[Payload]):
             self._counts["samples"] += len(batch.labels)
             self._counts["batches"] += 1
             self._counts["stall"] += time.perf_counter() - start
-            self._counts["queue_depth"] = self._ready.qsize()
+            self._n_ready -= 1
+            self._counts["queue_depth"] = self._n_ready
         return batch
 
     def signals(self) -> Signals:
@@ -280,10 +284,6 @@ class Feed(Generic[Payload]):
             feed.close()
             feed._decoders.join(2.0)  # noqa: SLF001 - of its own class
 
-    def _count(self, name: str, more: float) -> None:
-        with self._lock:
-            self._counts[name] += more
-
     # ---- the driver's side
 
     def _drive(self) -> None:
@@ -291,6 +291,8 @@ class Feed(Generic[Payload]):
             stop = 0
             for size in self._batch_sizes:
                 start, stop = stop, stop + size
+                if self._stopped:
+                    return
                 self._issue(stop)
                 batch = self._collect(start, stop)
                 if batch is None:
@@ -393,13 +395,20 @@ class Feed(Generic[Payload]):
                 chosen = [self._chosen(fetch.units[i]) for i in of_source]
                 for i, got in zip(of_source, self._readers[source].files(chosen), strict=True):
                     files[i] = list(got)
-            fetch.files = files
+            error = None
         except BaseException as e:  # noqa: BLE001 - raised again by the driver
-            fetch.error = e
+            error = e
         seconds = time.perf_counter() - start
         self._durations.append(seconds)
-        fetch.done.set()
-        self._count("fetch", seconds)
+        with self._lock:
+            self._counts["fetch"] += seconds
+            fetch.n_trying -= 1
+            # The driver takes files out as it goes: a late answer must not put them back.
+            if fetch.done.is_set() or (error is not None and fetch.n_trying):
+                return
+            fetch.error = error
+            fetch.files = files if error is None else None
+            fetch.done.set()
 
     def _chosen(self, unit: Unit) -> Chosen:
         fidelity = self._dial.choose(
@@ -424,11 +433,15 @@ class Feed(Generic[Payload]):
     def _wait(self, fetch: _Fetch) -> bool:
         """Wait for a fetch, and ask again when it is slow; False once the feed is closed."""
         hedgers = self._hedgers
-        while hedgers is not None and not fetch.done.wait(self._patience()):
+        while hedgers is not None and not fetch.done.wait(min(_LOOK_UP, self._patience())):
+            if self._stopped:
+                return False
             # Only what is under way is slow; what still waits for a thread is not.
             if fetch.started and time.perf_counter() - fetch.started > self._patience():
+                with self._lock:
+                    fetch.n_trying += 1
+                    self._counts["hedges"] += 1
                 hedgers.put(lambda: self._fetch(fetch))
-                self._count("hedges", 1)
                 hedgers = None
         return self._until(fetch.done)
 
@@ -516,12 +529,13 @@ class Feed(Generic[Payload]):
             batch.error = self._named(e, batch, i)
         seconds = time.perf_counter() - began
         with self._lock:
+            self._counts["decode"] += seconds
             batch.missing -= 1
             last = batch.missing == 0
+            self._n_ready += last
         if last:
             batch.rows, batch.draws = [], []
             batch.done.set()
-        self._count("decode", seconds)
 
     def _named(self, error: BaseException, batch: Batch[Payload], i: int) -> BaseException:
         """Say which image cannot be decoded."""

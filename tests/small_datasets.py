@@ -144,9 +144,9 @@ def until(condition, seconds=10.0):
 @contextmanager
 def no_threads_left():
     """Fail when threads of loaders outlive the block by more than a moment."""
-    assert until(lambda: not threads()), "threads of a test before this one"
+    before = set(threads())
     yield
-    assert until(lambda: not threads()), threads()
+    assert until(lambda: set(threads()) <= before), set(threads()) - before
 
 
 def images_of(batches):
