@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -178,14 +178,24 @@ def big_dataset(data: Path, work: Path) -> tuple[Path, dict[str, float]]:
     return target, json.loads(figures.read_text())
 
 
-def peak_rss(command: Sequence[str], *, seconds: float = 3600.0) -> tuple[str, int, int]:
+def peak_rss(
+    command: Sequence[str],
+    *,
+    seconds: float = 3600.0,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[str, int, int]:
     """Run a command; return its output, the peak of its tree's summed RSS, the most processes.
+
+    Args:
+        command: What to run.
+        seconds: After which it hangs.
+        environment: Its variables, instead of this process's.
 
     Raises:
         SystemExit: It failed, or took longer than `seconds`.
     """
     end = time.monotonic() + seconds
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     peak, most = 0, 0
     while run.poll() is None:
         sizes = [rss(pid) for pid in tree(run.pid)]

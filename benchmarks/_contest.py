@@ -159,7 +159,7 @@ class Arena:
         try:
             out, peak = self.driver(who.driver, asked)
         except SystemExit as e:
-            runs.failures.append(f"{e}, see {self.log.name}")
+            runs.failures.append(f"{str(e).rpartition('}')[2].strip()}, see {self.log.name}")
             return
         runs.epochs.append(out["epochs"])
         runs.peak_rss.append(peak)
@@ -189,9 +189,8 @@ class Arena:
         inner = [str(self._python), str(HERE / f"_peer_{name}.py"), argument]
         command = self._served.command(inner) if self._served else inner
         # Peers print progress; what goes wrong is in the log.
-        variables = [f"{k}={v}" for k, v in self._environment.items()]
-        quiet = ["sh", "-c", f'exec "$@" 2>>"{self.log}"', "sh"]
-        out, peak, _ = peak_rss(["env", "-i", *variables, *quiet, *command], seconds=_RUN_SECONDS)
+        quiet = ["sh", "-c", f'exec "$@" 2>>"{self.log}"', name, *command]
+        out, peak, _ = peak_rss(quiet, seconds=_RUN_SECONDS, environment=self._environment)
         return json.loads(out.strip().splitlines()[-1]), peak
 
 

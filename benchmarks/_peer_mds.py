@@ -63,6 +63,10 @@ def main() -> None:
             num_canonical_nodes=1,
             batch_size=asked.batch_size,
         )
+        # It has fetched the index, and the workers are forked: they would read each other's answers
+        # on its client's connection, and without TLS nothing would notice but the decoder.
+        for stream in photos.streams:
+            stream._downloader.clean_up()  # noqa: SLF001
         return DataLoader(
             photos,
             batch_size=asked.batch_size,

@@ -1,5 +1,6 @@
 """What `peers` found in a case, and what it must be."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,8 @@ class Verdicts:
 
     def best_peer(self, case: str) -> float:
         """Return images per second of the fastest peer."""
-        return max(self.speed(case, w.name) for w in self._who if w.is_peer)
+        found = (self.speed(case, w.name) for w in self._who if w.is_peer)
+        return max((speed for speed in found if not math.isnan(speed)), default=math.nan)
 
     def against_peers(self, case: str, name: str, times: float) -> None:
         """Check a contestant against the best peer."""
@@ -81,7 +83,8 @@ class Verdicts:
     def first_batches(self, case: str) -> None:
         """Check that no first batch is later than the best peer's."""
         runs = self._found[case].runs
-        best = min(runs[w.name].median("first_batch") for w in self._who if w.is_peer)
+        firsts = (runs[w.name].median("first_batch") for w in self._who if w.is_peer)
+        best = min((first for first in firsts if not math.isnan(first)), default=math.nan)
         for who in self._who:
             if not who.is_peer and not who.cached:
                 first = runs[who.name].median("first_batch")
