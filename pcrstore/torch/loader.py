@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.sharedctypes import RawValue
@@ -68,7 +69,8 @@ class Loader(BaseLoader):
         dct_scaling: Decode at 1/2, 1/4 or 1/8 where the crop is at least so much larger than size.
         apply_orientation: Turn images as their EXIF orientation says.
         opaque: "decode" files that were kept as they are, or "skip" them.
-        pin_memory: Yield pinned memory, for copies to a GPU that do not block.
+        pin_memory: Yield pinned memory, for copies to a GPU that do not block; without CUDA a
+            warning, and nothing else.
         cache: Folder that keeps scan groups on local disk.
         cache_limit: Its size, "10gb".
         engine: "obstore", "fsspec", or "auto".
@@ -163,7 +165,9 @@ class Loader(BaseLoader):
         self._fidelity = fidelity
         self._num_workers = num_workers
         self._n_threads = n_threads
-        self._pin_memory = pin_memory
+        self._pin_memory = pin_memory and torch.cuda.is_available()
+        if pin_memory and not self._pin_memory:
+            warnings.warn("pin_memory is for GPUs, and CUDA finds none", stacklevel=2)
         self._with_positions = positions
         self._progress = progress
         self._memory = BatchMemory(batch_size, self._row)
@@ -179,6 +183,7 @@ class Loader(BaseLoader):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         self._end()
         epoch, rank, leg = self._begin()
+        mine = self._now
         self._started = time.perf_counter()
         batches = self._threaded if self._num_workers == 0 else self._from_workers
         bar = tqdm(total=leg.n_batches, unit="batch", disable=not self._progress)
@@ -190,8 +195,11 @@ class Loader(BaseLoader):
                     if self._progress:
                         bar.set_postfix_str(str(self.stats()), refresh=False)
                     yield batch
+                    if self._now is not mine:  # another iteration has begun
+                        return
         finally:
-            self._end()
+            if self._now is mine:
+                self._end()
 
     def _end(self) -> None:
         if self._feed is not None:
@@ -227,13 +235,16 @@ class Loader(BaseLoader):
                 self._of_workers += Signals(stall_seconds=time.perf_counter() - waiting)
                 yield tuple(tensors)
                 waiting = time.perf_counter()
-        except RuntimeError as e:
-            self._pool = None
-            if str(e).startswith(_DIED):
-                raise WorkerDiedError(
-                    f"{e}. Where memory is short use fewer workers, a smaller prefetch or a "
-                    "smaller shuffle_window"
-                ) from e
+        except Exception as e:
+            # torch's frames hold the error and the workers: a cycle, which forks would inherit.
+            e.with_traceback(None)
+            if isinstance(e, RuntimeError):
+                self._pool = None
+                if str(e).startswith(_DIED):
+                    raise WorkerDiedError(
+                        f"{e}. Where memory is short use fewer workers, a smaller prefetch or a "
+                        "smaller shuffle_window"
+                    ) from e
             raise
 
     def _pool_for(
@@ -245,8 +256,9 @@ class Loader(BaseLoader):
         """
         if self._pool is not None and leg.is_whole and self._pool[0] == (rank, leg.topology):
             _, stream, batches = self._pool
-            stream.epoch.value = epoch
-            return batches
+            if _is_alive(batches):
+                stream.epoch.value = epoch
+                return batches
         n_threads = threads_of(self._n_threads, leg.topology.world_size, self._num_workers)
         stream = _WorkerStream(
             self._loading,
@@ -277,6 +289,12 @@ def _tensors(
     if with_positions:
         return images, labels, torch.from_numpy(loading.positions(batch))
     return images, labels
+
+
+def _is_alive(batches: "torch_data.DataLoader[tuple[object, ...]]") -> bool:
+    """Say whether no worker has died: one may, while the consumer does something else."""
+    workers = getattr(batches._iterator, "_workers", [])  # noqa: SLF001 - nothing public tells
+    return all(w.is_alive() for w in workers)
 
 
 def _context(given: StartMethod | BaseContext | None) -> BaseContext:
