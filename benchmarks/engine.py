@@ -34,7 +34,6 @@ from benchmarks._common import (
 )
 from benchmarks.serve import Shaped
 
-HERE: Final = Path(__file__).absolute().parent
 FIDELITY: Final = 3
 SMALL: Final = 1000
 MANY_EPOCHS: Final = 20
@@ -77,7 +76,7 @@ def costs(report: Report, dataset: Path, served: Shaped, rounds: int) -> None:
 def share_of_memory(report: Report, dataset: Path, rounds: int, seconds: float) -> None:
     """Compare the loader with bare threads."""
     asked = Asked(dataset=str(dataset), fidelity=FIDELITY, n_threads=2, seconds=seconds)
-    bare = [sys.executable, str(HERE / "_peer_memory.py"), asked.argv()]
+    bare = [sys.executable, "-m", "benchmarks._peer_memory", asked.argv()]
     n = len(pcrstore.open(str(dataset)))
     ours = loader(url=str(dataset), in_memory=True, epochs=1 + max(1, round(seconds * 500 / n)))
     loaded: list[float] = []
@@ -101,6 +100,7 @@ def memory(report: Report, small: Path, big: Path) -> None:
     report.note(f"peak RSS, {SMALL} images", f"{one / 1e6:.0f} MB")
     large = run(loader(url=str(big)))[1]
     report.note("peak RSS, 40,000 images", f"{large / 1e6:.0f} MB")
+    report.note("RSS after each epoch, MB", [round(e["rss"] / 1e6) for e in epochs])
     few, many = epochs[FEW_EPOCHS - 1]["rss"], epochs[-1]["rss"]
     report.check(
         f"RSS after {MANY_EPOCHS} epochs / after {FEW_EPOCHS}",
