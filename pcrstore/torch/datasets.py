@@ -9,9 +9,11 @@ from typing import Any, Final, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils import data as torch_data
 
 from pcrstore.buffers import BatchMemory
+from pcrstore.catalog import Catalog
 from pcrstore.dataset import Dataset
 from pcrstore.dial import Fidelities
 from pcrstore.errors import OptionError
@@ -89,9 +91,12 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         self._transform = transform
         self._epoch = RawValue("q", 0)
         self._state: Mapping[str, object] | None = None
+        self._begun: Mapping[str, object] | None = None
         self._now: tuple[Leg, int, int] | None = None
         self._n_yielded = 0
         ranks(rank, world_size)
+        threads_of(n_threads, 1, 1)
+        Topology(uneven=uneven)
 
     def __getstate__(self) -> dict[str, object]:
         """Tell workers the rank of the process that they work for."""
@@ -127,8 +132,15 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         return self._loading.leg(self._epoch.value, None, self._topology()[2]).n_per_rank
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        # At once: torchdata makes an iterator of a state and drops it where that was of an end, and
+        # asks for the state of one that has yielded nothing.
+        self._begun, self._state = self._state, None
+        self._now, self._n_yielded = None, 0
+        return self._samples(self._begun)
+
+    def _samples(self, state: Mapping[str, object] | None) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
-        epoch, stretches, n_read = self._resumed(topology)
+        epoch, stretches, n_read = self._resumed(state, topology)
         leg = self._loading.leg(epoch, stretches, topology)
         n = sum(leg.batch_sizes(worker))
         self._now, self._n_yielded = (leg, epoch, worker), n_read
@@ -161,14 +173,15 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         torchdata's StatefulDataLoader keeps those of all workers, and gives each its own back; it
         wants the same number of workers again. `Loader` resumes on any.
         """
-        if self._now is None:
-            return dict(self._state) if self._state is not None else self._written(None)
+        state = self._state or self._begun
+        if self._now is None and state is not None:
+            return dict(state)
         return self._written(self._now)
 
     def _written(self, now: tuple[Leg, int, int] | None) -> dict[str, object]:
         if now is None:
             _, worker, topology = self._topology()
-            epoch, left = self._epoch.value, None
+            epoch, left = int(self._epoch.value), None
         else:
             leg, epoch, worker = now
             topology = leg.topology
@@ -193,16 +206,21 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         Raises:
             OptionError: Not a state, or one of other data.
         """
-        resume(self._loading, {**state, "batches": 0})
-        self._state = state
+        self._check(state)
+        self._state, self._now = state, None
 
-    def _resumed(self, topology: Topology) -> tuple[int, list[Stretch] | None, int]:
+    def _check(self, state: Mapping[str, object]) -> tuple[int, list[Stretch] | None]:
+        """Return epoch and stretches of a state, whose count of samples may be a worker's."""
+        return resume(self._loading, {**state, "batches": 0} if isinstance(state, dict) else state)
+
+    def _resumed(
+        self, state: Mapping[str, object] | None, topology: Topology
+    ) -> tuple[int, list[Stretch] | None, int]:
         """Return epoch, what is left of it, and how much of the own share was read."""
-        state, self._state = self._state, None
         if state is None:
             return self._epoch.value, None, 0
         was = (state["world_size"], state["num_workers"], state["uneven"])
-        epoch, left = resume(self._loading, {**state, "batches": 0})
+        epoch, left = self._check(state)
         n = state["batches"]
         if was == (topology.world_size, topology.n_workers, topology.uneven) and isinstance(n, int):
             return epoch, left, n
@@ -263,6 +281,7 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         self._n_threads = n_threads
         self._transform = transform
         self._epoch = RawValue("q", 0)
+        threads_of(n_threads, 1, 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Let crops be drawn for this epoch from now on, in workers too."""
@@ -299,9 +318,10 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         source, reader = self._loading.population.sources[0], self._loading.readers[0]
         images = source.images(0, n)[asked % n]
         rendering, epoch = self._loading.rendering, self._epoch.value
+        records = _records_of(images, reader.catalog).tolist()
         groups = [
-            self._loading.dial.choose(0, images[i : i + 1], 0, seed=self._seed, epoch=epoch)
-            for i in range(len(images))
+            self._loading.dial.choose(0, images[i : i + 1], record, seed=self._seed, epoch=epoch)
+            for i, record in enumerate(records)
         ]
         files = reader.files_at(images.tolist(), [g for g in groups if isinstance(g, int)])
         names = ["label", "orientation"]
@@ -316,7 +336,8 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
             render(files[i], rendering, draws[i], out[i], orientation=turns[i])
 
         info = torch_data.get_worker_info()
-        n_threads = threads_of(self._n_threads, 1, 1 if info is None else info.num_workers)
+        n_workers = 1 if info is None else info.num_workers
+        n_threads = threads_of(self._n_threads, ranks(None, None)[1], n_workers)
         if n_threads == 1 or len(files) == 1:
             for i in range(len(files)):
                 decode(i)
@@ -328,3 +349,15 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
             (image if self._transform is None else self._transform(image), int(label))
             for image, label in zip(tensors, np.asarray(known["label"]).tolist(), strict=True)
         ]
+
+
+def _records_of(images: NDArray[np.int64], catalog: Catalog) -> NDArray[np.int64]:
+    """Return the number in the dataset of the record of each image."""
+    numbers = np.searchsorted(catalog.image_edges, images, side="right") - 1
+    touched = np.unique(numbers).tolist()
+    out = np.empty(len(images), np.int64)
+    for p, part in zip(touched, catalog.parts(touched), strict=True):
+        here = numbers == p
+        local = images[here] - part.first_image
+        out[here] = part.first_record + np.searchsorted(part.image_edges, local, side="right") - 1
+    return out

@@ -1,0 +1,400 @@
+"""Datasets for torch's own loaders: shared out among workers, resumed, read by any sampler."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from flows import dataset, write_tree
+
+import pcrstore
+from pcrstore import CenterCrop, Mixture, OptionError, RandomResizedCrop
+
+torch = pytest.importorskip("torch")
+
+from torch.utils.data import (  # noqa: E402 - only where torch is installed
+    DataLoader,
+    DistributedSampler,
+    WeightedRandomSampler,
+)
+from torch_data import FILES, OPTIONS, QUIET, LoggingStore, N, logged, samples, singles  # noqa: E402
+
+from pcrstore.torch import IterableDataset, Loader, MapDataset  # noqa: E402 - as above
+
+pytestmark = [
+    *(pytest.mark.filterwarnings(w) for w in QUIET),
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata 0.11 calls it
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """A dataset of 14 records in a folder."""
+    root = tmp_path_factory.mktemp("torch")
+    pcrstore.convert(str(write_tree(root / "photos", FILES)), str(root / "ds"), OPTIONS, workers=1)
+    return str(root / "ds")
+
+
+def epoch_of(url, epoch=0, **options):
+    """Return position -> (pixels, label) of an epoch, as `Loader` has it."""
+    loader = Loader(url, 7, positions=True, **{"size": 16, **options})
+    loader.set_epoch(epoch)
+    return {position: (pixels, label) for position, pixels, label in samples(loader)}
+
+
+def of_loader(url, epoch=0, **options):
+    """Return (pixels, label) of the samples of an epoch, sorted."""
+    return sorted(epoch_of(url, epoch, **options).values())
+
+
+# ---- iterable
+
+
+def test_a_single_sample_is_a_tensor_and_a_label(url):
+    image, label = next(iter(IterableDataset(url, size=(8, 24))))
+    assert image.shape == (3, 8, 24)
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    assert type(label) is int
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_torchs_loader_reads_each_sample_once(url, num_workers, batch_size):
+    ds = IterableDataset(url, size=16)
+    loader = DataLoader(ds, batch_size, num_workers=num_workers)
+    assert len(ds) == N
+    got = singles(loader)
+    assert sorted(got) == of_loader(url)
+    if num_workers < 2:
+        assert got == list(epoch_of(url).values())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_sample_that_is_kept_keeps_its_pixels(url, num_workers):
+    loader = DataLoader(IterableDataset(url, size=16), None, num_workers=num_workers)
+    kept = [(image, label) for _ in range(3) for image, label in loader]
+    got = sorted((image.numpy().tobytes(), int(label)) for image, label in kept)
+    assert got == sorted(3 * of_loader(url))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_epoch_and_fidelity_reach_the_workers_that_there_are(url, num_workers, persistent):
+    if persistent and not num_workers:
+        return
+    ds = IterableDataset(url, size=16, fidelity=1)
+    loader = DataLoader(ds, 7, num_workers=num_workers, persistent_workers=persistent)
+    assert sorted(singles(loader)) == of_loader(url, fidelity=1)
+    assert sorted(singles(loader)) == of_loader(url, fidelity=1)
+    for epoch, k in ((1, 1), (1, 5), (4, 2)):
+        ds.set_epoch(epoch)
+        ds.fidelity = k
+        assert ds.fidelity == k
+        assert sorted(singles(loader)) == of_loader(url, epoch, fidelity=k)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ranks_read_shares_of_equal_size(url, world_size, num_workers):
+    shares = [
+        IterableDataset(url, size=16, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    got = [singles(DataLoader(ds, 7, num_workers=num_workers)) for ds in shares]
+    n = -(-N // world_size)
+    assert [len(ds) for ds in shares] == [len(of) for of in got] == [n] * world_size
+    counts = Counter(sample for of in got for sample in of)
+    assert sorted(counts) == of_loader(url)
+    assert sum(counts.values()) - N == n * world_size - N
+
+
+def test_a_transform_is_applied_to_each_image(url):
+    for ds in (IterableDataset, MapDataset):
+        images = [image for image, _ in DataLoader(ds(url, size=16, transform=mean), 8)]
+        want = sorted(np.frombuffer(p, np.uint8).mean() for p, _ in of_loader(url, **MIDDLE[ds]))
+        assert sorted(torch.cat(images).tolist()) == pytest.approx(want)
+
+
+MIDDLE = {IterableDataset: {}, MapDataset: {"crop": CenterCrop(), "fidelity": "full"}}
+
+
+def mean(image):
+    """Return a number for an image."""
+    assert image.dtype == torch.uint8
+    return image.double().mean()
+
+
+# ---- iterable, resumed
+
+
+@pytest.fixture
+def stateful():
+    return pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("n", [0, 1, 3, 8])
+def test_a_stateful_loader_goes_on_to_the_sample(url, stateful, num_workers, n):
+    def loader(**options):
+        return stateful(
+            IterableDataset(url, size=16, **options), batch_size=4, num_workers=num_workers
+        )
+
+    first = loader()
+    first.dataset.set_epoch(3)
+    batches = iter(first)
+    got = [next(batches) for _ in range(n)]
+    state = first.state_dict()
+    rest = singles(batches)
+    want = singles(got) + rest
+    assert sorted(want) == of_loader(url, 3)
+    second = loader()
+    second.dataset.set_epoch(3)
+    second.load_state_dict(state)
+    assert singles(got) + singles(second) == want
+    second.dataset.set_epoch(4)
+    assert sorted(singles(second)) == of_loader(url, 4)
+
+
+def resumed(loader, state):
+    loader.load_state_dict(state)
+    return loader
+
+
+def test_a_stateful_loader_of_other_data_is_refused(url, stateful):
+    first = stateful(IterableDataset(url, size=16), batch_size=4)
+    next(iter(first))
+    other = stateful(IterableDataset(url, size=16, seed=1), batch_size=4)
+    with pytest.raises(OptionError, match="seed"):
+        singles(resumed(other, first.state_dict()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_that_were_done_take_part_in_the_next_epoch(url, stateful, persistent):
+    def loader():
+        ds = IterableDataset(url, size=16, select=range(9))
+        return stateful(ds, batch_size=2, num_workers=2, persistent_workers=persistent)
+
+    first = loader()
+    n_batches = len(list(first))
+    for n in range(1, n_batches + 1):
+        batches = iter(loader_before := loader())
+        got = singles([next(batches) for _ in range(n)])
+        second = resumed(loader(), loader_before.state_dict())
+        rest = singles(second)
+        del batches
+        assert sorted(got + rest) == of_loader(url, select=range(9))
+        second.dataset.set_epoch(1)
+        assert sorted(singles(second)) == of_loader(url, 1, select=range(9))
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_state_of_a_later_epoch_has_those_who_have_yielded_nothing(url, stateful, persistent):
+    def loader():
+        ds = IterableDataset(url, size=16)
+        return stateful(ds, batch_size=4, num_workers=3, persistent_workers=persistent)
+
+    first = loader()
+    list(first)
+    first.dataset.set_epoch(1)
+    batches = iter(first)
+    got = singles([next(batches)])
+    rest = singles(resumed(loader(), first.state_dict()))  # which is not told the epoch
+    assert sorted(got + rest) == of_loader(url, 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_after_the_state_of_a_finished_epoch_comes_a_whole_one(url, stateful, num_workers):
+    first = stateful(IterableDataset(url, size=16), batch_size=4, num_workers=num_workers)
+    list(first)
+    second = stateful(IterableDataset(url, size=16), batch_size=4, num_workers=num_workers)
+    second.load_state_dict(first.state_dict())
+    second.dataset.set_epoch(1)
+    assert sorted(singles(second)) == of_loader(url, 1)
+    second.dataset.set_epoch(2)
+    assert sorted(singles(second)) == of_loader(url, 2)
+
+
+def test_a_dataset_has_a_state_of_its_own(url):
+    ds = IterableDataset(url, size=16)
+    ds.set_epoch(2)
+    iterator = iter(ds)
+    got = [next(iterator) for _ in range(11)]
+    state = ds.state_dict()
+    other = IterableDataset(url, size=16)
+    other.load_state_dict(state)
+    assert other.state_dict() == state
+    rest = iter(other)
+    assert other.state_dict() == state
+    got += rest
+    ds.load_state_dict(state)
+    assert ds.state_dict() == state
+    pixels = sorted((image.numpy().tobytes(), label) for image, label in got)
+    assert pixels == of_loader(url, 2)
+    other.set_epoch(3)
+    pixels = sorted((image.numpy().tobytes(), label) for image, label in other)
+    assert pixels == of_loader(url, 3)
+
+
+def test_a_state_of_one_process_goes_on_on_two_ranks(url):
+    ds = IterableDataset(url, size=16)
+    iterator = iter(ds)
+    got = [next(iterator) for _ in range(12)]
+    for rank in range(2):
+        other = IterableDataset(url, size=16, rank=rank, world_size=2)
+        other.load_state_dict(ds.state_dict())
+        got += other
+    assert sorted((image.numpy().tobytes(), label) for image, label in got) == of_loader(url)
+
+
+def test_a_state_of_several_workers_wants_as_many(url, stateful):
+    first = stateful(IterableDataset(url, size=16), batch_size=4, num_workers=2)
+    next(iter(first))
+    [state] = {
+        str(w["dataset_state"]): w["dataset_state"]
+        for w in first.state_dict()["_snapshot"]["_worker_snapshots"].values()
+        if w["dataset_state"]["worker"] == 0
+    }.values()
+    ds = IterableDataset(url, size=16)
+    ds.load_state_dict(state)
+    with pytest.raises(OptionError, match="2 workers"):
+        next(iter(ds))
+
+
+# ---- map
+
+
+def test_any_sample_by_its_position(url):
+    ds = MapDataset(url, size=16)
+    want = epoch_of(url, crop=CenterCrop(), fidelity="full")
+    assert len(ds) == N
+    for i in (0, 1, N - 1, -1, -N):
+        image, label = ds[i]
+        assert (image.shape, image.dtype) == ((3, 16, 16), torch.uint8)
+        assert (image.contiguous().numpy().tobytes(), label) == want[i % N]
+    for i in (N, -N - 1):
+        with pytest.raises(IndexError, match=str(N - 1)):
+            ds[i]
+    assert ds.__getitems__([]) == []
+    got = ds.__getitems__([5, 5, 2, -1])
+    assert [(i.contiguous().numpy().tobytes(), y) for i, y in got] == [
+        want[j] for j in (5, 5, 2, 39)
+    ]
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_crops_are_those_of_the_loader(url, n_threads):
+    crop = RandomResizedCrop()
+    for epoch in (0, 3):
+        ds = MapDataset(url, 2, 16, crop=crop, seed=5, n_threads=n_threads)
+        ds.set_epoch(epoch)
+        want = epoch_of(url, epoch, crop=crop, seed=5, fidelity=2)
+        got = singles(DataLoader(ds, 9))
+        assert got == [want[i] for i in range(N)]
+
+
+@pytest.mark.parametrize("per", ["record", "sample"])
+def test_a_mixture_is_drawn_as_the_loader_draws_it(url, per):
+    mixture = Mixture({1: 1, 5: 1}, per=per)
+    options = {"crop": CenterCrop(), "seed": 3}
+    got = singles(DataLoader(MapDataset(url, mixture, 16, **options), 8))
+    want = epoch_of(url, fidelity=mixture, **options)
+    assert got == [want[i] for i in range(N)]
+    low, high = (epoch_of(url, fidelity=k, **options) for k in (1, 5))
+    assert 0 < sum(got[i] == low[i] != high[i] for i in range(N)) < N
+
+
+def test_positions_are_those_of_the_selection(url):
+    chosen = pcrstore.open(url).find(label="cat")
+    want = epoch_of(url, crop=CenterCrop(), fidelity="full")
+    ds = MapDataset(url, size=16, where={"label": "cat"})
+    assert len(ds) == len(chosen) < N
+    assert singles(DataLoader(ds, 8)) == [want[i] for i in chosen.tolist()]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_distributed_sampler_shares_it_out(url, num_workers):
+    ds = MapDataset(url, size=16)
+    got = []
+    for rank in range(2):
+        sampler = DistributedSampler(ds, 2, rank, seed=4)
+        sampler.set_epoch(1)
+        got.append(singles(DataLoader(ds, 7, sampler=sampler, num_workers=num_workers)))
+    assert [len(of) for of in got] == [N // 2, N // 2]
+    assert sorted(got[0] + got[1]) == of_loader(url, crop=CenterCrop(), fidelity="full")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_weighted_sampler_repeats_samples(url, num_workers):
+    ds = MapDataset(url, size=16)
+    weights = [1.0 if i < 3 else 0.0 for i in range(N)]
+    sampler = WeightedRandomSampler(weights, 50, generator=torch.Generator().manual_seed(0))
+    got = Counter(singles(DataLoader(ds, 10, sampler=sampler, num_workers=num_workers)))
+    want = epoch_of(url, crop=CenterCrop(), fidelity="full")
+    assert set(got) == {want[0], want[1], want[2]}
+    assert sum(got.values()) == 50
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_is_read_by_one_plan(url, tmp_path, num_workers):
+    log = tmp_path / "log"
+    ds = dataset(LoggingStore(url.removeprefix("file://"), log))
+    images = [5, 31, 0, 4, 30, 17]
+    want = ds.plan(images, "full")
+    loader = DataLoader(MapDataset(ds, size=16), batch_sampler=[images], num_workers=num_workers)
+    log.unlink(missing_ok=True)
+    assert len(singles(loader)) == len(images)
+    reads = [n for _, name, n in logged(log) if name.startswith("objects/")]
+    assert len(reads) == want.n_requests < len(images)
+    assert sum(reads) == want.n_bytes
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_epoch_and_fidelity_reach_the_workers_of_a_map(url, num_workers):
+    ds = MapDataset(url, 1, 16, crop=RandomResizedCrop())
+    loader = DataLoader(ds, 7, num_workers=num_workers, persistent_workers=num_workers > 0)
+    for epoch, k in ((0, 1), (1, 1), (1, 5), (4, "full")):
+        ds.set_epoch(epoch)
+        ds.fidelity = k
+        assert ds.fidelity == k
+        want = epoch_of(url, epoch, fidelity=k)
+        assert singles(loader) == [want[i] for i in range(N)]
+
+
+@pytest.mark.parametrize("kind", [IterableDataset, MapDataset])
+def test_wrong_options_are_named(url, kind):
+    with pytest.raises(OptionError, match="epoch"):
+        kind(url).set_epoch(-1)
+    with pytest.raises(OptionError, match="size"):
+        kind(url, size=0)
+    with pytest.raises(pcrstore.FidelityError):
+        kind(url, fidelity=99)
+    ds = kind(url)
+    with pytest.raises(pcrstore.FidelityError):
+        ds.fidelity = 99
+    assert ds.fidelity in (3, "full")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rank": 0}, "rank and world_size"),
+        ({"rank": 2, "world_size": 2}, "rank"),
+        ({"uneven": "wrap"}, "uneven"),
+        ({"n_threads": 0}, "n_threads"),
+    ],
+)
+def test_wrong_ranks_and_threads_are_named(url, options, said):
+    with pytest.raises(OptionError, match=said):
+        IterableDataset(url, **options)
+    if "n_threads" in options:
+        with pytest.raises(OptionError, match=said):
+            MapDataset(url, **options)
+
+
+def test_a_state_of_something_else_is_refused(url):
+    ds = IterableDataset(url)
+    for state in ({}, {"format": 2}, 5, {**ds.state_dict(), "epoch": -1}):
+        with pytest.raises(OptionError):
+            ds.load_state_dict(state)
