@@ -6,6 +6,7 @@ epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dic
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from pcrstore.dial import Fidelities
@@ -18,6 +19,9 @@ from pcrstore.signals import Signals
 __all__ = ["STATE_FORMAT", "BaseLoader", "check_rank", "resume", "rows_of"]
 
 STATE_FORMAT: Final = 1
+
+_MOST_READERS: Final = 2**16
+"""Shares are worked out one by one: a state that was spoilt must not take for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +53,7 @@ class BaseLoader:
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration reads, or goes on with."""
-        if self._next is not None:
-            p = self._next
-            return p.epoch + (p.stretches == [] and not p.is_asked_for)
-        return self._position().epoch + 1
+        return self._upcoming()[0].epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration read this epoch. Without it each iteration reads the next one.
@@ -67,14 +68,15 @@ class BaseLoader:
         resumed = self._next.stretches if self._next and self._next.epoch == epoch else None
         self._next = _Position(epoch=epoch, stretches=resumed, is_asked_for=True)
 
-    def _position(self) -> _Position:
+    def _under_way(self) -> tuple[_Position, Leg]:
+        """Return what the iteration under way, or the last one, began with."""
         if self._now is None:
             raise AssertionError("a loader has a next position or one that is being read")
-        return self._now[0]
+        return self._now
 
     def _upcoming(self) -> tuple[_Position, int, Leg]:
         """Return what an iteration that begins now would read, and this process's rank."""
-        position = self._next or _Position(epoch=self._position().epoch + 1)
+        position = self._next or _Position(epoch=self._under_way()[0].epoch + 1)
         rank, topology = self._topology()
         leg = self._loading.leg(position.epoch, position.stretches, topology)
         if position.stretches is not None and not leg.n_batches and not position.is_asked_for:
@@ -89,9 +91,8 @@ class BaseLoader:
         return position.epoch, rank, leg
 
     def _leg(self) -> Leg:
-        if self._next is None and self._now is not None:
-            return self._now[1]
-        return self._upcoming()[2]
+        is_running = self._next is None and self._started is not None
+        return self._under_way()[1] if is_running else self._upcoming()[2]
 
     def __len__(self) -> int:
         """Batches of this rank in the iteration under way, or the next."""
@@ -118,7 +119,8 @@ class BaseLoader:
         if self._next is not None:
             position, topology, n = self._next, self._topology()[1], 0
         else:
-            position, topology, n = self._position(), self._leg().topology, self._n_yielded
+            position, leg = self._under_way()
+            topology, n = leg.topology, self._n_yielded
         stretches = position.stretches
         return {
             "format": STATE_FORMAT,
@@ -195,9 +197,14 @@ def resume(loading: Loading, state: object) -> tuple[int, list[Stretch] | None]:
         world_size=_integer(state, "world_size"),
         n_workers=_integer(state, "num_workers"),
         batch_size=_integer(state, "batch_size"),
-        uneven=_uneven(state.get("uneven")),
-        drop_last=bool(state.get("drop_last")),
+        uneven=_uneven(state),
+        drop_last=_drop_last(state),
     )
+    if topology.world_size * topology.n_workers > _MOST_READERS:
+        raise OptionError(
+            f"a state must be of at most {_MOST_READERS} workers on all ranks, "
+            f"got {topology.n_workers} on {topology.world_size}"
+        )
     order = loading.order(epoch)
     stretches = _stretches(order, state.get("left"))
     if not batches:
@@ -224,8 +231,20 @@ def _integer(state: Mapping[object, object], name: str) -> int:
     return value
 
 
-def _uneven(value: object) -> Uneven:
-    return "drop" if value == "drop" else "pad"
+def _uneven(state: Mapping[object, object]) -> Uneven:
+    value = state.get("uneven")
+    if value == "pad":
+        return "pad"
+    if value == "drop":
+        return "drop"
+    raise OptionError(f'uneven of a state must be "pad" or "drop", got {_brief(value)}')
+
+
+def _drop_last(state: Mapping[object, object]) -> bool:
+    value = state.get("drop_last")
+    if not isinstance(value, bool):
+        raise OptionError(f"drop_last of a state must be true or false, got {_brief(value)}")
+    return value
 
 
 def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
@@ -238,9 +257,13 @@ def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
         if len(numbers) != 4:
             raise OptionError(f"left of a state must be rows of four integers, got {_brief(row)}")
         shard, start, stop, after = numbers
-        if shard >= order.n_shards or not start <= stop <= order.size(shard):
+        if shard >= order.n_shards or not start <= stop <= order.size(shard) or after >= 2**62:
             raise OptionError(f"left of a state must lie in the epoch, got {_brief(row)}")
         out.append(Stretch(shard=shard, start=start, stop=stop, after=after))
+    in_order = sorted(out, key=lambda s: (s.shard, s.start, s.stop))
+    for a, b in pairwise(in_order):
+        if a.shard == b.shard and b.start < a.stop:
+            raise OptionError(f"left of a state must not overlap, got {rows_of([a, b])}")
     return out
 
 

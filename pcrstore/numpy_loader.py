@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.dial import Fidelities
+from pcrstore.errors import OptionError
 from pcrstore.feed import Feed
 from pcrstore.loader import BaseLoader, check_rank
 from pcrstore.loading import Data, Loading, MoreOptions, Spec
@@ -80,6 +81,8 @@ class NumpyLoader(BaseLoader):
             world_size=world_size, batch_size=batch_size, uneven=uneven, drop_last=drop_last
         )
         check_rank(rank, world_size)
+        if n_threads is not None and n_threads < 1:
+            raise OptionError(f"n_threads must be positive, got {n_threads}")
         super().__init__(Loading(spec), lambda: (rank, topology))
         self._fidelity = fidelity
         self._n_threads = n_threads or usable_cores()

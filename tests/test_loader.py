@@ -1,0 +1,504 @@
+"""A loader goes through its epochs as it is told, and goes on from a state to the sample."""
+
+import gc
+import json
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from epochs import shards_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_datasets import a_dataset, images_of, no_threads_left, recorded
+
+from pcrstore import Mix, NumpyLoader
+from pcrstore.errors import FidelityError, OptionError
+from pcrstore.loader import STATE_FORMAT
+
+N = 20
+DS = a_dataset(n=N)
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left():
+    with no_threads_left():
+        yield
+        gc.collect()
+
+
+def a_loader(dataset=DS, batch_size=6, **more):
+    options = {"size": 2, "fidelity": 1, "n_threads": 1, "positions": True, "shuffle_window": 4}
+    return NumpyLoader(dataset, batch_size, **{**options, **more})
+
+
+def read(loader, n=None):
+    """Positions of the next n batches of a new iteration, or of all; and whether it ended."""
+    batches, got = iter(loader), []
+    for _ in range(10**9 if n is None else n):
+        batch = next(batches, None)
+        if batch is None:
+            break
+        got += images_of([batch])
+    batches.close()
+    return got
+
+
+def epoch_of(epoch, **more):
+    """All positions of an epoch, by a loader that reads nothing else."""
+    loader = a_loader(**more)
+    loader.set_epoch(epoch)
+    return read(loader)
+
+
+EPOCHS = [epoch_of(e) for e in range(4)]
+
+
+def through_json(state):
+    text = json.dumps(state)
+    assert len(text) < 1000
+    return json.loads(text)
+
+
+# ---- epochs
+
+
+def test_epochs_differ_and_each_has_every_image_once():
+    assert len({tuple(e) for e in EPOCHS}) == len(EPOCHS)
+    for e in EPOCHS:
+        assert sorted(e) == list(range(N))
+
+
+def test_each_iteration_reads_the_next_epoch():
+    loader = a_loader()
+    for e in range(3):
+        assert loader.epoch == e
+        assert read(loader) == EPOCHS[e]
+    assert loader.epoch == 3
+
+
+def test_an_epoch_that_is_set_is_read_and_then_the_next():
+    loader = a_loader()
+    loader.set_epoch(2)
+    assert loader.epoch == 2
+    assert read(loader) == EPOCHS[2]
+    assert read(loader) == EPOCHS[3]
+    loader.set_epoch(0)
+    loader.set_epoch(1)
+    assert read(loader) == EPOCHS[1]
+    loader.set_epoch(1)
+    assert read(loader) == EPOCHS[1]
+
+
+def test_a_loop_that_is_left_begins_the_next_epoch():
+    loader = a_loader()
+    assert read(loader, 1) == EPOCHS[0][:6]
+    assert loader.epoch == 1
+    assert read(loader, 2) == EPOCHS[1][:12]
+    assert read(loader) == EPOCHS[2]
+
+
+def test_an_epoch_cannot_be_negative():
+    loader = a_loader()
+    with pytest.raises(OptionError, match="got -1"):
+        loader.set_epoch(-1)
+    assert read(loader) == EPOCHS[0]
+
+
+@pytest.mark.parametrize("rest", ["old-first", "new-first", "together"])
+def test_a_second_iteration_ends_the_first(rest):
+    """What the first still yields would be counted as read by the second."""
+    loader = a_loader()
+    first = iter(loader)
+    got = images_of([next(first)])
+    second = iter(loader)
+    new = images_of([next(second)])
+    if rest == "old-first":
+        assert list(first) == []
+        assert loader.state_dict()["batches"] == 1
+        new += images_of(second)
+    elif rest == "new-first":
+        new += images_of(second)
+        assert list(first) == []
+    else:
+        first.close()
+        new += images_of(second)
+    assert got == EPOCHS[0][:6]
+    assert new == EPOCHS[1]
+    assert loader.state_dict()["batches"] == 4
+    assert loader.stats().samples == N + 6
+
+
+LENGTHS = {
+    "pad": ({}, 4, 0, 0),
+    "drop-last": ({"drop_last": True}, 3, 0, 2),
+    "drop-last-of-full": ({"drop_last": True, "batch_size": 5}, 4, 0, 0),
+    "larger-than-the-epoch": ({"batch_size": 64}, 1, 0, 0),
+    "larger-and-drop-last": ({"batch_size": 64, "drop_last": True}, 0, 0, N),
+    "three-ranks-pad": ({"world_size": 3}, 2, 1, 0),
+    "three-ranks-drop": ({"world_size": 3, "uneven": "drop"}, 1, 0, 2),
+    "three-ranks-drop-last": ({"world_size": 3, "drop_last": True}, 1, 0, 2),
+    "more-ranks-than-images-pad": ({"world_size": 24}, 1, 4, 0),
+    "more-ranks-than-images-drop": ({"world_size": 24, "uneven": "drop"}, 0, 0, N),
+    "selected": ({"select": [1, 2, 3]}, 1, 0, 0),
+}
+
+
+@pytest.mark.parametrize(("options", "batches", "padded", "dropped"), LENGTHS.values(), ids=LENGTHS)
+def test_lengths_are_what_is_yielded(options, batches, padded, dropped):
+    loader = a_loader(**options)
+    assert (len(loader), loader.n_padded, loader.n_dropped) == (batches, padded, dropped)
+    per_rank = []
+    for rank in range(options.get("world_size", 1)):
+        mine = a_loader(rank=rank, **options)
+        got = list(mine)
+        assert len(got) == batches == len(mine)
+        per_rank += images_of(got)
+    n = len(options.get("select", range(N)))
+    assert len(per_rank) == n + padded - dropped
+    assert len(set(per_rank)) == n - dropped
+
+
+def test_lengths_are_of_what_is_under_way_or_else_of_what_is_next():
+    loader = a_loader()
+    state = None
+    for i, _ in enumerate(loader):
+        assert len(loader) == 4
+        if i == 2:
+            state = loader.state_dict()
+    resumed = a_loader()
+    resumed.load_state_dict(state)
+    assert len(resumed) == 1
+    batches = iter(resumed)
+    next(batches)
+    assert len(resumed) == 1
+    assert list(batches) == []
+    assert len(resumed) == 4
+    assert len(list(resumed)) == 4
+    resumed.set_epoch(7)
+    assert len(resumed) == 4
+
+
+# ---- state
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_a_state_goes_on_where_it_was_taken(n):
+    """After 4 batches the epoch is read, whether its loop has noticed or not."""
+    loader = a_loader()
+    before = read(loader, n) if n else []
+    state = through_json(loader.state_dict())
+    assert state == loader.state_dict()
+    other = a_loader()
+    other.load_state_dict(state)
+    assert other.epoch == (1 if n >= 4 else 0)
+    after = read(other)
+    if n < 4:
+        assert before + after == EPOCHS[0]
+        assert read(other) == EPOCHS[1]
+    else:
+        assert after == EPOCHS[1]
+    assert loader.epoch == (1 if n else 0)
+
+
+def test_a_state_is_of_what_the_loop_was_given():
+    loader = a_loader()
+    for i, _ in enumerate(loader):
+        state = loader.state_dict()
+        assert (state["epoch"], state["batches"]) == (0, i + 1)
+    assert loader.state_dict()["batches"] == 4
+
+
+def test_states_of_states():
+    loader, got = a_loader(batch_size=3), []
+    for n in (2, 1, 0, 3):
+        got += read(loader, n) if n else []
+        state = through_json(loader.state_dict())
+        loader = a_loader(batch_size=3)
+        loader.load_state_dict(state)
+        assert loader.state_dict() == through_json(loader.state_dict())
+        again = a_loader(batch_size=3)
+        again.load_state_dict(loader.state_dict())
+        assert again.epoch == loader.epoch
+    got += read(loader)
+    assert got == epoch_of(0, batch_size=3)
+    assert read(loader) == epoch_of(1, batch_size=3)
+
+
+def test_a_state_that_is_loaded_wins_over_what_is_under_way():
+    loader = a_loader()
+    read(loader, 1)
+    state = loader.state_dict()
+    read(loader)
+    read(loader, 2)
+    loader.load_state_dict(state)
+    assert loader.state_dict()["epoch"] == 0
+    assert read(loader) == EPOCHS[0][6:]
+
+
+def test_setting_the_epoch_of_a_state_keeps_its_place_and_another_does_not():
+    first = a_loader()
+    read(first, 2)
+    for epoch, expected in ((0, EPOCHS[0][12:]), (1, EPOCHS[1])):
+        loader = a_loader()
+        loader.load_state_dict(first.state_dict())
+        loader.set_epoch(epoch)
+        assert loader.epoch == epoch
+        assert read(loader) == expected
+        assert read(loader) == EPOCHS[epoch + 1]
+
+
+def test_an_epoch_that_was_read_to_its_end_and_is_set_again_has_nothing_left():
+    """So a job that loops over epochs from the one of its state does not read it twice."""
+    first = a_loader()
+    read(first)
+    loader = a_loader()
+    loader.load_state_dict(first.state_dict())
+    seen = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        assert len(loader) == (0 if epoch == 0 else 4)
+        seen.append(read(loader))
+    assert seen == [[], EPOCHS[1], EPOCHS[2]]
+
+
+def test_a_rest_that_makes_no_batch_is_skipped():
+    first = a_loader()
+    read(first, 3)
+    loader = a_loader(drop_last=True)
+    loader.load_state_dict(first.state_dict())
+    assert loader.epoch == 1
+    assert len(loader) == 3
+    assert read(loader) == EPOCHS[1][:18]
+
+
+@contextmanager
+def ranks(world, state, **options):
+    loaders = [a_loader(rank=r, world_size=world, **options) for r in range(world)]
+    for loader in loaders:
+        if state is not None:
+            loader.load_state_dict(through_json(state))
+    yield loaders
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    legs=st.lists(
+        st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(1, 7), st.integers(0, 4)),
+        max_size=4,
+    ),
+    uneven=st.sampled_from(["pad", "drop"]),
+    last=st.sampled_from([1, 2, 3, 8]),
+    shard=st.sampled_from([7, 2**18]),
+    seed=st.integers(0, 3),
+)
+def test_any_ranks_go_on_to_the_sample(legs, uneven, last, shard, seed):
+    state, got, extra = None, [], 0
+    with shards_of(shard):
+        for world, batch, n in [*legs, (last, 5, None)]:
+            options = {"batch_size": batch, "uneven": uneven, "seed": seed, "prefetch": 1}
+            with ranks(world, state, **options) as loaders:
+                if loaders[0].epoch == 1:
+                    break
+                extra += loaders[0].n_padded + loaders[0].n_dropped
+                for loader in loaders:
+                    got += read(loader, n) if n != 0 else []
+                states = [loader.state_dict() for loader in loaders]
+                assert all(s == states[0] for s in states)
+                state = states[0]
+    counts = Counter(got)
+    if uneven == "pad":
+        assert set(counts) == set(range(N))
+        assert len(got) - N <= extra
+    else:
+        assert not counts or max(counts.values()) == 1
+        assert N - len(got) <= extra
+    if {world for world, *_ in legs} | {last} == {1}:
+        assert sorted(got) == list(range(N))
+
+
+def test_a_mix_goes_on_too():
+    mix = Mix({DS: 2, a_dataset(n=7, seed=50): 1}, epoch_size=30)
+    whole = epoch_of(1, dataset=mix)
+    first = a_loader(mix)
+    first.set_epoch(1)
+    before = read(first, 3)
+    second = a_loader(mix, batch_size=5)
+    second.load_state_dict(through_json(first.state_dict()))
+    after = read(second)
+    assert sorted(before + after) == sorted(whole)
+    assert before == whole[:18]
+
+
+def good_state(**changes):
+    loader = a_loader()
+    read(loader, 2)
+    other = a_loader()
+    other.load_state_dict(loader.state_dict())
+    read(other, 1)
+    state = other.state_dict()
+    assert state["left"]
+    assert state["batches"] == 1
+    return {**state, **changes}
+
+
+GOOD = good_state()
+[ROW] = GOOD["left"]
+
+MALFORMED = {
+    "none": None,
+    "a-list": [],
+    "empty": {},
+    "text": "state",
+    "format-later": {**GOOD, "format": STATE_FORMAT + 1},
+    "format-missing": {k: v for k, v in GOOD.items() if k != "format"},
+    "data-missing": {k: v for k, v in GOOD.items() if k != "data"},
+    "data-other": {**GOOD, "data": 3},
+    "data-more": {**GOOD, "data": {**GOOD["data"], "more": 1}},
+    "epoch-negative": {**GOOD, "epoch": -1},
+    "epoch-text": {**GOOD, "epoch": "0"},
+    "epoch-fraction": {**GOOD, "epoch": 0.5},
+    "epoch-boolean": {**GOOD, "epoch": True},
+    "batches-missing": {k: v for k, v in GOOD.items() if k != "batches"},
+    "batches-negative": {**GOOD, "batches": -1},
+    "batches-over": {**GOOD, "batches": 3},
+    "world-0": {**GOOD, "world_size": 0},
+    "world-endless": {**GOOD, "world_size": 2**40},
+    "workers-over": {**GOOD, "world_size": 2**10, "num_workers": 2**6 + 1},
+    "workers-0": {**GOOD, "num_workers": 0},
+    "batch-0": {**GOOD, "batch_size": 0},
+    "batch-none": {**GOOD, "batch_size": None},
+    "uneven-other": {**GOOD, "uneven": "both"},
+    "uneven-missing": {k: v for k, v in GOOD.items() if k != "uneven"},
+    "drop-last-text": {**GOOD, "drop_last": "no"},
+    "drop-last-missing": {k: v for k, v in GOOD.items() if k != "drop_last"},
+    "left-text": {**GOOD, "left": "all"},
+    "left-number": {**GOOD, "left": 3},
+    "left-a-row": {**GOOD, "left": ROW},
+    "left-short-row": {**GOOD, "left": [ROW[:3]]},
+    "left-long-row": {**GOOD, "left": [[*ROW, 0]]},
+    "left-shard-over": {**GOOD, "left": [[1, *ROW[1:]]]},
+    "left-stop-over": {**GOOD, "left": [[0, 0, N + 1, 0]]},
+    "left-turned": {**GOOD, "left": [[0, 5, 4, 0]]},
+    "left-negative": {**GOOD, "left": [[0, -1, 4, 0]]},
+    "left-boolean": {**GOOD, "left": [[False, 0, 4, 0]]},
+    "left-after-far": {**GOOD, "left": [[*ROW[:3], 2**70]]},
+    "left-twice": {**GOOD, "left": [ROW, ROW]},
+    "left-overlapping": {**GOOD, "left": [[0, 0, 10, 0], [0, 9, N, 0]]},
+    "left-overlapping-turned": {**GOOD, "left": [[0, 9, N, 0], [0, 0, 10, 0]]},
+}
+
+
+@pytest.mark.parametrize("state", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_no_state_is_refused_and_changes_nothing(state):
+    loader = a_loader()
+    with pytest.raises(OptionError):
+        loader.load_state_dict(state)
+    assert read(loader) == EPOCHS[0]
+
+
+def test_states_that_touch_are_no_overlap():
+    loader = a_loader()
+    loader.load_state_dict({**GOOD, "batches": 0, "left": [[0, 0, 10, 0], [0, 10, N, 0]]})
+    assert sorted(read(loader)) == list(range(N))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from([k for k in GOOD if k != "data"]),
+    value=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-2, 70)
+        | st.sampled_from([2**31, 2**63, 2**64, -(2**70)])
+        | st.floats()
+        | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=2), inner),
+        max_leaves=12,
+    ),
+)
+def test_a_spoilt_state_is_refused_or_can_be_read(name, value):
+    loader = a_loader()
+    try:
+        loader.load_state_dict({**GOOD, name: value})
+    except OptionError:
+        return
+    assert set(images_of([next(iter(loader))])) <= set(range(N))
+
+
+OTHERS = {
+    "seed": ({"seed": 1}, "seed must be 1, got 0"),
+    "shuffle": ({"shuffle": False}, "shuffle must be False, got True"),
+    "window": ({"shuffle_window": 5}, "shuffle_window must be 5, got 4"),
+    "dataset": ({"dataset": a_dataset(n=7, seed=50)}, r"images must be \[7\], got \[20\]"),
+    "some": ({"select": range(19)}, r"selected must be \[19\], got \[20\]"),
+    "mixed": ({"dataset": Mix({DS: 1}, epoch_size=30)}, r"counts must be \[30\], got \[20\]"),
+}
+
+
+@pytest.mark.parametrize(("options", "says"), OTHERS.values(), ids=OTHERS)
+def test_a_state_of_other_data_is_refused_by_name(options, says):
+    loader = a_loader(**options)
+    with pytest.raises(OptionError, match=f"of another loader: {says}"):
+        loader.load_state_dict(GOOD)
+
+
+def test_a_state_of_other_images_of_the_same_number_is_refused():
+    state = a_loader(select=[1, 2, 3]).state_dict()
+    with pytest.raises(OptionError, match="selection must be"):
+        a_loader(select=[1, 2, 4]).load_state_dict(state)
+    a_loader(select=[3, 2, 1]).load_state_dict(state)
+
+
+def test_what_does_not_decide_the_order_may_change():
+    state = through_json(GOOD)
+    loader = a_loader(batch_size=2, size=5, fidelity=4, prefetch=1, n_threads=3)
+    loader.load_state_dict(state)
+    assert read(loader) == EPOCHS[0][18:]
+
+
+# ---- fidelity and signals
+
+
+def test_fidelity_is_what_was_set_last():
+    loader = a_loader(fidelity=2)
+    assert loader.fidelity == 2
+    loader.fidelity = "full"
+    assert loader.fidelity == "full"
+    with pytest.raises(FidelityError, match=r"1\.\.5, got 9"):
+        loader.fidelity = 9
+    assert loader.fidelity == "full"
+
+
+def test_signals_add_up_over_epochs_and_loops_that_are_left():
+    ds, store = recorded(n=N)
+    loader = a_loader(ds)
+    assert loader.stats().samples == loader.stats().requests == 0
+    for batches, samples in ((4, 20), (4 + 2, 20 + 12), (4 + 2 + 4, 20 + 12 + 20)):
+        read(loader, 2) if batches == 6 else read(loader)
+        stats = loader.stats()
+        assert (stats.batches, stats.samples) == (batches, samples)
+    assert stats.requests == len(store.named("get_range"))
+    assert stats.bytes == sum(r.n_bytes for r in store.named("get_range"))
+    assert stats.seconds >= stats.stall_seconds > 0
+    assert stats.queue_depth == 0
+
+
+def test_time_runs_inside_of_epochs_alone():
+    loader = a_loader()
+    assert loader.stats().seconds == 0
+    batches = iter(loader)
+    assert loader.stats().seconds == 0
+    next(batches)
+    running = loader.stats().seconds
+    assert 0 < running < loader.stats().seconds
+    batches.close()
+    assert loader.stats().seconds == loader.stats().seconds > running
+
+
+def test_signals_while_an_epoch_runs_count_what_was_given():
+    loader = a_loader()
+    for i, (*_, positions) in enumerate(loader):
+        assert loader.stats().batches == i + 1
+        assert loader.stats().samples == min(N, 6 * (i + 1))
+        assert isinstance(positions, np.ndarray)
