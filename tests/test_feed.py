@@ -546,9 +546,11 @@ def test_errors_name_the_object_and_come_in_their_turn(layout, answer, error, sa
     ds = opened(store)
     monkeypatch.setattr(feed_module, "FETCHERS", 1)
     got = []
-    with Fed(ds, batch=3, shuffle=False, fidelity=5) as fed:
-        with pytest.raises(error, match=rf"{folder}/.*{says}"):
-            read_into(got, fed.feed)
+    with (
+        Fed(ds, batch=3, shuffle=False, fidelity=5) as fed,
+        pytest.raises(error, match=rf"{folder}/.*{says}"),
+    ):
+        read_into(got, fed.feed)
     assert got == list(range(len(got)))
     assert 3 <= len(got) <= 6
 
