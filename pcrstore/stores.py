@@ -53,8 +53,7 @@ def open_store(
         MissingDependencyError: The driver is not installed; the message says which.
     """
     url = os.fspath(url)
-    if engine not in {"auto", "fsspec", "obstore"}:
-        raise OptionError(f"engine must be auto, fsspec or obstore, got {engine!r}")
+    _check_engine(engine)
     if not url and filesystem is None:
         raise OptionError("url is empty")
     if filesystem is not None:
@@ -74,6 +73,11 @@ def open_store(
             if find_spec("boto3") or not store.needs_boto:
                 return store
     return FsspecStore(url, storage_options, policy=policy)
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in {"auto", "fsspec", "obstore"}:
+        raise OptionError(f"engine must be auto, fsspec or obstore, got {engine!r}")
 
 
 def _can_use_obstore() -> bool:
@@ -101,6 +105,9 @@ class ForkingStore:
         url: As `open_store`.
         storage_options: As `open_store`.
         engine: For the children.
+
+    Raises:
+        OptionError: As `open_store`.
     """
 
     def __init__(
@@ -110,6 +117,7 @@ class ForkingStore:
         *,
         engine: Engine = "auto",
     ) -> None:
+        _check_engine(engine)  # here, and not in every child
         self._maker = os.getpid()
         self._arguments = url, dict(storage_options or {}), engine
         self._store = open_store(url, storage_options, engine="fsspec")

@@ -9,8 +9,9 @@ from multiprocessing import get_context
 
 import pytest
 
+from pcrstore.errors import OptionError
 from pcrstore.ranges import ByteRange
-from pcrstore.stores import open_store
+from pcrstore.stores import ForkingStore, open_store
 from pcrstore.stores_fsspec import FsspecStore
 from pcrstore.stores_obstore import ForkedObstoreWarning, ObstoreStore
 
@@ -138,3 +139,61 @@ def _fork_before_use(url, options):
 def test_other_start_methods_take_a_pickled_store(store, method):
     with get_context(method).Pool(1) as pool:
         assert pool.apply(use, (store,)) == EXPECTED
+
+
+@pytest.fixture
+def forking(s3_server):
+    pytest.importorskip("s3fs")
+    pytest.importorskip("obstore")
+    open_store(s3_server.url, s3_server.options, engine="fsspec").put("a", b"01234")
+    return ForkingStore(s3_server.url, {**s3_server.options, **OBSTORE_OPTIONS})
+
+
+OBSTORE_OPTIONS = {"client_kwargs": {"region_name": "us-east-1"}}
+"""Without a region obstore would have to ask for it, and is not taken."""
+
+
+def kind(store):
+    return type(store._here()).__name__
+
+
+def test_a_forking_store_keeps_obstore_for_its_children(forking):
+    assert (kind(forking), use(forking)) == ("FsspecStore", EXPECTED)
+
+    def child():
+        warnings.simplefilter("error")
+        return kind(forking), use(forking) == EXPECTED, forking.url, kind(forking)
+
+    expected = ("ObstoreStore", True, forking.url, "ObstoreStore")
+    assert in_child(child) == str(expected)
+    assert (kind(forking), use(forking)) == ("FsspecStore", EXPECTED)
+    assert in_child(child) == str(expected)
+
+
+def test_a_pickle_of_a_forking_store_is_opened_anew_and_by_its_maker_with_fsspec(forking):
+    copy = pickle.loads(pickle.dumps(forking))  # noqa: S301 (our own bytes)
+    assert (kind(copy), use(copy)) == ("FsspecStore", EXPECTED)
+    assert in_child(lambda: kind(pickle.loads(pickle.dumps(forking)))) == "ObstoreStore"  # noqa: S301
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.apply(use, (copy,)) == EXPECTED
+
+
+def test_a_forking_store_is_a_store_of_any_kind(tmp_path):
+    (tmp_path / "a").write_bytes(b"01234")
+    store = ForkingStore(tmp_path)
+    assert use(store) == EXPECTED
+    assert [e.name for e in store.list("")] == ["a"]
+    assert store.n_retries == 0
+    assert str(tmp_path) in repr(store)
+    assert in_child(lambda: use(store)) == str(EXPECTED)
+
+
+def test_a_forking_store_checks_its_engine():
+    with pytest.raises(OptionError, match="engine must be"):
+        ForkingStore("/nowhere", engine="boto")
+
+
+def test_secrets_of_a_forking_store_are_not_shown(s3_server):
+    pytest.importorskip("s3fs")
+    store = ForkingStore(s3_server.url, {**s3_server.options, "secret": "hunter2"})
+    assert "hunter2" not in repr(store) + store.url
