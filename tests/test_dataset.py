@@ -469,3 +469,105 @@ def test_a_version_that_cannot_be_is_said_to_be(tmp_path, version, error, messag
     pcrstore.convert(tree, tmp_path / "out", RECORD, workers=1)
     with pytest.raises(error, match=message):
         pcrstore.open(tmp_path / "out", version=version)
+
+
+# ---- find
+
+SPLIT = {
+    f"{('train', 'val')[i % 3 == 0]}/{key}": data for i, (key, data) in enumerate(FILES.items())
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A dataset with splits in three parts, its store, and what each image is, written out."""
+    tree = write_tree(tmp_path_factory.mktemp("split"), SPLIT)
+    store = DictStore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pcrstore.finish.MAX_PART_IMAGES", 7)
+        convert_to(patch, store, tree, replace(RECORD, policy="opaque", split_dirs=True))
+    recording = RecordingStore(store)
+    ds = dataset(recording)
+    rows = [
+        {
+            "key": s.key,
+            "label": s.label,
+            "class": ds.classes[s.label] if s.label >= 0 else None,
+            "split": s.split,
+            "format": s.format,
+        }
+        for s in ds.iter(1)
+    ]
+    return ds, recording, rows
+
+
+CONDITIONS = {
+    "nothing": ({}, lambda _: True),
+    "split": ({"split": "train"}, lambda r: r["split"] == "train"),
+    "splits": ({"split": ["train", "val"]}, lambda _: True),
+    "class": ({"label": "cat"}, lambda r: r["class"] == "cat"),
+    "class-by-number": ({"label": 1}, lambda r: r["label"] == 1),
+    "numpy-number": ({"label": np.int64(1)}, lambda r: r["label"] == 1),
+    "no-class": ({"label": -1}, lambda r: r["label"] == -1),
+    "names-and-numbers": ({"label": ["cat", 1]}, lambda r: r["class"] == "cat" or r["label"] == 1),
+    "set": ({"label": {"cat", "dog"}}, lambda r: r["class"] in ("cat", "dog")),
+    "array": ({"label": np.array([0, 1])}, lambda r: r["label"] in (0, 1)),
+    "none-of-them": ({"label": []}, lambda _: False),
+    "range": ({"label": range(1, 9)}, lambda r: r["label"] >= 1),
+    "format": ({"format": "opaque"}, lambda r: r["format"] == "opaque"),
+    "key": ({"key": "train/cat/001.jpg"}, lambda r: r["key"] == "train/cat/001.jpg"),
+    "both": (
+        {"split": "val", "label": "dog"},
+        lambda r: r["split"] == "val" and r["class"] == "dog",
+    ),
+    "function": ({"label": lambda v: v % 2 == 0}, lambda r: r["label"] % 2 == 0),
+    "function-of-text": (
+        {"key": lambda keys: np.array([k.endswith("png") for k in keys])},
+        lambda r: r["key"].endswith("png"),
+    ),
+    "function-and-value": (
+        {"label": lambda v: v >= 0, "split": ["val"]},
+        lambda r: r["label"] >= 0 and r["split"] == "val",
+    ),
+}
+
+
+@pytest.mark.parametrize(("conditions", "meets"), CONDITIONS.values(), ids=CONDITIONS)
+def test_find_gives_the_positions_that_meet_all_conditions(found, conditions, meets):
+    ds, _, rows = found
+    got = ds.find(**conditions)
+    assert got.dtype == np.int64
+    assert got.tolist() == [i for i, row in enumerate(rows) if meets(row)]
+
+
+NOT_FOUND = {
+    "column": ({"colour": 1}, "column must be one of"),
+    "class": ({"label": "cow"}, "label must be one of .*cat.*, got 'cow'"),
+    "class-of-several": ({"label": ["cat", "cow"]}, "got 'cow'"),
+    "split": ({"split": "test"}, "split must be one of train, val, got 'test'"),
+    "format": ({"format": "gif"}, "format must be one of jpeg, opaque, encoded, got 'gif'"),
+    "mask-too-short": ({"label": lambda v: (v >= 0)[1:]}, r"must return 16 booleans, got bool of"),
+    "no-mask": ({"label": lambda v: v}, "booleans, got int32"),
+    "one-answer": ({"label": lambda _: True}, "booleans"),
+    "table": ({"source_sha256": 3}, "source_sha256"),
+}
+
+
+@pytest.mark.parametrize(("conditions", "says"), NOT_FOUND.values(), ids=NOT_FOUND)
+def test_conditions_that_cannot_be_met_are_refused(found, conditions, says):
+    ds, _, _ = found
+    with pytest.raises(OptionError, match=says):
+        ds.find(**conditions)
+
+
+def test_find_reads_columns_alone(found):
+    _, store, _ = found
+    store.clear()
+    dataset(store).find(split="train", label="cat")
+    assert {r.name.partition("/")[0] for r in store.named("get_range")} == {"index"}
+
+
+def test_a_split_of_a_dataset_without_splits(ds):
+    assert ds.find(split=255).tolist() == list(range(len(ds)))
+    with pytest.raises(OptionError, match="split must be one of none, got 'train'"):
+        ds.find(split="train")
