@@ -30,6 +30,7 @@ from pcrstore.jpeg import (
     Component,
     Segment,
     exif_orientation,
+    frame_segment,
     identity_segments,
     metadata_segments,
     parse,
@@ -460,3 +461,17 @@ def test_odd_files_parse_or_raise_jpeg_errors():
             exif_orientation(data, parse(data))
         except JpegError as e:
             assert str(e)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_frame_segment_is_the_one_that_is_parsed(kind, progressive):
+    data = make(kind, progressive=progressive)
+    [frame] = [s for s in parse(data).segments if s.marker in (0xC0, 0xC1, 0xC2)]
+    found = frame_segment(data)
+    assert found == data[frame.start : frame.stop]
+    assert parse_frame(SOI + found) == parse(data).frame
+    assert frame_segment(data[: frame.stop]) == found
+    for stop in range(frame.start + 4):
+        with pytest.raises(DamagedJpegError, match=f"within {stop} bytes"):
+            frame_segment(data[:stop])
