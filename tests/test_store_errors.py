@@ -211,3 +211,16 @@ def test_an_option_that_the_library_does_not_know_is_a_wrong_call():
     store = open_store("s3://bucket/ds", {"nonsense": 3}, engine="fsspec")
     with pytest.raises(OptionError, match="nonsense"):
         store.list("")
+
+
+def test_errors_that_another_try_may_mend_are_counted():
+    translator = Translator("s3://bkt/ds", (), RetryPolicy())
+    for n, cause in enumerate([TimeoutError("x"), ConnectionResetError("x")], 1):
+        made = translator.error("read", "a", cause)
+        assert translator.n_retryable == n
+        # One that was made before is another failed request, whoever made it.
+        assert translator.error("read", "a", made) is made
+        translator.n_retryable -= 1
+    for cause in (FileNotFoundError("x"), PermissionError("x"), ValueError("x")):
+        translator.error("read", "a", cause)
+    assert translator.n_retryable == 2
