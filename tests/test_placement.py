@@ -84,3 +84,23 @@ def test_chunk_ranges_name_every_byte_once(start, n, size):
 
 def test_arrays_have_names():
     assert [array_name(g, 7) for g in (0, 6, 7)] == ["group_1", "group_7", "restore"]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("placement", [run(), array()], ids=["run", "array"])
+def test_groups_are_the_prefix_in_pieces(placement, k):
+    groups = placement.groups(k)
+    assert len(groups) >= k
+    assert b"".join(content(groups)) == b"".join(content(placement.prefix(k)))
+
+
+def test_the_header_comes_with_the_first_group():
+    first = 100 + header_size(3, 2) + 10
+    assert run().groups(1) == run().prefix(1) == [ByteRange("objects/a.pcr", 100, first)]
+    assert run().groups(2)[1:] == [ByteRange("objects/a.pcr", first, first + 20)]
+    assert run(lengths=(10, 0, 5)).groups(2)[1:] == [ByteRange("objects/a.pcr", first, first)]
+
+
+def content(ranges):
+    """The address of every byte of some ranges, as text."""
+    return [f"{r.name}:{at} ".encode() for r in ranges for at in range(r.start, r.stop)]

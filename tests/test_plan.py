@@ -249,3 +249,29 @@ def test_files_end_where_jpegs_do(world):
     assert pieces[0].file(3) == b"".join(first.groups[:2]) + EOI
     assert pieces[0].file(3, tail=b"tail") == b"".join(first.groups[:2]) + b"tail" + EOI
     assert pieces[2].file(3, tail=b"tail") == b"file0"  # an opaque file is handed out as it is
+
+
+@settings(max_examples=40)
+@given(layout=st.sampled_from(LAYOUTS), k=st.integers(1, 3), kept=st.sets(st.integers(0, 20)))
+def test_what_a_cache_has_is_not_asked_for(layout, k, kept):
+    world = WORLDS[layout]
+    asked = [replace(world.prefix(r, k), by_group=True) for r in range(3)]
+    ranges = [r for want in asked for r in want.ranges()]
+    have = {r: world.objects[r.name][r.start : r.stop] for i, r in enumerate(ranges) if i in kept}
+    planned = plan(asked, cost=FREE, have=have)
+    assert planned.n_bytes == sum(len(r) for r in ranges if r not in have)
+    for request in planned.requests:
+        for r in have:
+            apart = request.range.stop <= r.start or r.stop <= request.range.start
+            assert request.range.name != r.name or apart or not len(r)
+    parts = assemble(planned, world.bodies(planned), have)
+    for want, got, (images, *_) in zip(asked, parts, world.records, strict=True):
+        assert [p.cells for p in want.cut(got)] == [list(im.groups[:k]) for im in images]
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_groups_of_a_record_are_asked_for_in_one_request(k):
+    world = World("record")
+    by_group = replace(world.prefix(1, k), by_group=True)
+    assert len(by_group.ranges()) == k
+    assert [r.range for r in plan([by_group], cost=FREE).requests] == world.prefix(1, k).ranges()

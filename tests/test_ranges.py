@@ -1,11 +1,13 @@
 """Ranges are merged when that pays, and every wanted byte is asked for exactly where it lies."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pcrstore.errors import OptionError
-from pcrstore.ranges import ByteRange, Request, coalesce
+from pcrstore.ranges import ByteRange, Request, coalesce, split
 
 MERGES = {
     # id: (wanted as (start, stop), max_gap, max_size, requests as (start, stop, members))
@@ -114,3 +116,29 @@ def test_a_wider_gap_never_needs_more_requests(wanted, max_gap, max_size):
     narrow = coalesce(wanted, max_gap=max_gap, max_size=10**6)
     wide = coalesce(wanted, max_gap=max_gap + 1, max_size=10**6)
     assert len(wide) <= len(narrow)
+
+
+SPLITS = {
+    "empty": (0, 4, [0]),
+    "under-limit": (3, 4, [3]),
+    "at-limit": (4, 4, [4]),
+    "over-limit": (5, 4, [2, 3]),
+    "twice-limit": (8, 4, [4, 4]),
+    "one-byte-parts": (3, 1, [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(("n", "part_bytes", "expected"), SPLITS.values(), ids=SPLITS)
+def test_long_ranges_are_split_evenly(n, part_bytes, expected):
+    assert [len(r) for r in split(ByteRange("a", 7, 7 + n), part_bytes)] == expected
+
+
+@given(start=st.integers(0, 2**40), n=st.integers(0, 10**4), part_bytes=st.integers(1, 10**4))
+def test_splits_are_the_range_again(start, n, part_bytes):
+    parts = split(ByteRange("a", start, start + n), part_bytes)
+    assert (parts[0].start, parts[-1].stop) == (start, start + n)
+    assert all(a.stop == b.start for a, b in pairwise(parts))
+    sizes = [len(p) for p in parts]
+    assert max(sizes) <= part_bytes
+    assert max(sizes) - min(sizes) <= 1
+    assert (len(parts) - 1) * part_bytes < max(n, 1)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pcrstore.jpeg import EOI, SOI, Component, Frame, parse
 from pcrstore.scripts import BUILTIN
-from pcrstore.tail import end_of_band_tail
+from pcrstore.tail import end_of_band_tail, ending
 
 
 def frame_of(height, width, *sampling):
@@ -186,3 +186,16 @@ def test_each_component_has_one_scan_of_all_its_blocks(height, width, sampling):
 def test_a_photo_in_colour_costs_about_a_hundred_bytes():
     tail = end_of_band_tail(frame_of(375, 500, (2, 2), (1, 1), (1, 1)))
     assert len(tail) <= 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_ending_of_a_first_cell_is_its_tail_and_eoi(kind):
+    data = make(kind, progressive=True)
+    jpeg = parse(data)
+    assert ending(data[: jpeg.scans[0].ecs_stop]) == end_of_band_tail(jpeg.frame) + EOI
+
+
+def test_an_ending_is_of_its_own_frame():
+    tall, wide = make("420", progressive=True), make("444", progressive=True)
+    endings = {ending(tall), ending(wide), ending(tall)}
+    assert len(endings) == 2
