@@ -1,8 +1,11 @@
-"""Memory for batches that comes back when the consumer has let go of the last view of it.
+"""Memory that comes back: of batches to us, of bodies and files to the system.
 
-A batch of 64 images of 224 x 224 is 9.6 MB: fresh memory costs 2,350 page faults, milliseconds.
+A batch of 64 images of 224 x 224 is 9.6 MB: fresh memory costs 2,350 page faults, milliseconds. So
+a batch's memory is used again when the consumer has let go of the last view of it.
 """
 
+import ctypes
+import sys
 import weakref
 from collections import deque
 from math import prod
@@ -10,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchMemory"]
+__all__ = ["BatchMemory", "trim"]
 
 
 class BatchMemory:
@@ -38,3 +41,17 @@ class BatchMemory:
         lease = np.frombuffer(memoryview(block.data), np.uint8)
         weakref.finalize(lease, self._free.append, block).atexit = False
         return lease[: n * prod(self._row)].reshape(n, *self._row)
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_malloc_trim = getattr(_libc, "malloc_trim", None)
+
+
+def trim() -> None:
+    """Give free memory back to the system, where the C library is glibc: some milliseconds.
+
+    Bodies and files live and die in many threads, each with an arena of its own, and what lies
+    between two that live is kept: 20 epochs took 1.7 times the memory of the first one.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)

@@ -26,7 +26,10 @@ from pcrstore.record import EOI, Header, assemble_full, has_metadata
 from pcrstore.store import ReadableStore
 from pcrstore.tail import ending
 
-__all__ = ["Chosen", "Reader", "Window"]
+__all__ = ["Chosen", "Reader", "Uncut", "Window"]
+
+Uncut = tuple[Want, list[bytes]]
+"""What was asked for, and the bytes of its ranges."""
 
 Cut = TypeVar("Cut")
 
@@ -168,7 +171,20 @@ class Reader:
         Raises:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
-        return self._execute(self._chosen(chosen), self._decodable)
+        return [self.cut(*one) for one in self.read(chosen)]
+
+    def read(self, chosen: Sequence[Chosen]) -> list[Uncut]:
+        """Return the bytes of what is chosen, for `cut`: all of the waiting, none of the work."""
+        wants = self._chosen(chosen)
+        return list(zip(wants, self._read(wants), strict=True))
+
+    def cut(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
+        """Return the files in what was read; reads again what fails its checksum.
+
+        Raises:
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+        """
+        return self._checked(want, self._decodable, parts)
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
         """Return the same of scattered images, in the order of `positions`.
