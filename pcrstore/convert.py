@@ -456,9 +456,14 @@ def _class_names(listing: Listing, given: tuple[str, ...] | None) -> tuple[str, 
 
 
 def _packing_order(files: Sequence[SourceFile], options: Options) -> list[SourceFile]:
+    """Return the files in the order in which records hold them: each split by itself.
+
+    A record of several splits would be read for the sake of a few of its images.
+    """
     if not options.shuffle:
         return list(files)
-    return [files[i] for i in shuffled([f.key for f in files], seed=options.seed)]
+    mixed = [files[i] for i in shuffled([f.key for f in files], seed=options.seed)]
+    return sorted(mixed, key=lambda f: f.split or "")
 
 
 def _measured(files: Sequence[SourceFile]) -> frozenset[str]:

@@ -7,6 +7,7 @@ ds.read([7, 8], fidelity=3, scale=2)          arrays
 for sample in ds.iter(fidelity=3): ...        all of it, record by record
 """
 
+import numbers
 import operator
 import os
 from collections import deque
@@ -19,7 +20,7 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.build import FORMATS
+from pcrstore.build import FORMATS, NO_SPLIT
 from pcrstore.catalog import Catalog
 from pcrstore.commit import newest_version, read_manifest, versions
 from pcrstore.cost import DEFAULT_COST, CostModel
@@ -44,6 +45,9 @@ Extra = TypeVar("Extra")
 Result = TypeVar("Result")
 
 _WINDOWS_AHEAD: Final = 2
+
+_NONE: Final = {"label": -1, "split": NO_SPLIT}
+"""What an image without a label or a split has in those columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +218,8 @@ class Dataset:
 
         Args:
             conditions: Column and value, or several of which one must match, or a function of the
-                column's values that returns a mask. `label`, `split` and `format` take names too.
+                column's values that returns a mask. `label`, `split` and `format` take names too,
+                and None for none.
 
         Raises:
             OptionError: No such column, class, split or format, or a mask of another shape.
@@ -234,19 +239,32 @@ class Dataset:
                     )
                 mask &= found
                 continue
-            many = wanted if isinstance(wanted, Collection | np.ndarray) else [wanted]
-            many = [wanted] if isinstance(wanted, str | bytes) else many
-            accepted = np.array([self._value(name, w) for w in many])
-            mask &= np.isin(np.asarray(values), accepted) if len(accepted) else False
+            mask &= np.isin(np.asarray(values), self._accepted(name, wanted))
         return np.flatnonzero(mask)
 
+    def _accepted(self, name: str, wanted: object) -> NDArray[np.generic]:
+        """Return the values of a column that meet a condition, as stored."""
+        column = next(c for c in self._manifest.columns if c.name == name)
+        if column.width > 1:
+            raise OptionError(f"{name} has {column.width} values an image: give a function")
+        several = isinstance(wanted, Collection | np.ndarray) and not isinstance(wanted, str)
+        values = [self._value(name, w) for w in (list(wanted) if several else [wanted])]  # type: ignore[call-overload]  # as just looked at
+        kind: type = str if column.row_dtype is None else numbers.Real
+        wrong = [v for v in values if not isinstance(v, kind)]
+        if wrong:
+            expected = "text" if kind is str else "a number or the name of one"
+            raise OptionError(f"{name} must be {expected}, got {wrong[0]!r}")
+        return np.array(values, np.str_ if kind is str else None)
+
     def _value(self, column: str, wanted: object) -> object:
-        """Return what a column stores for a value that may be given by name."""
+        """Return what a column stores for a value that may be given by name; None is none."""
         known: Mapping[str, Sequence[str]] = {
             "label": self.classes,
             "split": self.splits,
             "format": tuple(FORMATS.values()),
         }
+        if wanted is None and column in _NONE:
+            return _NONE[column]
         if not isinstance(wanted, str) or column not in known:
             return wanted
         if wanted not in known[column]:
