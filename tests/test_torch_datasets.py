@@ -228,6 +228,8 @@ def test_a_dataset_has_a_state_of_its_own(url):
     rest = iter(other)
     assert other.state_dict() == state
     got += rest
+    next(iterator)
+    assert ds.state_dict() != state
     ds.load_state_dict(state)
     assert ds.state_dict() == state
     pixels = sorted((image.numpy().tobytes(), label) for image, label in got)

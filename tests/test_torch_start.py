@@ -9,6 +9,7 @@ import pytest
 from flows import write_tree
 
 import pcrstore
+from pcrstore import NumpyLoader
 
 pytest.importorskip("torch")
 pytest.importorskip("s3fs")
@@ -36,7 +37,12 @@ def run(url, options, method, engine, has_read):
         dataset, 4, size=16, num_workers=2, positions=True, multiprocessing_context=method,
         engine=engine, storage_options=None if has_read else options,
     )
-    epochs = [sorted(p for *_, ps in loader for p in ps.tolist()) for _ in range(2)]
+    epochs = []
+    for k in (1, 5):
+        loader.fidelity = k
+        epochs.append(
+            sorted((p, int(x.sum())) for xs, _, ps in loader for x, p in zip(xs, ps.tolist()))
+        )
     if has_read:
         assert dataset.read([1, 6], 2)
     return epochs
@@ -51,6 +57,25 @@ if __name__ == "__main__":
                 sys.stderr.write("-- end of a run --\\n")
                 sys.stderr.flush()
 """
+
+
+def expected(server):
+    """Return (position, sum of the pixels) of what the script reads, as the NumPy loader has it."""
+    loader = NumpyLoader(
+        server.url, size=16, positions=True, storage_options=server.options, engine="fsspec"
+    )
+    epochs = []
+    for k in (1, 5):
+        loader.fidelity = k
+        epochs.append(
+            sorted(
+                [position, int(image.sum())]
+                for images, _, positions in loader
+                for image, position in zip(images, positions.tolist(), strict=True)
+            )
+        )
+    assert [len(epoch) for epoch in epochs] == [N, N]
+    return epochs
 
 
 @pytest.mark.parametrize("method", RUNS)
@@ -78,7 +103,7 @@ def test_workers_read_everything_whatever_their_parent_did(s3_server, tmp_path, 
     )
     assert done.returncode == 0, done.stderr
     epochs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert epochs == [[list(range(N))] * 2] * 4 * RUNS[method]
+    assert epochs == [expected(s3_server)] * 4 * RUNS[method]
     said = done.stderr.split("-- end of a run --\n")
     warned = [text.count("ForkedObstoreWarning: ") for text in said]
     quiet = [0] * 3 * RUNS[method]

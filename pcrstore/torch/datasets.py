@@ -316,7 +316,9 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         if len(asked) and not (-n <= asked.min() and asked.max() < n):
             raise IndexError(f"index must be in 0..{n - 1}, got {asked.min()}..{asked.max()}")
         source, reader = self._loading.population.sources[0], self._loading.readers[0]
-        images = source.images(0, n)[asked % n]
+        images = asked % n
+        if source.positions is not None:
+            images = source.positions[images]
         rendering, epoch = self._loading.rendering, self._epoch.value
         records = _records_of(images, reader.catalog).tolist()
         groups = [
