@@ -346,15 +346,54 @@ def test_bytes_ahead_are_bounded(prefetch):
         assert len(of_images(store)) == expected
 
 
+@pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
+def test_bytes_ahead_are_bounded_where_records_are_asked_for_together(prefetch):
+    ds, store = recorded(n=60)
+    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
+        units = fed.units()
+        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
+        ahead = sum(total < prefetch for total in accumulate(n for _, n in units[needed:])) + 1
+        records = {u.number: u for leaf in fed.leaflets() for u in leaf.units}
+        sizes = np.array([len(r) for r in prefixes_of(ds, records)])
+        assert until(lambda: len(fed.allocated) == BATCHES_READY)
+        time.sleep(0.1)
+        asked = sum(b - a for _, a, b in of_images(store))
+    assert sizes[:needed].sum() <= asked <= sizes[: needed + ahead].sum() < sizes.sum()
+
+
+def prefixes_of(ds, units):
+    """The prefix of every unit at full fidelity, in order."""
+    for u in units.values():
+        [part] = ds.catalog.parts([u.part])
+        [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
+        yield prefix
+
+
 @pytest.mark.usefixtures("small_tasks")
 def test_requests_in_flight_are_bounded():
     store = GatedStore(DictStore(stored(n=60)))
     ds = opened(store)
     store.gate.clear()
-    with Fed(ds) as fed:
+    with Fed(ds, batch=60) as fed:
         assert until(lambda: store.n_asked == FETCHERS)
         time.sleep(0.1)
         assert store.n_asked == FETCHERS
+        store.gate.set()
+        assert len(samples(fed.feed)) == 60
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_the_first_batch_shares_the_link_with_nothing():
+    store = GatedStore(DictStore(stored(n=60)))
+    ds = opened(store)
+    store.gate.clear()
+    with Fed(ds, batch=5) as fed:
+        [leaf] = fed.leaflets()
+        needed = sum(unit.first_use < 5 for unit in leaf.units)
+        assert needed < min(FETCHERS, len(leaf.units))
+        assert until(lambda: store.n_asked == needed)
+        time.sleep(0.1)
+        assert store.n_asked == needed
         store.gate.set()
         assert len(samples(fed.feed)) == 60
 
@@ -403,7 +442,7 @@ def test_a_consumer_that_waits_is_woken_by_close():
     store = GatedStore(DictStore(stored()))
     ds = opened(store)
     store.gate.clear()
-    with Fed(ds) as fed:
+    with Fed(ds, batch=60) as fed:
         got = []
         consumer = threading.Thread(target=lambda: got.extend(fed.feed))
         consumer.start()
