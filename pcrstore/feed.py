@@ -301,7 +301,8 @@ class Feed(Generic[Payload]):
                 start, stop = stop, stop + size
                 if self._stopped:
                     return
-                self._issue(stop)
+                # What the first batch needs comes alone: all else would take its share of the link.
+                self._issue(stop, ahead=start > 0)
                 batch = self._collect(start, stop)
                 if batch is None:
                     return
@@ -311,8 +312,8 @@ class Feed(Generic[Payload]):
         except BaseException as e:  # noqa: BLE001 - raised again by the consumer
             self._ready.put(e)
 
-    def _issue(self, stop: int) -> None:
-        """Ask for every record that samples below `stop` need, and for more while there is room."""
+    def _issue(self, stop: int, *, ahead: bool) -> None:
+        """Ask for every record that samples below `stop` need; `ahead`: and more, where it fits."""
         while self._ahead and self._ahead[0][0] < stop:
             self._ahead_bytes -= self._ahead.popleft()[1]
         budget = self._feeding.prefetch_bytes
@@ -326,7 +327,7 @@ class Feed(Generic[Payload]):
                 group, size = [], 0.0
             if first_use >= stop:
                 # Room for a whole task before one is begun: small ones would not fill the link.
-                room = budget - self._ahead_bytes
+                room = budget - self._ahead_bytes if ahead else 0.0
                 if room <= 0 or (not group and room < min(TASK_BYTES, budget)):
                     break
             n_bytes = self._dial.mean_bytes(unit.source) * len(unit.images)
