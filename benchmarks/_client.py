@@ -141,7 +141,7 @@ class Transform:
     """
 
     def __init__(self, size: int) -> None:
-        self.rendering = Rendering(size=size, crop=RandomResizedCrop())
+        self.rendering = Rendering(size=size, crop=RandomResizedCrop(), dct_scaling=False)
 
     def __call__(self, jpeg: bytes) -> NDArray[np.uint8]:
         """Return a row; the draws are of the process's own generator."""

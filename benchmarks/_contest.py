@@ -59,6 +59,8 @@ class Contestant:
     threads: bool = False
     """Threads in one process instead of workers."""
     cached: bool = False
+    scaled: bool = False
+    """Decode at 1/2, 1/4 or 1/8 where the crop is large enough: no peer does."""
 
     @property
     def is_peer(self) -> bool:
@@ -122,7 +124,11 @@ def contestants(fidelities: Sequence[int]) -> tuple[Contestant, ...]:
         name="pcrstore k=3, cache", driver="pcrstore", dataset="sa5", fidelity=3, threads=True,
         cached=True,
     )  # fmt: skip
-    return (*out, spec5, cached)
+    scaled = Contestant(
+        name="pcrstore k=3, scaled", driver="pcrstore", dataset="sa5", fidelity=3, threads=True,
+        scaled=True,
+    )  # fmt: skip
+    return (*out, spec5, cached, scaled)
 
 
 class Arena:
@@ -154,7 +160,7 @@ class Arena:
             n_threads=THREADS if who.threads else None,
             seed=self._seed,
             cached=who.cached,
-            more={"n_shards": n_shards} if who.is_peer else {},
+            more={"n_shards": n_shards} if who.is_peer else {"dct_scaling": who.scaled},
         )
         try:
             out, peak = self.driver(who.driver, asked)

@@ -46,6 +46,7 @@ def main() -> None:
         n_threads=asked.get("n_threads", 2),
         storage_options=asked.get("options"),
         engine=asked.get("engine", "auto"),
+        dct_scaling=False,
     )
     out = []
     for epoch in range(asked.get("epochs", 1)):

@@ -68,7 +68,7 @@ class Verdicts:
         """Check pcrstore against memory, and the link where it has a limit."""
         found = self._found[case]
         for who in self._who:
-            if who.is_peer or who.cached or not who.threads:
+            if who.is_peer or who.cached or who.scaled or not who.threads:
                 continue
             limit = found.limit(key_of(who))
             link = found.bulk_rate() / limit.mean_bytes
@@ -86,7 +86,7 @@ class Verdicts:
         firsts = (runs[w.name].median("first_batch") for w in self._who if w.is_peer)
         best = min((first for first in firsts if not math.isnan(first)), default=math.nan)
         for who in self._who:
-            if not who.is_peer and not who.cached:
+            if who.threads and not who.cached and not who.is_peer:
                 first = runs[who.name].median("first_batch")
                 self._report.check(
                     f"{case}: first batch of {who.name}", f"{first:.2f} s",

@@ -39,7 +39,9 @@ SMALL: Final = 1000
 MANY_EPOCHS: Final = 20
 FEW_EPOCHS: Final = 3
 LEAST_SHARE: Final = 0.9
-MOST_GROWTH: Final = 1.05
+MOST_GROWTH: Final = 1.02
+MOST_BY_SIZE: Final = 1.1
+MOST_CPU: Final = 20.0
 
 
 def run(command: list[str]) -> tuple[list[dict[str, float]], int]:
@@ -70,7 +72,11 @@ def costs(report: Report, dataset: Path, served: Shaped, rounds: int) -> None:
             speeds.setdefault(name, []).append(epochs[-1]["images_per_s"])
     for name, values in found.items():
         cost, speed = statistics.median(values), statistics.median(speeds[name])
-        report.note(f"CPU per sample, {name}", f"{cost:.0f} us ({speed:.0f} images/s)")
+        figure = f"{cost:.1f} us ({speed:.0f} images/s)"
+        if name == "memory":
+            report.check(f"CPU per sample, {name}", figure, f"<= {MOST_CPU}", ok=cost <= MOST_CPU)
+        else:
+            report.note(f"CPU per sample, {name}", figure)
 
 
 def share_of_memory(report: Report, dataset: Path, rounds: int, seconds: float) -> None:
@@ -99,7 +105,10 @@ def memory(report: Report, small: Path, big: Path) -> None:
     one = run(loader(url=str(small)))[1]
     report.note(f"peak RSS, {SMALL} images", f"{one / 1e6:.0f} MB")
     large = run(loader(url=str(big)))[1]
-    report.note("peak RSS, 40,000 images", f"{large / 1e6:.0f} MB")
+    report.check(
+        f"peak RSS, 40,000 images / {SMALL}", f"{large / one:.3f} ({large / 1e6:.0f} MB)",
+        f"<= {MOST_BY_SIZE}", ok=large / one <= MOST_BY_SIZE,
+    )  # fmt: skip
     report.note("RSS after each epoch, MB", [round(e["rss"] / 1e6) for e in epochs])
     few, many = epochs[FEW_EPOCHS - 1]["rss"], epochs[-1]["rss"]
     report.check(

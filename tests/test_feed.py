@@ -52,7 +52,6 @@ G = 5
 def _no_threads_left():
     with no_threads_left():
         yield
-        gc.collect()
 
 
 @pytest.fixture
@@ -514,6 +513,7 @@ print("end", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("blocked", "hedge", "thread"),
     [(False, False, False), (True, True, False), (True, False, True)],

@@ -1,6 +1,5 @@
 """A loader goes through its epochs as it is told, and goes on from a state to the sample."""
 
-import gc
 import json
 from collections import Counter
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ DS = a_dataset(n=N)
 def _no_threads_left():
     with no_threads_left():
         yield
-        gc.collect()
 
 
 def a_loader(dataset=DS, batch_size=6, **more):

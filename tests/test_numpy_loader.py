@@ -42,7 +42,6 @@ DS = a_dataset(n=N)
 def _no_threads_left():
     with no_threads_left():
         yield
-        gc.collect()
 
 
 def a_loader(dataset=DS, batch_size=6, fidelity=3, size=16, **more):
