@@ -6,6 +6,7 @@ import socket
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 from flows import (
     CONVERT,
@@ -396,3 +397,18 @@ def test_a_failing_source_commits_nothing(monkeypatch, tree):
     with pytest.raises(PcrstoreError):
         convert_to(monkeypatch, store, tree / "nothing", RECORD)
     assert store.objects == {}
+
+
+def test_every_split_has_records_of_its_own(tmp_path):
+    names = ["train", "val", "test"]
+    files = {f"{names[i % 3]}/a/{i}.jpg": photo(i) for i in range(30)}
+    options = Options(split_dirs=True, record_images=4)
+    pcrstore.convert(
+        str(write_tree(tmp_path / "src", files)), str(tmp_path / "ds"), options, workers=1
+    )
+    ds = pcrstore.open(str(tmp_path / "ds"))
+    splits = np.asarray(ds.column("split"))
+    # Runs of a split, mixed within: only the record at a border holds two.
+    assert np.count_nonzero(np.diff(splits)) == 2
+    keys = [k for k, s in zip(ds.keys, splits.tolist(), strict=True) if s == splits[0]]
+    assert sorted(keys) != keys

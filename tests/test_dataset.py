@@ -16,9 +16,11 @@ from flows import (
     DictStore,
     convert_to,
     dataset,
+    memory,
     photo,
     photos,
     png,
+    put_all,
     write_tree,
 )
 from PIL import Image
@@ -571,3 +573,52 @@ def test_a_split_of_a_dataset_without_splits(ds):
     assert ds.find(split=255).tolist() == list(range(len(ds)))
     with pytest.raises(OptionError, match="split must be one of none, got 'train'"):
         ds.find(split="train")
+
+
+FOUND = {
+    "class": ({"label": "cat"}, {1}),
+    "classes": ({"label": ["cat", "dog"]}, {1, 2}),
+    "class-and-id": ({"label": ["cat", 1]}, {1, 2}),
+    "no-class": ({"label": None}, {0}),
+    "none": ({"label": []}, set()),
+    "two-conditions": ({"label": "dog", "width": 48}, {2}),
+    "never": ({"label": "dog", "width": 47}, set()),
+    "function": ({"width": lambda w: w >= 48}, {0, 1, 2}),
+    "array": ({"height": np.array([40, 41])}, {0, 1, 2}),
+    "format": ({"format": "jpeg"}, {0, 1, 2}),
+    "key": ({"key": "loose.jpg"}, {0}),
+}
+
+
+@pytest.mark.parametrize(("conditions", "wanted"), FOUND.values(), ids=FOUND)
+def test_images_are_found_by_conditions(conditions, wanted):
+    files = {"loose.jpg": photo(0), "cat/a.jpg": photo(1), "dog/b.jpg": photo(2)}
+    url = memory()
+    source = memory()
+    put_all(open_store(source), files)
+    pcrstore.convert(source, url, workers=1)
+    ds = pcrstore.open(url)
+    found = ds.find(**conditions)
+    assert found.dtype == np.int64
+    assert {list(files).index(ds.keys[i]) for i in found} == wanted
+    assert sorted(found) == list(found)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "says"),
+    [
+        ({"colour": 1}, "column must be one of"),
+        ({"label": "bird"}, "label must be one of cat, dog, got 'bird'"),
+        ({"width": "48"}, "width must be a number or the name of one, got '48'"),
+        ({"key": 3}, "key must be text, got 3"),
+        ({"source_sha256": 3}, "source_sha256 has 32 values an image"),
+        ({"width": lambda w: w}, "must return 2 booleans, got uint32"),
+        ({"width": lambda w: w[:1] > 0}, r"must return 2 booleans, got bool of shape \(1,\)"),
+    ],
+)
+def test_conditions_that_mean_nothing_are_refused(conditions, says):
+    source, url = memory(), memory()
+    put_all(open_store(source), {"cat/a.jpg": photo(1), "dog/b.jpg": photo(2)})
+    pcrstore.convert(source, url, workers=1)
+    with pytest.raises(OptionError, match=says):
+        pcrstore.open(url).find(**conditions)
