@@ -91,6 +91,7 @@ class Contest:
             c
             for c in contestants(args.fidelities)
             if any(part in c.name for part in args.only.split(","))
+            and not any(part in c.name for part in args.skip.split(",") if part)
         ]
         base = repeated(self._data, self._work / "base", args.base_images, sets=(IMAGENET,))
         prepare_peers(self._python, base, self._bucket, self._work, round(args.shard_mb * 1e6))
@@ -219,6 +220,7 @@ def arguments() -> argparse.Namespace:
     out.add_argument("--epochs", type=int, default=2, help="1: cold only")
     out.add_argument("--cases", default="", help="parts of names of cases, by semicolons")
     out.add_argument("--only", default="", help="parts of names of contestants, by commas")
+    out.add_argument("--skip", default="", help="parts of names to leave out, by commas")
     out.add_argument(
         "--fidelities", default="1,3,5", type=lambda text: [int(k) for k in text.split(",")]
     )
