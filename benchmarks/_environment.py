@@ -1,7 +1,7 @@
 """An environment of their own for the peers, so that none of them touches the project's.
 
-Made once in the work folder. torch comes first and for CPUs, or pip fetches gigabytes of CUDA for
-it; what decodes is of the versions that run here. pcrstore itself is found through PYTHONPATH.
+Made once in the work folder. torch comes first, of the version that pip can have for CPUs alone
+where one is on disk; what decodes is of the versions that run here. pcrstore itself is found through PYTHONPATH.
 """
 
 import os
@@ -13,7 +13,6 @@ from typing import Final
 
 ROOT: Final = Path(__file__).absolute().parent.parent
 TORCH: Final = "2.13.0"
-TORCH_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 PEERS: Final = ("mosaicml-streaming==0.13", "webdataset==1.0.2", "litdata==0.2.76")
 _SAME: Final = ("simplejpeg", "pillow", "obstore", "google-crc32c")
 _MORE: Final = ("click", "fsspec", "tqdm", "s3fs", "aiobotocore[boto3]")
@@ -35,7 +34,7 @@ def python_of(work: Path) -> Path:
         return python
     print(f"making an environment for the peers in {folder}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    if not any(_pip(python, name) for name in (f"torch=={TORCH}+cpu", f"torch=={TORCH}")):
+    if not _pip(python, f"torch=={TORCH}"):
         raise SystemExit(f"pip could not install torch {TORCH}")
     if not _pip(python, *rest):
         raise SystemExit(f"pip could not install {' '.join(rest)}")
@@ -44,7 +43,7 @@ def python_of(work: Path) -> Path:
 
 
 def _pip(python: Path, *names: str) -> bool:
-    command = [str(python), "-m", "pip", "install", "-q", "--extra-index-url", TORCH_INDEX, *names]
+    command = [str(python), "-m", "pip", "install", "-q", *names]
     return subprocess.run(command, check=False, stdout=sys.stderr).returncode == 0
 
 
