@@ -1,7 +1,8 @@
 """An environment of their own for the peers, so that none of them touches the project's.
 
 Made once in the work folder. torch comes first, of the version that pip can have for CPUs alone
-where one is on disk; what decodes is of the versions that run here. pcrstore itself is found through PYTHONPATH.
+where one is on disk; what decodes is of the versions that run here. pcrstore itself is found
+through PYTHONPATH.
 """
 
 import os
