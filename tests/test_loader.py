@@ -382,6 +382,7 @@ MALFORMED = {
     "left-negative": {**GOOD, "left": [[0, -1, 4, 0]]},
     "left-boolean": {**GOOD, "left": [[False, 0, 4, 0]]},
     "left-after-far": {**GOOD, "left": [[*ROW[:3], 2**70]]},
+    "left-after-far-and-nothing-read": {**GOOD, "left": [[*ROW[:3], 2**70]], "batches": 0},
     "left-twice": {**GOOD, "left": [ROW, ROW]},
     "left-overlapping": {**GOOD, "left": [[0, 0, 10, 0], [0, 9, N, 0]]},
     "left-overlapping-turned": {**GOOD, "left": [[0, 9, N, 0], [0, 0, 10, 0]]},
