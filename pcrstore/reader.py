@@ -326,13 +326,15 @@ class Reader:
         """Return the bytes of the ranges of each want: from the cache, else from the store."""
         have: dict[ByteRange, bytes] = {}
         if self.cache is not None:
-            wanted = dict.fromkeys(r for want in wants for r in want.ranges())
+            # Single cells are not kept: they would be files of a kilobyte.
+            kept = [want for want in wants if isinstance(want, Prefix)]
+            wanted = dict.fromkeys(r for want in kept for r in want.ranges())
             have = {r: body for r in wanted if (body := self.cache.get(r)) is not None}
         p = plan(wants, cost=self._cost, have=have)
         parts = assemble(p, self._get(p), have)
         if self.cache is not None:
             for want, got in zip(wants, parts, strict=True):
-                if isinstance(want, Prefix):  # single cells would be files of a kilobyte
+                if isinstance(want, Prefix):
                     for r, body in zip(want.ranges(), got, strict=True):
                         if r not in have:
                             self.cache.put(r, body)
