@@ -356,20 +356,41 @@ def test_stats_are_what_was_read(recorded, num_workers):
     log.unlink(missing_ok=True)
     start = time.perf_counter()
     for epoch in (1, 2, 3):
+        before = loader.stats()
         for n, _ in enumerate(loader, 1):
             stats = loader.stats()
             assert stats.batches == 6 * (epoch - 1) + n
             assert stats.samples == N * (epoch - 1) + min(N, 7 * n)
+            assert 0 <= stats.queue_depth <= 5 * max(1, num_workers)
         stats = loader.stats()
         reads = logged(log)
         assert (stats.samples, stats.batches) == (N * epoch, 6 * epoch)
         assert stats.bytes == sum(n for *_, n in reads)
         assert stats.requests == len(reads)
         assert 0 < stats.stall_seconds <= stats.seconds <= time.perf_counter() - start
-        assert stats.decode_seconds > 0
-        assert stats.fetch_seconds > 0
+        assert stats.decode_seconds > before.decode_seconds
+        assert stats.fetch_seconds > before.fetch_seconds
+        assert stats.queue_depth == 0
     pids = {pid for pid, *_ in reads}
     assert pids == {os.getpid()} if num_workers == 0 else len(pids) == num_workers
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_stats_count_what_was_read_for_nothing(recorded, num_workers):
+    ds, log = recorded
+    loader = Loader(ds, 2, num_workers=num_workers, **SMALL)
+    log.unlink(missing_ok=True)
+    states = []
+    for n in (1, 7, 20):
+        for _ in zip(range(n), loader, strict=False):
+            pass
+        states.append(loader.state_dict())
+    loader.load_state_dict(states[1])  # other workers read what is left of an epoch
+    assert len(list(loader)) == 13
+    stats, reads = loader.stats(), logged(log)
+    assert (stats.batches, stats.samples) == (41, 82)
+    assert stats.bytes == sum(n for *_, n in reads)
+    assert stats.requests == len(reads)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.sharedctypes import RawValue
 from typing import Final, Literal
@@ -34,6 +35,9 @@ StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _DIED: Final = "DataLoader worker"
 """How torch's RuntimeError about a dead worker begins (torch/utils/data/dataloader.py, 2.13)."""
+
+_OF_CONSUMER: Final = frozenset({"samples", "batches", "stall_seconds"})
+"""Counters that workers cannot tell: what is handed over, and how long that was waited for."""
 
 
 class Loader(BaseLoader):
@@ -173,6 +177,7 @@ class Loader(BaseLoader):
         self._memory = BatchMemory(batch_size, self._row)
         self._feed: Feed[torch.Tensor] | None = None
         self._of_workers = Signals()
+        self._told: dict[int, Signals] = {}
         self._pool: _Pool | None = None
 
     @property
@@ -230,9 +235,15 @@ class Loader(BaseLoader):
         batches = self._pool_for(leg, epoch, rank)
         waiting = time.perf_counter()
         try:
-            for *tensors, numbers in batches:
-                self._of_workers += Signals(**numbers)
-                self._of_workers += Signals(stall_seconds=time.perf_counter() - waiting)
+            for *tensors, worker, numbers in batches:
+                stalled = time.perf_counter() - waiting
+                self._of_workers += Signals(
+                    samples=len(tensors[0]), batches=1, stall_seconds=stalled
+                )
+                # Sums, not what is new: batches that a break leaves behind may have told it.
+                total = Signals(**numbers)
+                self._of_workers += total - self._told.get(worker, Signals())
+                self._told[worker] = total
                 yield tuple(tensors)
                 waiting = time.perf_counter()
         except Exception as e:
@@ -258,7 +269,9 @@ class Loader(BaseLoader):
             _, stream, batches = self._pool
             if _is_alive(batches):
                 stream.epoch.value = epoch
+                self._told = {w: replace(s, queue_depth=0) for w, s in self._told.items()}
                 return batches
+        self._told = {}
         n_threads = threads_of(self._n_threads, leg.topology.world_size, self._num_workers)
         stream = _WorkerStream(
             self._loading,
@@ -308,7 +321,7 @@ def _context(given: StartMethod | BaseContext | None) -> BaseContext:
 
 
 class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
-    """What a worker process of `Loader` iterates over: its batches, each with its counters."""
+    """What a worker process of `Loader` iterates over: its batches, its number, its counters."""
 
     def __init__(
         self,
@@ -328,31 +341,34 @@ class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
         self._rank = rank
         self._n_threads = n_threads
         self._with_positions = with_positions
+        self._before: Signals | None = None
+        self._ended = Signals()
 
     def __iter__(self) -> Iterator[tuple[object, ...]]:
         info = torch_data.get_worker_info()
-        before = self._loading.traffic()
+        worker = 0 if info is None else info.id
+        before = self._before = self._before or self._loading.traffic()
         epoch = int(self.epoch.value)
         feed = self._loading.feed(
             self._loading.leg(epoch, self._stretches, self._topology),
             epoch,
             rank=self._rank,
-            worker=0 if info is None else info.id,
+            worker=worker,
             n_threads=self._n_threads,
             allocate=self._allocate,
         )
-        before_feed = Signals()
-        for batch in feed:
-            now, of_feed = self._loading.traffic(), feed.signals()
-            # A worker's waiting is not the consumer's, and its queue is what is ready now.
-            more = (now - before) + (of_feed - before_feed)
-            before, before_feed = now, of_feed
-            numbers = {
-                name: getattr(more, name)
-                for name in Signals.__dataclass_fields__
-                if name != "stall_seconds"
-            }
-            yield (*_tensors(self._loading, batch, with_positions=self._with_positions), numbers)
+        try:
+            for batch in feed:
+                total = self._loading.traffic() - before + self._ended + feed.signals()
+                numbers = {
+                    name: getattr(total, name)
+                    for name in Signals.__dataclass_fields__
+                    if name not in _OF_CONSUMER
+                }
+                tensors = _tensors(self._loading, batch, with_positions=self._with_positions)
+                yield (*tensors, worker, numbers)
+        finally:
+            self._ended += replace(feed.signals(), queue_depth=0)
 
     def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
         """Return shared memory, as torch's own collation does: sending it copies nothing."""
