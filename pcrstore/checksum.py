@@ -19,7 +19,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UID_BYTES", "Bytes", "crc32c", "place_words", "record_seed"]
+__all__ = ["UID_BYTES", "crc32c", "place_words", "record_seed"]
 
 UID_BYTES = 16
 """Length of the unique id of an object, part or Zarr group."""
@@ -28,11 +28,7 @@ IMAGE_STEP = 0x9E3779B1
 GROUP_STEP = 0x85EBCA6B
 
 
-Bytes = bytes | NDArray[np.uint8]
-"""What can be hashed and joined; an array of bytes is cut without copying."""
-
-
-def crc32c(data: Bytes) -> int:
+def crc32c(data: bytes | NDArray[np.uint8]) -> int:
     """Return the CRC32C (Castagnoli, RFC 3720 appendix B.4) of `data`.
 
     >>> hex(crc32c(b"123456789"))

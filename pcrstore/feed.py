@@ -1,13 +1,13 @@
 """The engine of a loader: one stream of samples, fetched ahead, decoded in threads, in order.
 
-    driver ──units──▶ fetchers ──files──▶ driver ──rows──▶ decoders ──▶ ready ──▶ consumer
+    driver ──units──▶ fetchers ─records─▶ driver ──rows──▶ decoders ──▶ ready ──▶ consumer
       ▲   ahead <= prefetch_bytes           in batches          GIL released         │
       └──────────────────────── a token for each batch taken ◀───────────────────────┘
 
 The driver walks the stream. It asks for records in the order of their first use, as many as fit
-the bytes it may be ahead; a record is taken apart when it has arrived, and each of its files is let
-go when its sample is decoded. What is held at most: the window of the shuffle, the bytes ahead, and
-`BATCHES_READY` batches. All three have a bound, so nothing grows when the consumer is slow, and
+the bytes it may be ahead, and lets go of a record with its last sample; the thread that decodes a
+sample cuts it out and checks it. What is held at most: the window of the shuffle, the bytes ahead,
+and `BATCHES_READY` batches. All three have a bound, so nothing grows when the consumer is slow, and
 there is one place to wait at for each: bytes, records, tokens.
 """
 
@@ -34,7 +34,7 @@ from pcrstore.hashing import uniforms
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.pixels import Rendering, render
 from pcrstore.population import Leaflet, Population, Unit
-from pcrstore.reader import Chosen, Reader, Uncut
+from pcrstore.reader import Chosen, Packed, Reader, Uncut
 from pcrstore.signals import Signals
 
 __all__ = ["Batch", "Feed", "Feeding"]
@@ -89,7 +89,7 @@ class Batch(Generic[Payload]):
     """Position of each sample in its dataset. (N,)"""
     payload: Payload
     """What the allocator gave with the memory of `images`."""
-    rows: list[bytes] = field(repr=False)
+    rows: list[tuple[Packed, int]] = field(repr=False)
     draws: list[list[float]] = field(repr=False)
     turns: list[int] = field(repr=False)
     missing: int = 0
@@ -127,7 +127,10 @@ class _Lane:
         """First unit that was not asked for."""
         self.fetches: list[tuple[_Fetch, int]] = []
         """Of each unit asked for its fetch, and its position there."""
-        self.files: list[list[bytes | None] | None] = [None] * len(leaflet.units)
+        self.records: list[Packed | None] = [None] * len(leaflet.units)
+        """Of each unit what was read, from its first use to its last."""
+        self.last_use = np.empty(len(leaflet.units), np.int64)
+        self.last_use[leaflet.unit] = np.arange(len(leaflet))
         self.looked_up = threading.Event()
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self.turns: NDArray[np.int64] | None = None
@@ -428,11 +431,11 @@ class Feed(Generic[Payload]):
         )
         return Chosen(part=unit.part, record=unit.record, images=unit.slots, fidelity=fidelity)
 
-    def _files(self, lane: _Lane, unit: int) -> list[bytes | None] | None:
-        """Return a unit's files, waiting for them; None once the feed is closed.
+    def _record(self, lane: _Lane, unit: int) -> Packed | None:
+        """Return what was read for a unit, waiting for it; None once the feed is closed.
 
-        The driver cuts, not the fetchers: what all threads allocate comes from as many arenas, and
-        their holes added a fifth to the memory of a loader over twenty epochs.
+        Images are cut out of it, checked and joined by the thread that decodes them: in memory that
+        is used again at once, where files made here would each be fresh pages.
         """
         fetch, at = lane.fetches[unit]
         if not self._wait(fetch):
@@ -442,8 +445,7 @@ class Feed(Generic[Payload]):
             raise fetch.error or PcrstoreError("a record was neither read nor failed")
         start = time.perf_counter()
         source = lane.leaflet.units[unit].source
-        files: list[bytes | None] = [*self._readers[source].cut(*body)]
-        lane.files[unit] = files
+        lane.records[unit] = packed = self._readers[source].cut(*body)
         fetch.bodies[at] = None
         self._untrimmed += sum(map(len, body[1]))
         if self._untrimmed > _TRIM_AFTER:
@@ -451,7 +453,7 @@ class Feed(Generic[Payload]):
             trim()
         with self._lock:
             self._counts["fetch"] += time.perf_counter() - start
-        return files
+        return packed
 
     def _wait(self, fetch: _Fetch) -> bool:
         """Wait for a fetch, and ask again when it is slow; False once the feed is closed."""
@@ -480,8 +482,8 @@ class Feed(Generic[Payload]):
         return max(0.05, _HEDGE_AFTER * statistics.median(self._durations or [1.0]))
 
     def _collect(self, start: int, stop: int) -> Batch[Payload] | None:
-        """Gather the files of samples start..stop; None once the feed is closed."""
-        rows: list[bytes] = []
+        """Gather the records of samples start..stop; None once the feed is closed."""
+        rows: list[tuple[Packed, int]] = []
         labels: list[NDArray[np.int64]] = []
         turns: list[int] = []
         draws: list[list[float]] = []
@@ -495,13 +497,15 @@ class Feed(Generic[Payload]):
                 continue
             a, b = start - lane.base, min(stop, lane.stop) - lane.base
             leaf = lane.leaflet
-            for unit, slot in zip(leaf.unit[a:b].tolist(), leaf.slot[a:b].tolist(), strict=True):
-                files = lane.files[unit] or self._files(lane, unit)
-                row = None if files is None else files[slot]
-                if files is None or row is None:
+            units = leaf.unit[a:b].tolist()
+            for unit, slot in zip(units, leaf.slot[a:b].tolist(), strict=True):
+                packed = lane.records[unit]
+                if packed is None and (packed := self._record(lane, unit)) is None:
                     return None
-                files[slot] = None
-                rows.append(row)
+                rows.append((packed, slot))
+            for unit in set(units):
+                if lane.last_use[unit] < b:
+                    lane.records[unit] = None
             if not self._until(lane.looked_up):
                 return None
             if lane.error is not None:
@@ -537,12 +541,12 @@ class Feed(Generic[Payload]):
 
     def _decode(self, batch: Batch[Payload], start: int, stop: int) -> None:
         began = time.perf_counter()
-        rendering = self._feeding.rendering
+        rendering, sources = self._feeding.rendering, batch.sources.tolist()
         i = start
         try:
             for i in range(start, stop):
                 render(
-                    batch.rows[i],
+                    self._readers[sources[i]].file(*batch.rows[i]),
                     rendering,
                     batch.draws[i],
                     batch.images[i],

@@ -20,8 +20,7 @@ from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError
 from pcrstore.placement import Placement
 from pcrstore.ranges import ByteRange, Request, coalesce
-from pcrstore.record import EOI, Header, assemble_full, parse_header
-from pcrstore.record import Cut as Body
+from pcrstore.record import EOI, Body, Header, assemble_full, parse_header
 
 __all__ = ["Cells", "Pieces", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
 
@@ -46,23 +45,18 @@ class Prefix:
             return self.placement.groups(self.fidelity)
         return self.placement.prefix(self.fidelity)
 
-    def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
-        """Yield the checked cells of every image."""
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        for i, (opaque, cells) in enumerate(self.cells(body)):
-            yield Pieces(record=self.record, image=i, opaque=opaque, cells=cells)
+    def open(self, parts: Sequence[bytes]) -> Body:
+        """Return what was read, its header checked and its images still to be.
 
-    def cells(self, body: Body) -> Iterator[tuple[bool, list[Body]]]:
-        """Yield of every image whether it is opaque, and its checked cells.
-
-        Args:
-            body: What `ranges` asks for, joined. Cells of an array are views of it.
+        Raises:
+            ChecksumError: The header is damaged, or the body has another length.
         """
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         where = _where(self.placement, self.record)
         header, start = self.header, 0
         if self.placement.has_header:
             header = parse_header(
-                body,
+                data,
                 seed=self.placement.seed,
                 n_images=self.placement.n_images,
                 n_groups=self.n_groups,
@@ -71,8 +65,14 @@ class Prefix:
             start = header.size
         if header is None:
             raise AssertionError("a prefix without a header of its own needs the index's")
-        cells = header.cut(body, self.fidelity, where=where, start=start)
-        yield from zip(header.opaque.tolist(), cells, strict=True)
+        return Body(header, data, self.fidelity, where=where, start=start)
+
+    def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
+        """Yield the checked cells of every image."""
+        body = self.open(parts)
+        for i, opaque in enumerate(body.header.opaque.tolist()):
+            cells = [c.tobytes() for c in body.cells(i)]
+            yield Pieces(record=self.record, image=i, opaque=opaque, cells=cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

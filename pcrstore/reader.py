@@ -15,26 +15,26 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pcrstore.catalog import Catalog, Part
-from pcrstore.checksum import Bytes
 from pcrstore.cost import CostModel
 from pcrstore.errors import ChecksumError, DamagedJpegError
 from pcrstore.fetching import ATTEMPTS, Counter, RangeCache, get_ranges
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.ranges import ByteRange, split
-from pcrstore.record import EOI, Header, assemble_full, has_metadata
+from pcrstore.record import Body, Header, assemble_full
 from pcrstore.store import ReadableStore
 from pcrstore.tail import ending
 
-__all__ = ["Chosen", "Reader", "Uncut", "Window"]
+__all__ = ["Chosen", "Packed", "Reader", "Uncut", "Window"]
 
 Uncut = tuple[Want, list[bytes]]
 """What was asked for, and the bytes of its ranges."""
 
-Cut = TypeVar("Cut")
-
 _HEAD: Final = 1024
 """Bytes of a file in which its frame header is looked for first."""
+
+Cut = TypeVar("Cut")
+Wanted = TypeVar("Wanted", bound=Want)
 
 
 _WINDOW_BYTES: Final = 16 * 2**20
@@ -70,6 +70,22 @@ class Chosen:
     """Positions in the record; None: all."""
     fidelity: int | tuple[int, ...]
     """Of all, or of each of `images`."""
+
+
+class Packed:
+    """A record that was read, or some images of one, to be cut by `Reader.file`."""
+
+    __slots__ = ("body", "files", "want")
+
+    def __init__(self, want: Want, body: Body | None, files: Sequence[bytes]) -> None:
+        self.want = want
+        self.body = body
+        """Of a prefix."""
+        self.files = files
+        """Of single images: these are cut and checked already."""
+
+    def __len__(self) -> int:
+        return len(self.files) if self.body is None else self.body.header.n_images
 
 
 class Reader:
@@ -171,20 +187,58 @@ class Reader:
         Raises:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
-        return [self.cut(*one) for one in self.read(chosen)]
+        return [
+            [self.file(packed, i) for i in range(len(packed))]
+            for packed in (self.cut(*one) for one in self.read(chosen))
+        ]
 
     def read(self, chosen: Sequence[Chosen]) -> list[Uncut]:
         """Return the bytes of what is chosen, for `cut`: all of the waiting, none of the work."""
         wants = self._chosen(chosen)
         return list(zip(wants, self._read(wants), strict=True))
 
-    def cut(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
-        """Return the files in what was read; reads again what fails its checksum.
+    def cut(self, want: Want, parts: Sequence[bytes]) -> Packed:
+        """Return the images in what was read, for `file`; reads again what fails its checksum.
 
         Raises:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
-        return self._checked(want, self._decodable, parts)
+        if isinstance(want, Prefix):
+            return Packed(want, self._checked(want, Prefix.open, parts), ())
+        pieces = self._checked(want, _pieces, parts)
+        n = self._manifest.n_groups
+        return Packed(want, None, [_file(p.cells, n, opaque=p.opaque) for p in pieces])
+
+    def file(self, packed: Packed, image: int) -> bytes:
+        """Return the file of one of the images; reads its record again when its checksum fails.
+
+        Raises:
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+        """
+        want, body = packed.want, packed.body
+        if body is None or not isinstance(want, Prefix):
+            return packed.files[image]
+        for attempt in range(ATTEMPTS):
+            try:
+                if attempt:
+                    self._discard(want)
+                    # For the record's other images too.
+                    body.data = want.open(self._read([want])[0]).data
+                cells = body.cells(image)
+                break
+            except ChecksumError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        n = self._manifest.n_groups
+        if body.header.opaque[image] or len(cells) == n:
+            whole = [c.tobytes() for c in cells]
+            return _file(whole, n, opaque=bool(body.header.opaque[image]))
+        # Views are joined without a copy of each; the frame header is in the first kilobyte.
+        try:
+            tail = ending(cells[0][:_HEAD].tobytes())
+        except DamagedJpegError:
+            tail = ending(cells[0].tobytes())
+        return b"".join((*cells, tail))  # type: ignore[arg-type]  # arrays are buffers
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
         """Return the same of scattered images, in the order of `positions`.
@@ -194,17 +248,7 @@ class Reader:
         """
         n = self._manifest.n_groups
         pieces = self.pieces(positions, fidelities, [False] * len(positions))
-        return [p.cells[0] if p.opaque else _file(p.cells, n) for p in pieces]
-
-    def _decodable(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
-        n = self._manifest.n_groups
-        if isinstance(want, Cells):
-            return [p.cells[0] if p.opaque else _file(p.cells, n) for p in want.cut(parts)]
-        # Views of one array: a file is copied once, when its cells are joined.
-        body = np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
-        return [
-            cells[0].tobytes() if opaque else _file(cells, n) for opaque, cells in want.cells(body)
-        ]
+        return [_file(p.cells, n, opaque=p.opaque) for p in pieces]
 
     def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
         """Return the wants of records chosen, with headers where they have none of their own."""
@@ -310,17 +354,20 @@ class Reader:
         return [self._checked(want, cut, got) for want, got in zip(wants, parts, strict=True)]
 
     def _checked(
-        self, want: Want, cut: Callable[[Want, Sequence[bytes]], Cut], parts: Sequence[bytes]
+        self, want: Wanted, cut: Callable[[Wanted, Sequence[bytes]], Cut], parts: Sequence[bytes]
     ) -> Cut:
         for _ in range(ATTEMPTS - 1):
             try:
                 return cut(want, parts)
             except ChecksumError:
-                if self.cache is not None:
-                    for r in want.ranges():
-                        self.cache.discard(r)
+                self._discard(want)
                 parts = self._read([want])[0]
         return cut(want, parts)
+
+    def _discard(self, want: Want) -> None:
+        if self.cache is not None and isinstance(want, Prefix):
+            for r in want.ranges():
+                self.cache.discard(r)
 
     def _read(self, wants: Sequence[Want]) -> list[list[bytes]]:
         """Return the bytes of the ranges of each want: from the cache, else from the store."""
@@ -361,14 +408,9 @@ def _pieces(want: Want, parts: Sequence[bytes]) -> list[Pieces]:
     return list(want.cut(parts))
 
 
-def _file(cells: Sequence[Bytes], n_groups: int) -> bytes:
+def _file(cells: Sequence[bytes], n_groups: int, *, opaque: bool) -> bytes:
+    if opaque:
+        return cells[0]
     if len(cells) == n_groups:
-        if has_metadata(cells[-1]):
-            return assemble_full([bytes(c) for c in cells])
-        tail = EOI
-    else:
-        try:
-            tail = ending(bytes(cells[0][:_HEAD]))
-        except DamagedJpegError:  # tables of over a kilobyte before the frame header
-            tail = ending(bytes(cells[0]))
-    return b"".join((*cells, tail))  # type: ignore[arg-type]  # arrays are buffers
+        return assemble_full(cells)
+    return b"".join((*cells, ending(cells[0])))

@@ -15,22 +15,21 @@ that copy is the only one.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.checksum import Bytes, crc32c, place_words
+from pcrstore.checksum import crc32c, place_words
 from pcrstore.errors import ChecksumError, FormatError
 
 __all__ = [
     "EOI",
     "MAX_IMAGES",
+    "Body",
     "Header",
     "RecordImage",
     "assemble_full",
     "build_record",
-    "has_metadata",
     "header_size",
     "parse_header",
 ]
@@ -41,8 +40,6 @@ EOI = b"\xff\xd9"
 
 MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
-
-Cut = TypeVar("Cut", bytes, NDArray[np.uint8])
 
 _MAGIC = b"PCR1"
 _FIXED = struct.Struct("<4sIHBB")  # magic, checksum of the rest, n_images, n_groups, flags
@@ -106,7 +103,7 @@ class Header:
         )
         return _MAGIC + struct.pack("<I", crc32c(tail) ^ self.seed) + tail
 
-    def check(self, image: int, group: int, cell: Bytes, *, where: str) -> None:
+    def check(self, image: int, group: int, cell: bytes, *, where: str) -> None:
         """Raise `ChecksumError` unless `cell` is what was stored; image and group count from 0."""
         if len(cell) != int(self.lengths[image, group]):
             raise ChecksumError(
@@ -120,14 +117,8 @@ class Header:
                 f"(expected {int(self.checksums[image, group]) ^ word:08x}, got {crc32c(cell):08x})"
             )
 
-    def cut(self, body: Cut, k: int, *, where: str, start: int = 0) -> list[list[Cut]]:
-        """Cut the bytes of groups 1..k into checked cells.
-
-        Args:
-            body: Groups 1..k back to back, from byte `start` on. Cells of an array are views.
-            k: Fidelity, 1..G.
-            where: Object and range, for the error message.
-            start: Length of the header, where `body` begins with it.
+    def cut(self, body: bytes, k: int, *, where: str, start: int = 0) -> list[list[bytes]]:
+        """Cut the bytes of groups 1..k into checked cells; see `Body`.
 
         Returns:
             Per image its k cells.
@@ -135,25 +126,65 @@ class Header:
         Raises:
             ChecksumError: The body is short, long, or not what was written.
         """
-        lengths = self.lengths[:, :k]
+        whole = Body(self, body, k, where=where, start=start)
+        return [[c.tobytes() for c in whole.cells(i)] for i in range(self.n_images)]
+
+
+class Body:
+    """A record's prefix as it was read, whose images are cut and checked one by one.
+
+    So an image's bytes are touched once, when it is its turn, and by the thread that decodes it.
+
+    Args:
+        header: Of the record.
+        data: Groups 1..k back to back, from byte `start` on.
+        k: Fidelity, 1..G.
+        where: Object and range, for error messages.
+        start: Length of the header, where `data` begins with it.
+
+    Raises:
+        ChecksumError: `data` is short or long.
+    """
+
+    __slots__ = ("_edges", "_expected", "data", "header", "k", "where")
+
+    data: NDArray[np.uint8]
+    """What was read; its slices are views."""
+
+    def __init__(self, header: Header, data: bytes, k: int, *, where: str, start: int = 0) -> None:
+        lengths = header.lengths[:, :k]
         want = int(lengths.sum(dtype=np.int64))
-        got_bytes = len(body) - start
-        if got_bytes != want:
-            raise ChecksumError(f"{where}: groups 1..{k} must have {want} bytes, got {got_bytes}")
-        n = self.n_images
-        # Group-major, as stored: one pass over the body, then one gather per image.
-        stops: NDArray[np.int64] = np.cumsum(lengths.T.ravel(), dtype=np.int64) + start
-        edges = [start, *stops.tolist()]
-        cells = [body[edges[j] : edges[j + 1]] for j in range(n * k)]
-        got = np.fromiter(map(crc32c, cells), np.uint32, n * k).reshape(k, n).T
-        bad = np.argwhere((got ^ place_words(self.seed, n, k)) != self.checksums[:, :k])
-        if len(bad):
-            i, g = (int(x) for x in bad[0])
-            self.check(i, g, cells[g * n + i], where=where)
-        return [cells[i::n] for i in range(n)]
+        if len(data) - start != want:
+            raise ChecksumError(
+                f"{where}: groups 1..{k} must have {want} bytes, got {len(data) - start}"
+            )
+        self.header = header
+        self.data = np.frombuffer(data, np.uint8)
+        self.k = k
+        self.where = where
+        # Group-major, as stored.
+        stops = np.cumsum(lengths.T.ravel(), dtype=np.int64) + start
+        self._edges = [start, *stops.tolist()]
+        words = place_words(header.seed, header.n_images, k)
+        self._expected: list[int] = (header.checksums[:, :k] ^ words).T.ravel().tolist()
+
+    def cells(self, image: int) -> list[NDArray[np.uint8]]:
+        """Return views of the cells of an image, counted in the record.
+
+        Raises:
+            ChecksumError: They are not what was written.
+        """
+        out: list[NDArray[np.uint8]] = []
+        n, edges = self.header.n_images, self._edges
+        for j in range(image, n * self.k, n):
+            cell = self.data[edges[j] : edges[j + 1]]
+            if crc32c(cell) != self._expected[j]:
+                self.header.check(image, j // n, cell.tobytes(), where=self.where)
+            out.append(cell)
+        return out
 
 
-def parse_header(data: Bytes, *, seed: int, n_images: int, n_groups: int, where: str) -> Header:
+def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where: str) -> Header:
     """Parse and check the header at the start of `data`.
 
     Raises:
@@ -162,7 +193,7 @@ def parse_header(data: Bytes, *, seed: int, n_images: int, n_groups: int, where:
     size = header_size(n_images, n_groups)
     if len(data) < size:
         raise ChecksumError(f"{where}: record header must have {size} bytes, got {len(data)}")
-    magic, checksum, n, groups, flags = _FIXED.unpack_from(data)  # type: ignore[arg-type]  # an array is a buffer
+    magic, checksum, n, groups, flags = _FIXED.unpack_from(data)
     if magic != _MAGIC:
         raise ChecksumError(f"{where}: record header must start with {_MAGIC!r}, got {magic!r}")
     got = crc32c(data[8:size]) ^ seed
@@ -227,11 +258,6 @@ def assemble_full(cells: Sequence[bytes]) -> bytes:
         return b"".join((*cells, EOI))
     at = _run_of_segments(first, 2)
     return b"".join((first[:at], last[:n_meta], first[at:], *cells[1:-1], last[n_meta:], EOI))
-
-
-def has_metadata(last: Bytes) -> bool:
-    """Say whether the last cell of an image begins with segments that belong into its head."""
-    return _run_of_segments(bytes(last[:2]), 0) > 0
 
 
 def _run_of_segments(data: bytes, at: int) -> int:
