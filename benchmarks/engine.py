@@ -3,7 +3,7 @@
     python -m benchmarks.engine [--json]
 
 - CPU microseconds per sample at k = 3 of all threads, with decode, crop and resize left out: from
-  fsspec's memory, and over a loopback S3 by obstore and by s3fs.
+  memory, less checksums and the one copy of the bytes, and over a loopback S3 by obstore and s3fs.
 - images/s from memory against decode, crop and collate of the same files by two bare threads.
 - Peak RSS of an epoch of 1,000 and of 40,000 images; RSS after 3 and after 20 epochs.
 
@@ -36,6 +36,8 @@ from benchmarks.serve import Shaped
 
 FIDELITY: Final = 3
 SMALL: Final = 1000
+COSTED: Final = 20_000
+"""Samples of an epoch whose CPU time is taken: its beginning counts for little."""
 MANY_EPOCHS: Final = 20
 FEW_EPOCHS: Final = 3
 LEAST_SHARE: Final = 0.9
@@ -59,22 +61,32 @@ def costs(report: Report, dataset: Path, served: Shaped, rounds: int) -> None:
     """Compare engines, with nothing rendered."""
     remote = {"url": f"s3://{BUCKET}/{dataset.name}", "options": served.options}
     variants = {
-        "memory": loader(url=str(dataset), in_memory=True, render=False, epochs=2),
+        "memory": loader(
+            url=str(dataset), in_memory=True, render=False, epochs=2, epoch_size=COSTED
+        ),
         "obstore": served.command(loader(**remote, engine="obstore", render=False, epochs=2)),
         "s3fs": served.command(loader(**remote, engine="fsspec", render=False, epochs=2)),
     }
     found: dict[str, list[float]] = {}
     speeds: dict[str, list[float]] = {}
+    touching: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, command in variants.items():
             epochs, _ = run(command)
             found.setdefault(name, []).append(epochs[-1]["cpu_us"])
+            touching.setdefault(name, []).append(epochs[-1]["touching_us"])
             speeds.setdefault(name, []).append(epochs[-1]["images_per_s"])
     for name, values in found.items():
         cost, speed = statistics.median(values), statistics.median(speeds[name])
         figure = f"{cost:.1f} us ({speed:.0f} images/s)"
         if name == "memory":
-            report.check(f"CPU per sample, {name}", figure, f"<= {MOST_CPU}", ok=cost <= MOST_CPU)
+            report.note(f"CPU per sample, {name}", figure)
+            bytewise = statistics.median(touching[name])
+            report.check(
+                "Python of the loader per sample",
+                f"{cost - bytewise:.1f} us, and {bytewise:.1f} us of checksums and one copy",
+                f"<= {MOST_CPU}", ok=cost - bytewise <= MOST_CPU,
+            )  # fmt: skip
         else:
             report.note(f"CPU per sample, {name}", figure)
 
