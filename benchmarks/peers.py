@@ -59,7 +59,7 @@ from pcrstore.options import Options
 
 BASE_IMAGES: Final = 2500
 """Images that each peer's shards hold once."""
-LARGEST: Final = 60_000
+LARGEST: Final = 30_000
 """Images that pcrstore's datasets have at most."""
 MEMORY_SECONDS: Final = 4.0
 BULK_SECONDS: Final = 4.0
