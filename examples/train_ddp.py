@@ -14,7 +14,6 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import pcrstore
 from pcrstore.torch import Loader
 
 RANKS = 2
@@ -26,14 +25,13 @@ def run(rank: int, url: str, epochs: int, meeting: str) -> None:
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=RANKS)
     loader = Loader(url, size=64, batch_size=32, fidelity=2, positions=True)
     torch.manual_seed(0)
-    n_classes = len(pcrstore.open(url).classes)
     model = DistributedDataParallel(
         nn.Sequential(
             nn.Conv2d(3, 32, 5, stride=4),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
-            nn.Linear(512, n_classes),
+            nn.Linear(512, len(loader.classes)),
         )
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)

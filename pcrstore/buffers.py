@@ -9,11 +9,16 @@ import sys
 import weakref
 from collections import deque
 from math import prod
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["BatchMemory", "trim"]
+
+
+_KEPT: Final = 8
+"""Blocks that wait to be used again; whoever keeps more batches keeps them once."""
 
 
 class BatchMemory:
@@ -28,7 +33,7 @@ class BatchMemory:
         self._row = row
         self._bytes = n * prod(row)
         # No lock: the collector may run in the midst of `take`, in its thread, and give back there.
-        self._free: deque[NDArray[np.uint8]] = deque()
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=_KEPT)
 
     def take(self, n: int) -> NDArray[np.uint8]:
         """Return an array of shape (n, *row) with arbitrary contents."""

@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import context
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any, Final, Literal, TypeGuard
 
 import numpy as np
@@ -23,7 +23,7 @@ from pcrstore.hashing import hashes, key_of, uniforms
 from pcrstore.index import MAX_GROUPS
 from pcrstore.manifest import Manifest
 
-__all__ = ["Dial", "Fidelities", "Mixture"]
+__all__ = ["Dial", "Fidelities", "Mixture", "SharedNumber"]
 
 _SAMPLE: Final = 1 << 63
 _WEIGHT_BITS: Final = 8
@@ -60,6 +60,35 @@ Fidelities = Fidelity | Mixture | Each
 """What a loader takes: one for all, a mixture, or one for each image of the dataset."""
 
 
+class SharedNumber:
+    """A 64-bit integer that this process sets and its workers see; a copy elsewhere."""
+
+    def __init__(self, value: int) -> None:
+        self._word = RawValue(ctypes.c_int64, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As `Dial`."""
+        return {"_word": self._word if _is_starting() else self.value}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        word = state["_word"]
+        self._word = RawValue(ctypes.c_int64, word) if isinstance(word, int) else word
+
+    @property
+    def value(self) -> int:
+        """What it is now."""
+        return int(self._word.value)
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._word.value = value
+
+
+def _is_starting() -> bool:
+    """Say whether a process is being started: it alone may share memory by a pickle."""
+    return context.get_spawning_popen() is not None
+
+
 class Dial:
     """The fidelity of every dataset of a loader, shared with its workers.
 
@@ -82,7 +111,7 @@ class Dial:
     def __getstate__(self) -> dict[str, object]:
         """Share the memory with a process that is being started; copy it anywhere else."""
         state = dict(self.__dict__)
-        if context.get_spawning_popen() is None:
+        if not _is_starting():
             state["_words"] = list(self._words)
             state["_each"] = None if self._each is None else bytes(self._each)
         return state

@@ -8,11 +8,12 @@ The driver walks the stream. It asks for records in the order of their first use
 the bytes it may be ahead, and lets go of a record with its last sample; the thread that decodes a
 sample cuts it out and checks it. What is held at most: the window of the shuffle, the bytes ahead,
 and `BATCHES_READY` batches. All three have a bound, so nothing grows when the consumer is slow, and
-there is one place to wait at for each: bytes, records, tokens.
+there is one place to wait at for each: a free fetcher, a record, a token.
 """
 
 import atexit
 import contextlib
+import logging
 import statistics
 import threading
 import time
@@ -39,11 +40,12 @@ from pcrstore.signals import Signals
 
 __all__ = ["Batch", "Feed", "Feeding"]
 
-TASK_BYTES: Final = 2 * 2**20
-"""What one call to the store asks for, in records: with 8 calls at once 16 MiB are in flight, which
-fills 1 Gbit/s at 100 ms."""
+_log = logging.getLogger(__name__)
 
-FETCHERS: Final = 8
+TASK_BYTES: Final = 2**20
+"""What one call to the store asks for, in records: a megabyte fills a link with 16 in flight."""
+
+FETCHERS: Final = 16
 
 BATCHES_READY: Final = 4
 """Batches that are decoded or being decoded before the consumer takes them."""
@@ -51,7 +53,7 @@ BATCHES_READY: Final = 4
 _HEDGE_AFTER: Final = 3.0
 """A request is slow when it has taken this many times the median of those before it."""
 
-_LOOK_UP: Final = 0.5
+_POLL_SECONDS: Final = 0.5
 """Seconds between looks whether the feed was closed, where nothing else would tell."""
 
 _TRIM_AFTER: Final = 2**28
@@ -71,6 +73,7 @@ class Feeding:
     prefetch_bytes: int
     hedge: bool
     apply_orientation: bool
+    skip_errors: bool
     seed: int
     epoch: int
 
@@ -94,8 +97,12 @@ class Batch(Generic[Payload]):
     turns: list[int] = field(repr=False)
     missing: int = 0
     """Parts that are still being decoded."""
+    skipped: list[int] = field(default_factory=list, repr=False)
+    """Rows that could not be decoded and may be left out."""
     done: threading.Event = field(default_factory=threading.Event, repr=False)
     error: BaseException | None = None
+    reason: BaseException | None = None
+    """Why the last of `skipped` was."""
 
 
 class _Fetch:
@@ -222,7 +229,8 @@ class Feed(Generic[Payload]):
         self._n_ready = 0
         self._untrimmed = 0
         self._counts = dict.fromkeys(
-            ("samples", "batches", "hedges", "queue_depth", "stall", "fetch", "decode"), 0.0
+            ("samples", "batches", "hedges", "skipped", "queue_depth", "stall", "fetch", "decode"),
+            0.0,
         )
         self._fetchers = _Threads(FETCHERS, "fetch")
         self._hedgers = _Threads(2, "hedge") if feeding.hedge else None
@@ -270,6 +278,7 @@ class Feed(Generic[Payload]):
             samples=int(n["samples"]),
             batches=int(n["batches"]),
             hedges=int(n["hedges"]),
+            skipped=int(n["skipped"]),
             queue_depth=int(n["queue_depth"]),
             stall_seconds=n["stall"],
             fetch_seconds=n["fetch"],
@@ -458,7 +467,7 @@ class Feed(Generic[Payload]):
     def _wait(self, fetch: _Fetch) -> bool:
         """Wait for a fetch, and ask again when it is slow; False once the feed is closed."""
         hedgers = self._hedgers
-        while hedgers is not None and not fetch.done.wait(min(_LOOK_UP, self._patience())):
+        while hedgers is not None and not fetch.done.wait(min(_POLL_SECONDS, self._patience())):
             if self._stopped:
                 return False
             # Only what is under way is slow; what still waits for a thread is not.
@@ -472,7 +481,7 @@ class Feed(Generic[Payload]):
 
     def _until(self, event: threading.Event) -> bool:
         """Wait for an event; False once the feed is closed, for then nobody sets it."""
-        while not event.wait(_LOOK_UP):
+        while not event.wait(_POLL_SECONDS):
             if self._stopped:
                 return False
         return True
@@ -541,19 +550,25 @@ class Feed(Generic[Payload]):
 
     def _decode(self, batch: Batch[Payload], start: int, stop: int) -> None:
         began = time.perf_counter()
-        rendering, sources = self._feeding.rendering, batch.sources.tolist()
-        i = start
-        try:
-            for i in range(start, stop):
+        sources = batch.sources.tolist()
+        for i in range(start, stop):
+            try:
                 render(
                     self._readers[sources[i]].file(*batch.rows[i]),
-                    rendering,
+                    self._feeding.rendering,
                     batch.draws[i],
                     batch.images[i],
                     orientation=batch.turns[i],
                 )
-        except BaseException as e:  # noqa: BLE001 - raised again by the consumer
-            batch.error = self._named(e, batch, i)
+            except BaseException as e:  # noqa: BLE001 - raised again by the consumer
+                error = self._named(e, batch, i)
+                if isinstance(e, JpegError) and self._feeding.skip_errors:
+                    _log.warning("%s: left out", error)
+                    batch.skipped.append(i)  # a list may be appended to by all threads
+                    batch.reason = error
+                    continue
+                batch.error = error
+                break
         seconds = time.perf_counter() - began
         with self._lock:
             self._counts["decode"] += seconds
@@ -562,7 +577,23 @@ class Feed(Generic[Payload]):
             self._n_ready += last
         if last:
             batch.rows, batch.draws = [], []
+            self._replace_skipped(batch)
             batch.done.set()
+
+    def _replace_skipped(self, batch: Batch[Payload]) -> None:
+        """Repeat other samples in rows that are left out: all ranks keep batches of one shape."""
+        if not batch.skipped or batch.error is not None:
+            return
+        good = np.setdiff1d(np.arange(len(batch.labels)), batch.skipped)
+        if not len(good):
+            batch.error = batch.reason
+            return
+        bad = np.array(batch.skipped)
+        other = good[np.arange(len(bad)) % len(good)]
+        for of_row in (batch.images, batch.labels, batch.sources, batch.positions):
+            of_row[bad] = of_row[other]
+        with self._lock:
+            self._counts["skipped"] += len(bad)
 
     def _named(self, error: BaseException, batch: Batch[Payload], i: int) -> BaseException:
         """Say which image cannot be decoded."""

@@ -4,6 +4,7 @@ epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dic
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,9 +17,20 @@ from pcrstore.order import EpochOrder, Stretch
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.signals import Signals
 
-__all__ = ["STATE_FORMAT", "BaseLoader", "check_rank", "resume", "rows_of"]
+__all__ = [
+    "BATCHES",
+    "SAMPLES",
+    "STATE_FORMAT",
+    "BaseLoader",
+    "Dialled",
+    "check_rank",
+    "resume",
+    "rows_of",
+]
 
 STATE_FORMAT: Final = 1
+BATCHES: Final = "batches"
+SAMPLES: Final = "samples"
 
 _MOST_READERS: Final = 2**16
 """Shares are worked out one by one: a state that was spoilt must not take for ever."""
@@ -31,11 +43,40 @@ class _Position:
     epoch: int
     stretches: list[Stretch] | None = None
     """What is left of the epoch; None: all."""
+    is_loaded: bool = False
+    """Whether a state said so: then it wins over an iteration under way."""
     is_asked_for: bool = False
     """Whether `set_epoch` said so: then an epoch of which nothing is left yields nothing."""
 
 
-class BaseLoader:
+class Dialled:
+    """What has a dial for its fidelity, and classes."""
+
+    _loading: Loading
+    _fidelity: Fidelities
+
+    @property
+    def fidelity(self) -> Fidelities:
+        """What records are read at, from the next request on, in all workers."""
+        return self._fidelity
+
+    @fidelity.setter
+    def fidelity(self, fidelity: Fidelities) -> None:
+        self._loading.dial.set(fidelity)
+        self._fidelity = fidelity
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class name of each label."""
+        return self._loading.classes
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return sum(self._loading.population.counts)
+
+
+class BaseLoader(Dialled):
     """The position of a loader in its epochs, its state, and what it tells of itself."""
 
     def __init__(self, loading: Loading, topology: Callable[[], tuple[int, Topology]]) -> None:
@@ -65,8 +106,17 @@ class BaseLoader:
         """
         if epoch < 0:
             raise OptionError(f"epoch must be 0 or more, got {epoch}")
-        resumed = self._next.stretches if self._next and self._next.epoch == epoch else None
-        self._next = _Position(epoch=epoch, stretches=resumed, is_asked_for=True)
+        loaded = self._next if self._next is not None and self._next.is_loaded else None
+        if loaded is not None and loaded.epoch == epoch:
+            self._next = replace(loaded, is_asked_for=True)
+            return
+        if loaded is not None and loaded.stretches != []:
+            warnings.warn(
+                f"set_epoch({epoch}) drops the position in epoch {loaded.epoch} that was loaded; "
+                "go on with `for epoch in range(loader.epoch, ...)`",
+                stacklevel=2,
+            )
+        self._next = _Position(epoch=epoch, is_asked_for=True)
 
     def _under_way(self) -> tuple[_Position, Leg]:
         """Return what the iteration under way, or the last one, began with."""
@@ -90,9 +140,12 @@ class BaseLoader:
         self._now, self._next, self._n_yielded = (position, leg), None, 0
         return position.epoch, rank, leg
 
+    def _is_running(self) -> bool:
+        """Say whether an iteration is under way that no loaded state has put an end to."""
+        return self._started is not None and not (self._next and self._next.is_loaded)
+
     def _leg(self) -> Leg:
-        is_running = self._next is None and self._started is not None
-        return self._under_way()[1] if is_running else self._upcoming()[2]
+        return self._under_way()[1] if self._is_running() else self._upcoming()[2]
 
     def __len__(self) -> int:
         """Batches of this rank in the iteration under way, or the next."""
@@ -111,12 +164,14 @@ class BaseLoader:
     # ---- state
 
     def state_dict(self) -> dict[str, object]:
-        """Return the position: a few hundred bytes of JSON types, the same on every rank.
+        """Return the position in JSON types, the same on every rank.
 
-        It counts the batches that the loop was given, not those fetched ahead. Ranks take batches
-        in step, so the state of any rank is the state of the job.
+        A few hundred bytes, and after a resumption a row for each reader before it. It counts the
+        batches that the loop was given, not those fetched ahead; what wraps a loader and is itself
+        ahead of the training must hand over the state of the batch that it gave. Ranks take
+        batches in step, so the state of any rank is the state of the job.
         """
-        if self._next is not None:
+        if self._next is not None and not self._is_running():
             position, topology, n = self._next, self._topology()[1], 0
         else:
             position, leg = self._under_way()
@@ -124,6 +179,7 @@ class BaseLoader:
         stretches = position.stretches
         return {
             "format": STATE_FORMAT,
+            "kind": BATCHES,
             "data": self._loading.fingerprint(),
             "epoch": position.epoch,
             "left": rows_of(stretches),
@@ -141,22 +197,10 @@ class BaseLoader:
         Raises:
             OptionError: Not a state, or one of other data, another selection, seed or window.
         """
-        epoch, stretches = resume(self._loading, state)
-        self._next = _Position(epoch=epoch, stretches=stretches)
+        epoch, stretches = resume(self._loading, state, kind=BATCHES)
+        self._next = _Position(epoch=epoch, stretches=stretches, is_loaded=True)
 
-    # ---- fidelity and signals
-
-    @property
-    def fidelity(self) -> Fidelities:
-        """What records are read at, from the next request on, in all workers."""
-        return self._fidelity
-
-    @fidelity.setter
-    def fidelity(self, fidelity: Fidelities) -> None:
-        self._loading.dial.set(fidelity)
-        self._fidelity = fidelity
-
-    _fidelity: Fidelities
+    # ---- signals
 
     def stats(self) -> Signals:
         """Return the counters since the loader was made; `str` of them is one line."""
@@ -175,22 +219,30 @@ class BaseLoader:
         self._started = None
 
 
-def resume(loading: Loading, state: object) -> tuple[int, list[Stretch] | None]:
+def resume(loading: Loading, state: object, *, kind: str) -> tuple[int, list[Stretch] | None]:
     """Return the epoch of a state and what is left of it; None: all.
+
+    Args:
+        loading: Of the loader that goes on.
+        state: Of the one that stopped.
+        kind: What its `batches` count: batches of a rank, or samples of a process.
 
     Raises:
         OptionError: Not a state, or not one of this loader's data.
     """
     if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
         raise OptionError(f"a state of format {STATE_FORMAT} expected, got {_brief(state)}")
+    if state.get("kind") != kind:
+        raise OptionError(f"a state that counts {kind} expected, got {_brief(state.get('kind'))}")
     mine, theirs = loading.fingerprint(), state.get("data")
     if theirs != mine:
         other = theirs if isinstance(theirs, Mapping) else {}
         differing = [name for name in mine if other.get(name) != mine[name]]
         name = differing[0] if differing else "data"
+        hint = "; give version=" if name == "versions" else ""
         raise OptionError(
             f"the state is of another loader: {name} must be {mine.get(name)!r}, "
-            f"got {other.get(name)!r}"
+            f"got {other.get(name)!r}{hint}"
         )
     epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
     topology = Topology(

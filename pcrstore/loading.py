@@ -6,7 +6,7 @@ Spec (what the user asked for) ──▶ Loading ──▶ Feed of one stream
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypedDict, TypeVar
 
 import numpy as np
@@ -37,6 +37,7 @@ Payload = TypeVar("Payload")
 Where = Mapping[str, object]
 Selection = Sequence[int] | NDArray[np.integer]
 Opaque = Literal["decode", "skip"]
+OnError = Literal["raise", "skip"]
 Data = str | os.PathLike[str] | Dataset | Mix
 """What a loader reads: URL, path, open dataset, or several mixed."""
 
@@ -53,6 +54,8 @@ class MoreOptions(TypedDict, total=False):
     dct_scaling: bool
     apply_orientation: bool
     opaque: Opaque
+    on_error: OnError
+    version: int | None
     cache: str | os.PathLike[str] | None
     cache_limit: int | str
     engine: Engine
@@ -62,8 +65,8 @@ class MoreOptions(TypedDict, total=False):
 class Spec:
     """What is read and what becomes of it; see `pcrstore.torch.Loader` for the meaning."""
 
-    dataset: Data
-    fidelity: Fidelities = 3
+    dataset: Data = field(repr=False)
+    fidelity: Fidelities = field(default=3, repr=False)
     size: int | tuple[int, int] = 224
     shuffle: bool = True
     seed: int = 0
@@ -77,6 +80,8 @@ class Spec:
     dct_scaling: bool = True
     apply_orientation: bool = False
     opaque: Opaque = "decode"
+    on_error: OnError = "raise"
+    version: int | None = None
     cache: str | os.PathLike[str] | None = None
     cache_limit: int | str = "10gb"
     engine: Engine = "auto"
@@ -97,28 +102,38 @@ class Loading:
     def __init__(
         self, spec: Spec, open_with: Callable[[str | os.PathLike[str]], Dataset] | None = None
     ) -> None:
-        self._open = open_with or (
-            lambda url: open_dataset(url, spec.storage_options, engine=spec.engine)
-        )
-        if spec.opaque not in ("decode", "skip"):
-            raise OptionError(f'opaque must be "decode" or "skip", got {spec.opaque!r}')
+        for name, known in (("opaque", ("decode", "skip")), ("on_error", ("raise", "skip"))):
+            if getattr(spec, name) not in known:
+                raise OptionError(f"{name} must be one of {known}, got {getattr(spec, name)!r}")
         crop = spec.crop or (RandomResizedCrop() if spec.shuffle else CenterCrop())
         self.rendering = Rendering(size=spec.size, crop=crop, dct_scaling=spec.dct_scaling)
         self.prefetch_bytes = parse_size(spec.prefetch)
         mix = spec.dataset if isinstance(spec.dataset, Mix) else Mix({spec.dataset: 1.0})
         if spec.select is not None and len(mix.weights) > 1:
             raise OptionError("select gives positions in one dataset; in a mix use where")
-        sources = [
-            Source(dataset=ds, positions=_positions(ds, spec))
-            for ds in (d if isinstance(d, Dataset) else self._open(d) for d in mix.weights)
-        ]
+        given = [d for d in mix.weights if isinstance(d, Dataset)]
+        if given and spec.storage_options:
+            raise OptionError("storage_options are for URLs: an open dataset has its own")
+        if spec.version is not None and (given or len(mix.weights) > 1):
+            raise OptionError("version is for one URL: open datasets have theirs")
+
+        def opened(url: str | os.PathLike[str]) -> Dataset:
+            options = spec.storage_options
+            return open_dataset(url, options, version=spec.version, engine=spec.engine)
+
+        open_url = open_with or opened
+        datasets = [d if isinstance(d, Dataset) else open_url(d) for d in mix.weights]
+        self.classes = _same_classes(datasets)
+        sources = [Source(dataset=ds, positions=_positions(ds, spec)) for ds in datasets]
         self.population = Population(sources, _counts(mix, sources))
         self.dial = Dial([s.dataset.manifest for s in sources], spec.fidelity)
         self._first = np.cumsum([0, *(len(s.dataset) for s in sources)])
-        self.spec = spec
+        # What is done with is not sent to workers: a function in `where` could not be.
+        self.spec = replace(
+            spec, dataset="", fidelity=1, where=None, select=None, storage_options=None
+        )
         self._connect()
         self.order(0)  # checks seed and window
-        del self._open  # a function that closes over options; workers have no use for it
 
     def _connect(self) -> None:
         cache = (
@@ -204,6 +219,7 @@ class Loading:
                 prefetch_bytes=max(1, self.prefetch_bytes // share),
                 hedge=self.spec.hedge,
                 apply_orientation=self.spec.apply_orientation,
+                skip_errors=self.spec.on_error == "skip",
                 seed=self.spec.seed,
                 epoch=epoch,
             ),
@@ -241,11 +257,32 @@ class Loading:
             "seed": self.spec.seed,
             "shuffle": self.spec.shuffle,
             "shuffle_window": self.spec.shuffle_window,
+            "versions": [s.dataset.version for s in self.population.sources],
             "images": [len(s.dataset) for s in self.population.sources],
             "selected": [len(s) for s in self.population.sources],
             "selection": crc32c(b"".join(p.astype("<i8").tobytes() for p in selected)),
             "counts": list(self.population.counts),
+            "parts": crc32c(
+                b"".join(p.uid for s in self.population.sources for p in s.dataset.manifest.parts)
+            ),
         }
+
+
+def _same_classes(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """Return the class names of datasets whose labels mean the same.
+
+    Raises:
+        OptionError: A label is one class here and another there.
+    """
+    longest = max(datasets, key=lambda ds: len(ds.classes))
+    for ds in datasets:
+        for label, (name, other) in enumerate(zip(ds.classes, longest.classes, strict=False)):
+            if name != other:
+                raise OptionError(
+                    f"datasets of a mix must number their classes alike: label {label} is "
+                    f"{name!r} in {ds.url} and {other!r} in {longest.url}; convert with --classes"
+                )
+    return longest.classes
 
 
 def _n_retries(dataset: Dataset) -> int:

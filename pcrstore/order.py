@@ -3,7 +3,7 @@
 Pure. Nobody holds the order of an epoch; everybody computes the stretch of it that they read.
 
     sources ──▶ canonical shards ──▶ a line per shard ──▶ its order
-               blocks of images,    records, each whole,   every sample moves back by a hash
+               blocks of images,    records, each whole,   every sample moves on by a hash
                hashed, cut into     hashed                 below `window`, then sort
                equal shares
 

@@ -1,14 +1,14 @@
 """What a loader reads: some images of some datasets, and where a shard's samples lie in records.
 
 datasets, selections, weights ──▶ Population ──(seed, epoch)──▶ EpochOrder
-│ shard, stretch
-▼
-record tables ──▶ Leaflet: units (records) and samples in reading order
+                                      │ record tables               │ stretch
+                                      ▼                             ▼
+                                   Leaflet: units (records), and samples in reading order
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Mix:
     with more than its share is read on in the next epoch, one with less is read again.
     """
 
-    weights: Mapping[str | os.PathLike[str] | Dataset, float]
+    weights: Mapping[str | os.PathLike[str] | Dataset, float] = field(repr=False)
     """URLs or open datasets, and their shares relative to each other."""
     epoch_size: int | None = None
 
@@ -120,6 +120,7 @@ class Population:
         self.sources = tuple(sources)
         self.counts = tuple(counts)
         self._blocks = [s.blocks() for s in sources]
+        self._last: tuple[EpochOrder, int, _Line] | None = None
 
     def order(self, *, seed: int, epoch: int, shuffle: bool, window: int) -> EpochOrder:
         """Return the order of an epoch."""
@@ -127,11 +128,17 @@ class Population:
             self._blocks, self.counts, seed=seed, epoch=epoch, shuffle=shuffle, window=window
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the last line behind: it has an array for every image of a shard."""
+        return {**self.__dict__, "_last": None}
+
     def leaflet(self, order: EpochOrder, stretch: Stretch) -> Leaflet:
         """Look up the records of a stretch: reads record tables of the parts of its shard."""
-        line = self._line(order, stretch.shard)
-        at = order.walk(stretch)
-        return line.read(at)
+        last = self._last
+        # A resumed epoch has many stretches of the same shard.
+        if last is None or last[0] is not order or last[1] != stretch.shard:
+            last = self._last = (order, stretch.shard, self._line(order, stretch.shard))
+        return last[2].read(order.walk(stretch))
 
     def _line(self, order: EpochOrder, shard: int) -> "_Line":
         runs = order.runs(shard)

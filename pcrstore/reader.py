@@ -1,6 +1,7 @@
 """From images asked for to checked cells: the flow behind every read of a dataset.
 
     positions ──▶ wants (one per record touched) ──plan──▶ get_ranges ──assemble──▶ Pieces
+    records  ──read─▶ the same, whole ─────────────────────────────────cut──▶ Packed ──file──▶ bytes
                                                               └── a checksum fails: read again
 
 A record of which everything is wanted is read as its prefix; a part of one cell by cell. With a
@@ -180,17 +181,6 @@ class Reader:
             for r in range(window.first, window.stop)
         ]
         return [piece for found in self._execute(self._chosen(chosen), _pieces) for piece in found]
-
-    def files(self, chosen: Sequence[Chosen]) -> list[list[bytes]]:
-        """Return what a decoder takes of every image chosen: scans, end-of-band tail and EOI.
-
-        Raises:
-            ChecksumError: Stored bytes are damaged, also after reading them again.
-        """
-        return [
-            [self.file(packed, i) for i in range(len(packed))]
-            for packed in (self.cut(*one) for one in self.read(chosen))
-        ]
 
     def read(self, chosen: Sequence[Chosen]) -> list[Uncut]:
         """Return the bytes of what is chosen, for `cut`: all of the waiting, none of the work."""

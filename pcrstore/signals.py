@@ -30,6 +30,8 @@ class Signals:
     """Bytes of their bodies."""
     retries: int = 0
     """Requests that failed in a way worth another try."""
+    skipped: int = 0
+    """Images that could not be decoded, and in whose rows others were repeated."""
     hedges: int = 0
     """Requests made a second time because the first was slow."""
     cache_hits: int = 0
@@ -63,7 +65,7 @@ class Signals:
             f"stalled {100 * self.stall_seconds / seconds:.0f} %",
             f"queue {self.queue_depth}",
         ]
-        counts = {"retries": self.retries, "hedges": self.hedges}
+        counts = {"retries": self.retries, "hedges": self.hedges, "skipped": self.skipped}
         parts += [f"{n} {name}" for name, n in counts.items() if n]
         if self.cache_hits:
             parts.append(f"{self.cache_bytes / 1e6:.1f} MB from the cache")

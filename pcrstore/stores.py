@@ -99,7 +99,8 @@ class ForkingStore:
     """A store whose maker reads through fsspec, so that its forked children can use obstore.
 
     obstore hangs in a child of a process that has used it. The parent of a loader's workers reads
-    metadata alone; the children, and whoever gets it pickled, open the store anew.
+    metadata alone; the children, and whoever gets it pickled, open the store anew. A maker that
+    turns out to have no children says so by `settle`.
 
     Args:
         url: As `open_store`.
@@ -122,13 +123,14 @@ class ForkingStore:
         self._arguments = url, dict(storage_options or {}), engine
         self._store = open_store(url, storage_options, engine="fsspec")
         self._pid = self._maker
+        self._is_settled = False
 
     def __getstate__(self) -> dict[str, object]:
         return {"_maker": self._maker, "_arguments": self._arguments}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__dict__.update(state)
-        self._pid = -1
+        self._pid, self._is_settled = -1, False
 
     def __repr__(self) -> str:
         return f"ForkingStore({self.url!r})"
@@ -146,6 +148,17 @@ class ForkingStore:
     def url(self) -> str:
         """Root of the store, without credentials."""
         return self._here().url
+
+    @property
+    def can_list(self) -> bool:
+        """False for a plain web server."""
+        return bool(getattr(self._here(), "can_list", True))
+
+    def settle(self) -> None:
+        """Read here too as children would: no worker reads for this process."""
+        if self._pid == self._maker == os.getpid() and not self._is_settled:
+            url, options, engine = self._arguments
+            self._store, self._is_settled = open_store(url, options, engine=engine), True
 
     @property
     def n_retries(self) -> int:

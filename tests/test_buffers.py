@@ -151,3 +151,11 @@ def test_threads_take_and_let_go_at_once():
         w.join()
     assert not wrong
     assert len(memory._free) <= len(workers)
+
+
+def test_memory_of_a_consumer_that_keeps_everything_is_kept_once():
+    memory = BatchMemory(2, (3,))
+    kept = [memory.take(2) for _ in range(50)]
+    kept.clear()
+    gc.collect()
+    assert len(memory._free) == 8

@@ -595,7 +595,7 @@ def test_sizes(text, n_bytes):
 
 @pytest.mark.parametrize("text", ["", "mib", "-1", "4x", "1e3", "4mibb", "4ib", "\u0664mb"])
 def test_bad_sizes(text):
-    with pytest.raises(click.BadParameter, match="such as .10gb"):
+    with pytest.raises(click.BadParameter, match=r"such as .10gb"):
         params.SIZE.convert(text, None, None)
 
 

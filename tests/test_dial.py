@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from index_parts import manifest
 from test_store_fork import in_child
 
-from pcrstore.dial import Dial, Mixture
+from pcrstore.dial import Dial, Mixture, SharedNumber
 from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity import ByteBudget, MsSsim
 from pcrstore.manifest import Quality, Totals
@@ -288,3 +288,18 @@ def test_whatever_has_a_weight_can_be_drawn_and_nothing_else(weights, per):
     assert drawn <= {k for k, w in weights.items() if w > 0}
     least, most = (f(sizes[k - 1] for k, w in weights.items() if w > 0) for f in (min, max))
     assert least - 1e-6 <= dial.mean_bytes(0) <= most + 1e-6
+
+
+def test_a_number_is_shared_with_workers_and_copied_elsewhere():
+    number = SharedNumber(3)
+    copy = pickle.loads(pickle.dumps(number))  # noqa: S301 (our own bytes)
+    number.value = 4
+    assert (number.value, copy.value) == (4, 3)
+    process = get_context("spawn").Process(target=_set_to_nine, args=(number,))
+    process.start()
+    process.join(60)
+    assert number.value == 9
+
+
+def _set_to_nine(number):
+    number.value = 9

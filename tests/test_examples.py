@@ -112,7 +112,7 @@ def test_a_resumed_epoch_sees_every_image_once(url):
     assert done.returncode == 0, done.stderr
     assert "2 workers: saw 64 images" in done.stdout
     assert "1 workers: saw 64 images" in done.stdout
-    assert done.stdout.endswith("of 128 images 128 were seen exactly once, 128 in all\n")
+    assert done.stdout.endswith("128 images were seen exactly once, 128 in all\n")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Batches hold the pixels, labels and positions that the plainest reading of a dataset gives."""
 
 import gc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from small_datasets import (
     of_images,
     opened,
     recorded,
+    stored,
     threads,
     until,
 )
@@ -29,7 +31,7 @@ from pcrstore import (
     Squash,
 )
 from pcrstore.decode import decode
-from pcrstore.errors import DecodeError
+from pcrstore.errors import ChecksumError, DecodeError
 from pcrstore.hashing import uniforms
 from pcrstore.order import crop_keys
 from pcrstore.pixels import Rendering, render_pixels
@@ -362,3 +364,43 @@ def test_a_loader_that_is_dropped_within_a_loop_leaves_no_threads():
     next(batches)
     del batches
     assert until(lambda: not threads())
+
+
+def test_what_cannot_be_decoded_is_left_out_on_request(caplog):
+    ds = a_dataset(text=(7, 8))
+    bad = {i for i, key in enumerate(ds.keys) if key[-7:-4] in ("007", "008")}
+    with pytest.raises(DecodeError, match="|".join(f"image {i}: " for i in bad)):
+        list(a_loader(ds))
+    loader = a_loader(ds, batch_size=6, on_error="skip")
+    batches = [tuple(np.copy(a) for a in batch) for batch in loader]
+    assert [len(labels) for _, labels, _ in batches] == [6, 6, 6, 2]
+    seen = Counter(images_of(batches))
+    assert set(seen) == set(range(N)) - bad
+    assert sum(seen.values()) == N
+    assert loader.stats().skipped == 2
+    assert "2 skipped" in str(loader.stats())
+    assert len(caplog.records) == 2
+    assert all(f"image {i}: " in caplog.text for i in bad)
+    wanted = np.asarray(ds.labels)
+    for images, labels, positions in batches:
+        assert labels.tolist() == wanted[positions].tolist()
+        for a in range(len(positions)):
+            for b in range(len(positions)):
+                assert positions[a] != positions[b] or (images[a] == images[b]).all()
+
+
+def test_a_batch_of_nothing_else_is_an_error_all_the_same():
+    ds = a_dataset(text=(7, 8))
+    bad = ds.keys.index("train/cat/007.jpg")
+    with pytest.raises(DecodeError, match=f"image {bad}: "):
+        list(a_loader(ds, batch_size=1, select=[bad], on_error="skip"))
+
+
+def test_damage_in_the_store_is_never_left_out():
+    objects = dict(stored())
+    name = next(n for n in objects if n.startswith("objects/"))
+    body = bytearray(objects[name])
+    body[len(body) // 2] ^= 1
+    objects[name] = bytes(body)
+    with pytest.raises(ChecksumError):
+        list(a_loader(opened(DictStore(objects)), fidelity=5, on_error="skip"))

@@ -204,3 +204,17 @@ def test_secrets_of_a_forking_store_are_not_shown(s3_server):
     pytest.importorskip("s3fs")
     store = ForkingStore(s3_server.url, {**s3_server.options, "secret": "hunter2"})
     assert "hunter2" not in repr(store) + store.url
+
+
+def test_what_the_store_cannot_do_is_known_outside():
+    assert ForkingStore("https://host/ds").can_list is False
+    assert ForkingStore("/nowhere").can_list is True
+
+
+def test_a_maker_without_children_reads_with_the_fast_engine(s3_server):
+    store = ForkingStore(s3_server.url, {**s3_server.options, **OBSTORE_OPTIONS})
+    assert isinstance(store._here(), FsspecStore)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301 (our own bytes)
+    store.settle()
+    assert isinstance(store._here(), ObstoreStore)
+    assert isinstance(again._here(), FsspecStore)

@@ -1,5 +1,6 @@
 """Datasets for torch's own loaders: shared out among workers, resumed, read by any sampler."""
 
+import copy
 from collections import Counter
 
 import numpy as np
@@ -400,3 +401,37 @@ def test_a_state_of_something_else_is_refused(url):
     for state in ({}, {"format": 2}, 5, {**ds.state_dict(), "epoch": -1}):
         with pytest.raises(OptionError):
             ds.load_state_dict(state)
+
+
+def test_a_map_takes_what_means_something_to_it(tmp_path):
+    with pytest.raises(OptionError, match="MapDataset has no option hedge"):
+        MapDataset(tmp_path, hedge=True)
+    with pytest.raises(OptionError, match="MapDataset reads one dataset"):
+        MapDataset(pcrstore.Mix({"a": 1, "b": 1}))
+
+
+def test_datasets_can_be_copied(url):
+    for made in (IterableDataset(url, 1, 8), MapDataset(url, 1, 8)):
+        made.set_epoch(2)
+        again = copy.deepcopy(made)
+        made.set_epoch(3)
+        assert again._epoch.value == 2
+        assert len(again) == N
+        assert again.classes == made.classes
+
+
+def test_another_epoch_drops_a_loaded_state(url):
+    made = IterableDataset(url, 1, 8)
+    rows = iter(made)
+    for _ in range(5):
+        next(rows)
+    state = made.state_dict()
+    other = IterableDataset(url, 1, 8)
+    other.load_state_dict(state)
+    other.set_epoch(0)
+    assert len(list(other)) == N - 5
+    other.load_state_dict(state)
+    other.set_epoch(1)
+    assert len(list(other)) == N
+    with pytest.raises(OptionError, match="a state that counts samples expected, got 'batches'"):
+        other.load_state_dict(Loader(url, fidelity=1).state_dict())

@@ -13,8 +13,9 @@
     IterableDataset   single samples for torch's DataLoader and torchdata's StatefulDataLoader
     MapDataset        random access for samplers
 
-This module alone reads the environment: RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as torchrun sets
-them, where torch.distributed is not initialised and no argument says otherwise.
+`processes` reads the environment, and nothing else does: RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as
+torchrun sets them, and MASTER_ADDR, where torch.distributed is not initialised and no argument says
+otherwise.
 """
 
 from pcrstore.torch.datasets import IterableDataset, MapDataset

@@ -1,11 +1,9 @@
 """Datasets for torch's own DataLoader: iterable and map-style."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.sharedctypes import RawValue
-from typing import Any, Final, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -14,16 +12,19 @@ from torch.utils import data as torch_data
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.catalog import Catalog
+from pcrstore.crops import Crop
 from pcrstore.dataset import Dataset
-from pcrstore.dial import Fidelities
+from pcrstore.dial import Fidelities, SharedNumber
 from pcrstore.errors import OptionError
 from pcrstore.hashing import uniforms
-from pcrstore.loader import STATE_FORMAT, resume, rows_of
-from pcrstore.loading import Data, Loading, MoreOptions, Spec
+from pcrstore.loader import SAMPLES, STATE_FORMAT, Dialled, resume, rows_of
+from pcrstore.loading import Data, Loading, MoreOptions, Opaque, Selection, Spec, Where
 from pcrstore.order import Stretch, crop_keys, skip
 from pcrstore.pixels import render
+from pcrstore.population import Mix
 from pcrstore.shares import Leg, Topology, Uneven
-from pcrstore.torch.processes import open_for_fork, ranks, threads_of
+from pcrstore.stores import Engine
+from pcrstore.torch.processes import open_for_fork, ranks, settle, start_method, threads_of
 
 __all__ = ["IterableDataset", "MapDataset"]
 
@@ -31,7 +32,7 @@ _SAMPLES_AT_ONCE: Final = 32
 """Samples that `IterableDataset` has decoded together before it yields them one by one."""
 
 
-class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
+class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
     """Single samples, for torch's DataLoader and torchdata's StatefulDataLoader.
 
     It splits itself by rank and worker. `Loader` does the same with less copying and follows epochs
@@ -82,14 +83,14 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
             storage_options=storage_options,
             **options,
         )
-        forks = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+        forks = start_method() == "fork"
         self._loading = Loading(spec, open_for_fork(spec) if forks else None)
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._given = rank, world_size
         self._uneven: Uneven = uneven
         self._transform = transform
-        self._epoch = RawValue("q", 0)
+        self._epoch = SharedNumber(0)
         self._state: Mapping[str, object] | None = None
         self._begun: Mapping[str, object] | None = None
         self._now: tuple[Leg, int, int] | None = None
@@ -109,16 +110,8 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         if epoch < 0:
             raise OptionError(f"epoch must be 0 or more, got {epoch}")
         self._epoch.value = epoch
-
-    @property
-    def fidelity(self) -> Fidelities:
-        """As `Loader.fidelity`."""
-        return self._fidelity
-
-    @fidelity.setter
-    def fidelity(self, fidelity: Fidelities) -> None:
-        self._loading.dial.set(fidelity)
-        self._fidelity = fidelity
+        if self._state is not None and self._state.get("epoch") != epoch:
+            self._state = None
 
     def _topology(self) -> tuple[int, int, Topology]:
         rank, world_size = ranks(*self._given)
@@ -128,7 +121,11 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         return rank, worker, topology
 
     def __len__(self) -> int:
-        """Samples of this rank."""
+        """Samples of this rank.
+
+        With workers a DataLoader may yield more batches than it counts by this: each worker ends
+        with a batch of its own that is not full.
+        """
         return self._loading.leg(self._epoch.value, None, self._topology()[2]).n_per_rank
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
@@ -140,6 +137,7 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
 
     def _samples(self, state: Mapping[str, object] | None) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
+        settle(self._loading)
         epoch, stretches, n_read = self._resumed(state, topology)
         leg = self._loading.leg(epoch, stretches, topology)
         n = sum(leg.batch_sizes(worker))
@@ -188,6 +186,7 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
             left = rows_of(leg.stretches)
         return {
             "format": STATE_FORMAT,
+            "kind": SAMPLES,
             "data": self._loading.fingerprint(),
             "epoch": epoch,
             "left": left,
@@ -209,9 +208,10 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
         self._check(state)
         self._state, self._now = state, None
 
-    def _check(self, state: Mapping[str, object]) -> tuple[int, list[Stretch] | None]:
+    def _check(self, state: object) -> tuple[int, list[Stretch] | None]:
         """Return epoch and stretches of a state, whose count of samples may be a worker's."""
-        return resume(self._loading, {**state, "batches": 0} if isinstance(state, dict) else state)
+        at_start = {**state, "batches": 0} if isinstance(state, Mapping) else state
+        return resume(self._loading, at_start, kind=SAMPLES)
 
     def _resumed(
         self, state: Mapping[str, object] | None, topology: Topology
@@ -229,11 +229,24 @@ class IterableDataset(torch_data.IterableDataset[tuple[torch.Tensor, int]]):
                 f"the state is of one of {state['num_workers']} workers and can be resumed with as "
                 f"many, got {topology.n_workers}; pcrstore.torch.Loader resumes on any number"
             )
-        epoch, left = resume(self._loading, state)
+        epoch, left = resume(self._loading, state, kind=SAMPLES)
         return epoch, left, 0
 
 
-class MapDataset(torch_data.Dataset[tuple[Any, int]]):
+class MapOptions(TypedDict, total=False):
+    """Options of `Loader` that mean something where samples are read one by one."""
+
+    crop: Crop | None
+    where: Where | None
+    select: Selection | None
+    dct_scaling: bool
+    apply_orientation: bool
+    opaque: Opaque
+    version: int | None
+    engine: Engine
+
+
+class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
     """Random access, for samplers: DistributedSampler, WeightedRandomSampler, your own.
 
     A batch of scattered samples costs a range read for each; `Loader` reads whole records and is
@@ -249,7 +262,10 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         n_threads: Decoding threads; None: cores / ranks on this host / workers.
         transform: Applied to each image, a uint8 (3, height, width) tensor.
         options: Others of `Loader`: crop (`CenterCrop()` unless given), where, select,
-            dct_scaling, apply_orientation, opaque, cache, cache_limit, engine.
+            dct_scaling, apply_orientation, opaque, version, engine.
+
+    Raises:
+        OptionError: An option that cannot be used, or a `Mix`.
     """
 
     def __init__(
@@ -262,9 +278,14 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         seed: int = 0,
         n_threads: int | None = None,
         transform: Callable[[torch.Tensor], Any] | None = None,
-        **options: Unpack[MoreOptions],
+        **options: Unpack[MapOptions],
     ) -> None:
         super().__init__()
+        unknown = set(options) - set(MapOptions.__annotations__)
+        if unknown:
+            raise OptionError(f"MapDataset has no option {min(unknown)}")
+        if isinstance(dataset, Mix):
+            raise OptionError("MapDataset reads one dataset; join several by torch's ConcatDataset")
         spec = Spec(
             dataset=dataset,
             fidelity=fidelity,
@@ -274,13 +295,13 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
             seed=seed,
             **options,
         )
-        forks = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+        forks = start_method() == "fork"
         self._loading = Loading(spec, open_for_fork(spec) if forks else None)
         self._fidelity = fidelity
         self._seed = seed
         self._n_threads = n_threads
         self._transform = transform
-        self._epoch = RawValue("q", 0)
+        self._epoch = SharedNumber(0)
         threads_of(n_threads, 1, 1)
 
     def set_epoch(self, epoch: int) -> None:
@@ -288,16 +309,6 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         if epoch < 0:
             raise OptionError(f"epoch must be 0 or more, got {epoch}")
         self._epoch.value = epoch
-
-    @property
-    def fidelity(self) -> Fidelities:
-        """As `Loader.fidelity`."""
-        return self._fidelity
-
-    @fidelity.setter
-    def fidelity(self, fidelity: Fidelities) -> None:
-        self._loading.dial.set(fidelity)
-        self._fidelity = fidelity
 
     def __len__(self) -> int:
         return len(self._loading.population.sources[0])
@@ -311,6 +322,7 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
         Raises:
             IndexError: A position outside of the selection.
         """
+        settle(self._loading)
         n = len(self)
         asked = np.asarray(indices, np.int64)
         if len(asked) and not (-n <= asked.min() and asked.max() < n):
@@ -325,7 +337,9 @@ class MapDataset(torch_data.Dataset[tuple[Any, int]]):
             self._loading.dial.choose(0, images[i : i + 1], record, seed=self._seed, epoch=epoch)
             for i, record in enumerate(records)
         ]
-        files = reader.files_at(images.tolist(), [g for g in groups if isinstance(g, int)])
+        files = reader.files_at(
+            images.tolist(), [g if isinstance(g, int) else g[0] for g in groups]
+        )
         names = ["label", "orientation"]
         known = reader.catalog.columns(names, images.tolist())
         turns = np.asarray(known["orientation"]).tolist()

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
-from multiprocessing.sharedctypes import RawValue
 from typing import Final, Literal
 
 import numpy as np
@@ -18,16 +17,16 @@ from tqdm import tqdm
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.crops import Crop
-from pcrstore.dial import Fidelities
+from pcrstore.dial import Fidelities, SharedNumber
 from pcrstore.errors import OptionError, WorkerDiedError
 from pcrstore.feed import Batch, Feed
 from pcrstore.loader import BaseLoader
-from pcrstore.loading import Data, Loading, Spec, Where
+from pcrstore.loading import Data, Loading, OnError, Opaque, Spec, Where
 from pcrstore.order import Stretch
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.signals import Signals
 from pcrstore.stores import Engine
-from pcrstore.torch.processes import open_for_fork, ranks, threads_of
+from pcrstore.torch.processes import open_for_fork, ranks, start_method, threads_of
 
 __all__ = ["Loader"]
 
@@ -47,6 +46,8 @@ class Loader(BaseLoader):
     threads, so `num_workers=0` is the fast way for a plain pipeline. With `num_workers` processes
     each yields whole batches in turn.
 
+    Every iteration reads the next epoch, also after a `break`, unless `set_epoch` says which.
+
     Args:
         dataset: URL, path, open `pcrstore.Dataset`, or `Mix` of them.
         batch_size: Samples of a batch, on each rank.
@@ -63,7 +64,7 @@ class Loader(BaseLoader):
         storage_options: As for fsspec.
         crop: `RandomResizedCrop()` when shuffled, else `CenterCrop()`; or any other `Crop`.
         where: Conditions on columns, as `Dataset.find`: {"split": "train", "label": ["cat"]}.
-        select: Positions of the images to read.
+        select: Positions of the images to read, in any order: it is not the order of reading.
         uneven: Where samples do not divide by ranks: "pad" reads some twice, "drop" leaves some
             out; `n_padded` and `n_dropped` say how many.
         drop_last: Leave out a last batch that is not full.
@@ -73,10 +74,15 @@ class Loader(BaseLoader):
         dct_scaling: Decode at 1/2, 1/4 or 1/8 where the crop is at least so much larger than size.
         apply_orientation: Turn images as their EXIF orientation says.
         opaque: "decode" files that were kept as they are, or "skip" them.
+        on_error: "skip" an image that cannot be decoded: another of its batch is repeated, the log
+            names it and `stats().skipped` counts it. Damage in the store is always raised.
+        version: Of the dataset at the URL; None: the newest. Give it where ranks start apart in
+            time and images are being appended.
         pin_memory: Yield pinned memory, for copies to a GPU that do not block; without CUDA a
             warning, and nothing else.
-        cache: Folder that keeps scan groups on local disk.
-        cache_limit: Its size, "10gb".
+        cache: Folder that keeps the scan groups of records that are read whole on local disk.
+        cache_limit: Its size, "10gb". Below what an epoch reads it helps little: every epoch has
+            another order, and what was used least recently goes first.
         engine: "obstore", "fsspec", or "auto".
         multiprocessing_context: How workers start: "fork", "spawn", "forkserver", or a context;
             None: the platform's way.
@@ -91,7 +97,8 @@ class Loader(BaseLoader):
     Raises:
         OptionError: An option that cannot be used.
         FidelityError: A dataset does not have the fidelity.
-        WorkerDiedError: While iterating: a worker was killed.
+        WorkerDiedError: While iterating: a worker was killed. Where that happens while your own
+            code runs, torch raises its RuntimeError there.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the options of a training job
@@ -118,7 +125,9 @@ class Loader(BaseLoader):
         hedge: bool = False,
         dct_scaling: bool = True,
         apply_orientation: bool = False,
-        opaque: Literal["decode", "skip"] = "decode",
+        opaque: Opaque = "decode",
+        on_error: OnError = "raise",
+        version: int | None = None,
         pin_memory: bool = False,
         cache: str | os.PathLike[str] | None = None,
         cache_limit: int | str = "10gb",
@@ -145,6 +154,8 @@ class Loader(BaseLoader):
             dct_scaling=dct_scaling,
             apply_orientation=apply_orientation,
             opaque=opaque,
+            on_error=on_error,
+            version=version,
             cache=cache,
             cache_limit=cache_limit,
             engine=engine,
@@ -317,7 +328,8 @@ def _context(given: StartMethod | BaseContext | None) -> BaseContext:
         raise OptionError(
             f"multiprocessing_context must be fork, spawn or forkserver, got {given!r}"
         )
-    return multiprocessing.get_context(given)
+    # Not get_context(None), after which the program could not choose a method any more.
+    return multiprocessing.get_context(given or start_method())
 
 
 class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
@@ -337,7 +349,7 @@ class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
         self._loading = loading
         self._topology = topology
         self._stretches = stretches
-        self.epoch = RawValue("q", epoch)
+        self.epoch = SharedNumber(epoch)
         self._rank = rank
         self._n_threads = n_threads
         self._with_positions = with_positions
@@ -348,7 +360,7 @@ class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
         info = torch_data.get_worker_info()
         worker = 0 if info is None else info.id
         before = self._before = self._before or self._loading.traffic()
-        epoch = int(self.epoch.value)
+        epoch = self.epoch.value
         feed = self._loading.feed(
             self._loading.leg(epoch, self._stretches, self._topology),
             epoch,

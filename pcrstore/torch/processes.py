@@ -3,20 +3,22 @@
 RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and MASTER_ADDR are read here and nowhere else.
 """
 
+import multiprocessing
 import os
 from collections.abc import Callable
 
 from torch import distributed
+from torch.utils import data as torch_data
 
-from pcrstore.dataset import Dataset, dataset_in
-from pcrstore.errors import OptionError
+from pcrstore.dataset import Dataset, dataset_in, open_dataset
+from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.loader import check_rank
-from pcrstore.loading import Spec
+from pcrstore.loading import Loading, Spec
 from pcrstore.shares import Topology
 from pcrstore.stores import ForkingStore
 from pcrstore.workers import usable_cores
 
-__all__ = ["open_for_fork", "ranks", "threads_of"]
+__all__ = ["open_for_fork", "ranks", "settle", "start_method", "threads_of"]
 
 
 def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -60,10 +62,29 @@ def threads_of(n_threads: int | None, world_size: int, n_processes: int) -> int:
     return max(1, usable_cores() // local_world_size(world_size) // n_processes)
 
 
+def start_method() -> str:
+    """Return how processes start here unless someone says otherwise; does not settle it."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return chosen or multiprocessing.get_all_start_methods()[0]  # the first is the default
+
+
+def settle(loading: Loading) -> None:
+    """Read with the fast engine in a process that reads for itself and has no workers."""
+    if torch_data.get_worker_info() is None:
+        for source in loading.population.sources:
+            if isinstance(source.dataset.store, ForkingStore):
+                source.dataset.store.settle()
+
+
 def open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:
     """Open in a parent whose forked children are to use obstore: the parent must not."""
 
     def opened(url: str | os.PathLike[str]) -> Dataset:
-        return dataset_in(ForkingStore(url, spec.storage_options, engine=spec.engine))
+        try:
+            store = ForkingStore(url, spec.storage_options, engine=spec.engine)
+            return dataset_in(store, version=spec.version)
+        except MissingDependencyError:  # without fsspec's driver there is the fast engine alone
+            options = spec.storage_options
+            return open_dataset(url, options, version=spec.version, engine=spec.engine)
 
     return opened
