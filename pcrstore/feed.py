@@ -47,6 +47,11 @@ TASK_BYTES: Final = 2**20
 
 FETCHERS: Final = 16
 
+IN_FLIGHT_BYTES: Final = 16 * 2**20
+"""What is asked for at a time: it fills 1 Gbit/s at 100 ms. More would only make all of it arrive
+at once, so that decoders wait for the link and then the link for them; at the end of an epoch too.
+"""
+
 BATCHES_READY: Final = 4
 """Batches that are decoded or being decoded before the consumer takes them."""
 
@@ -108,9 +113,10 @@ class Batch(Generic[Payload]):
 class _Fetch:
     """Units of one source that are asked for together."""
 
-    __slots__ = ("bodies", "done", "error", "n_bytes", "n_trying", "started", "units")
+    __slots__ = ("bodies", "done", "error", "n_bytes", "n_trying", "number", "started", "units")
 
-    def __init__(self, units: list[Unit], n_bytes: float) -> None:
+    def __init__(self, number: int, units: list[Unit], n_bytes: float) -> None:
+        self.number = number
         self.units = units
         self.n_bytes = n_bytes
         self.done = threading.Event()
@@ -226,6 +232,10 @@ class Feed(Generic[Payload]):
             self._tokens.put(_TOKEN)
         self._stopped = False
         self._lock = ForkSafeLock()
+        self._room = threading.Condition()
+        self._in_flight = 0.0
+        self._n_fetches = 0
+        self._n_started = 0
         self._n_ready = 0
         self._untrimmed = 0
         self._counts = dict.fromkeys(
@@ -405,9 +415,30 @@ class Feed(Generic[Payload]):
             )
 
     def _submit(self, lane: _Lane, units: list[Unit], n_bytes: float) -> None:
-        fetch = _Fetch(units, n_bytes)
+        fetch = _Fetch(self._n_fetches, units, n_bytes)
+        self._n_fetches += 1
         lane.fetches.extend((fetch, i) for i in range(len(units)))
-        self._fetchers.put(lambda: self._fetch(fetch))
+        self._fetchers.put(lambda: self._fetch_in_turn(fetch))
+
+    def _fetch_in_turn(self, fetch: _Fetch) -> None:
+        """Fetch when all before it are under way and there is room for its bytes."""
+
+        def may_start() -> bool:
+            fits = self._in_flight + fetch.n_bytes <= IN_FLIGHT_BYTES or not self._in_flight
+            return self._stopped or (fetch.number == self._n_started and fits)
+
+        with self._room:
+            while not self._room.wait_for(may_start, _POLL_SECONDS):
+                pass
+            self._n_started += 1
+            self._in_flight += fetch.n_bytes
+            self._room.notify_all()
+        try:
+            self._fetch(fetch)
+        finally:
+            with self._room:
+                self._in_flight -= fetch.n_bytes
+                self._room.notify_all()
 
     def _fetch(self, fetch: _Fetch) -> None:
         start = time.perf_counter()

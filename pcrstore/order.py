@@ -43,10 +43,10 @@ _BLOCKS, _RECORDS, _LINE, _CROPS = range(4)
 _POSITION_BITS: Final = 31
 
 _FIRST_REACH: Final = 64
-"""The window of a shard's first sample and of its last; towards the middle it grows with the
-position. The first batch of 64 then comes from about 120 samples instead of 360: a third of the
-bytes, and of the wait, before it. And when the last record has come there are a hundred samples
-to decode instead of five hundred, while the link has nothing to do."""
+"""The window of a shard's first sample; it grows with the position, and shrinks towards the end, over
+which no sample moves. The first batch of 64 then comes from about 120 samples instead of 360: a
+third of the bytes, and of the wait, before it. And when the last record comes, 150 samples are left
+to decode instead of 500, while the link has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,7 @@ class EpochOrder:
         moved = line
         if self._shuffle:
             words = hashes(key_of(_LINE, self._seed, self._epoch, shard), line)
-            edge = np.minimum(line, self.size(shard) - 1 - line) + _FIRST_REACH
+            edge = np.minimum(line + _FIRST_REACH, self.size(shard) - line)
             reach = np.minimum(edge, self._window).astype(np.uint64)
             moved = line + (words % reach).astype(np.int64)
         return (moved << _POSITION_BITS) | line
