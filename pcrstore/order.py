@@ -44,9 +44,9 @@ _POSITION_BITS: Final = 31
 
 _FIRST_REACH: Final = 64
 """The window of a shard's first sample; it grows with the position, and shrinks towards the end,
-over which no sample moves. The first batch of 64 then comes from about 120 samples instead of 360: a
-third of the bytes, and of the wait, before it. And when the last record comes, 150 samples are left
-to decode instead of 500, while the link has nothing to do."""
+over which no sample moves. The first batch of 64 then comes from about 120 samples instead of 360,
+with a third of the bytes and of the wait. And when the last record comes, 150 samples are left to
+decode instead of 500, while the link has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
