@@ -529,9 +529,11 @@ def test_damage_is_an_error_of_its_type_and_the_loader_goes_on(folder, tmp_path,
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pcrstore.torch import Loader
 
+# A shell starts what it puts into the background with interrupts ignored, and children inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if __name__ == "__main__":
     loader = Loader(sys.argv[1], 2, size=16, num_workers=int(sys.argv[2]))
     batches = iter(loader)
