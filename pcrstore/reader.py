@@ -231,7 +231,7 @@ class Reader:
         return b"".join((*cells, tail))  # type: ignore[arg-type]  # arrays are buffers
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
-        """Return the same of scattered images, in the order of `positions`.
+        """Return what a decoder takes of scattered images, in the order of `positions`.
 
         Raises:
             ChecksumError: Stored bytes are damaged, also after reading them again.
@@ -244,21 +244,17 @@ class Reader:
         """Return the wants of records chosen, with headers where they have none of their own."""
         numbers = list(dict.fromkeys(c.part for c in chosen))
         parts = dict(zip(numbers, self.catalog.parts(numbers), strict=True))
-        needed = [
-            (c.part, c.record)
-            for c in chosen
-            if self._manifest.layout == "zarr" or not _is_prefix(c)
-        ]
+        needed = [(c.part, c.record) for c in chosen if self.needs_headers or not _is_prefix(c)]
         headers = dict(zip(needed, self.catalog.headers(needed), strict=True)) if needed else {}
         wants: list[Want] = []
         for c in chosen:
             part = parts[c.part]
-            placement = part.placement(c.record, self._manifest.chunk_bytes)
             if isinstance(c.fidelity, int) and c.images is None:
                 wants.append(
                     self._prefix(part, c.record, c.fidelity, headers.get((c.part, c.record)))
                 )
                 continue
+            placement = part.placement(c.record, self._manifest.chunk_bytes)
             images = tuple(range(placement.n_images)) if c.images is None else c.images
             fidelities = c.fidelity
             if isinstance(fidelities, int):
@@ -305,8 +301,7 @@ class Reader:
         whole_records = {
             key for key, images in asked.items() if self._is_whole(parts[key[0]], key[1], images)
         }
-        zarr = self._manifest.layout == "zarr"
-        needed = [key for key in asked if zarr or key not in whole_records]
+        needed = [key for key in asked if self.needs_headers or key not in whole_records]
         headers = dict(zip(needed, self.catalog.headers(needed), strict=True))
         wants: list[Want] = []
         slots: dict[tuple[tuple[int, int], int], tuple[int, int]] = {}
