@@ -18,13 +18,13 @@ from pcrstore.dial import Fidelities, SharedNumber
 from pcrstore.errors import OptionError
 from pcrstore.hashing import uniforms
 from pcrstore.loader import SAMPLES, STATE_FORMAT, Dialled, resume, rows_of
-from pcrstore.loading import Data, Loading, MoreOptions, Opaque, Selection, Spec, Where
+from pcrstore.loading import Data, MoreOptions, Opaque, Selection, Spec, Where
 from pcrstore.order import Stretch, crop_keys, skip
 from pcrstore.pixels import render
 from pcrstore.population import Mix
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.stores import Engine
-from pcrstore.torch.processes import open_for_fork, ranks, settle, start_method, threads_of
+from pcrstore.torch.processes import load, ranks, settle, start_method, threads_of
 
 __all__ = ["IterableDataset", "MapDataset"]
 
@@ -83,8 +83,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             storage_options=storage_options,
             **options,
         )
-        forks = start_method() == "fork"
-        self._loading = Loading(spec, open_for_fork(spec) if forks else None)
+        self._loading = load(spec, start=start_method())
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._given = rank, world_size
@@ -295,8 +294,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             seed=seed,
             **options,
         )
-        forks = start_method() == "fork"
-        self._loading = Loading(spec, open_for_fork(spec) if forks else None)
+        self._loading = load(spec, start=start_method())
         self._fidelity = fidelity
         self._seed = seed
         self._n_threads = n_threads

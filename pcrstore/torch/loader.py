@@ -26,7 +26,7 @@ from pcrstore.order import Stretch
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.signals import Signals
 from pcrstore.stores import Engine
-from pcrstore.torch.processes import open_for_fork, ranks, start_method, threads_of
+from pcrstore.torch.processes import load, ranks, start_method, threads_of
 
 __all__ = ["Loader"]
 
@@ -161,7 +161,7 @@ class Loader(BaseLoader):
             engine=engine,
         )
         self._context = _context(multiprocessing_context) if num_workers else None
-        forks = self._context is not None and self._context.get_start_method() == "fork"
+        start = None if self._context is None else self._context.get_start_method()
         Topology(batch_size=batch_size, uneven=uneven, drop_last=drop_last)
         threads_of(n_threads, 1, 1)
 
@@ -176,7 +176,7 @@ class Loader(BaseLoader):
             )
 
         topology()
-        super().__init__(Loading(spec, open_for_fork(spec) if forks else None), topology)
+        super().__init__(load(spec, start=start), topology)
         self._fidelity = fidelity
         self._num_workers = num_workers
         self._n_threads = n_threads

@@ -18,7 +18,7 @@ from pcrstore.shares import Topology
 from pcrstore.stores import ForkingStore
 from pcrstore.workers import usable_cores
 
-__all__ = ["open_for_fork", "ranks", "settle", "start_method", "threads_of"]
+__all__ = ["load", "ranks", "settle", "start_method", "threads_of"]
 
 
 def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -76,7 +76,12 @@ def settle(loading: Loading) -> None:
                 source.dataset.store.settle()
 
 
-def open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:
+def load(spec: Spec, *, start: str | None) -> Loading:
+    """Open what is to be read; `start` says how its workers do, None that there are none."""
+    return Loading(spec, _open_for_fork(spec) if start == "fork" else None)
+
+
+def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:
     """Open in a parent whose forked children are to use obstore: the parent must not."""
 
     def opened(url: str | os.PathLike[str]) -> Dataset:
