@@ -38,7 +38,7 @@ from pcrstore.store import ReadableStore
 
 Decoded = TypeVar("Decoded")
 
-__all__ = ["Catalog", "Part"]
+__all__ = ["Catalog", "Located", "Part"]
 
 _HEADERS_KEPT = 16_384
 """Parsed headers remembered: about 40 MB for records of 32 images."""
@@ -86,6 +86,21 @@ class Part:
             starts=tuple(row["start"].tolist()),
             lengths=lengths,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """The records that hold some images, as arrays of a value for each image."""
+
+    part: NDArray[np.int64]
+    record: NDArray[np.int64]
+    """Counted in the part."""
+    number: NDArray[np.int64]
+    """The record counted in the dataset."""
+    record_size: NDArray[np.int64]
+    """Images of the record."""
+    slot: NDArray[np.int64]
+    """Position of the image in the record."""
 
 
 class Catalog:
@@ -180,6 +195,27 @@ class Catalog:
             records=records,
             image_edges=edges,
             header_edges=headers,
+        )
+
+    def locate(self, images: Sequence[int] | NDArray[np.int64]) -> Located:
+        """Return which record holds each of some images, by the record tables of their parts."""
+        image = np.asarray(images, np.int64)
+        part = self.image_edges.searchsorted(image, side="right") - 1
+        record, slot, size = (np.empty(len(image), np.int64) for _ in range(3))
+        touched = np.flatnonzero(np.bincount(part)).tolist()
+        for p, found in zip(touched, self.parts(touched), strict=True):
+            here = part == p
+            local = image[here] - found.first_image
+            r = found.image_edges.searchsorted(local, side="right") - 1
+            record[here] = r
+            slot[here] = local - found.image_edges[r]
+            size[here] = found.records["n_images"][r]
+        return Located(
+            part=part,
+            record=record,
+            number=self.record_edges[part] + record,
+            record_size=size,
+            slot=slot,
         )
 
     def headers(self, wanted: Sequence[tuple[int, int]]) -> list[Header]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError
-from pcrstore.order import EpochOrder, Run, Stretch
+from pcrstore.order import EpochOrder, Stretch
 
 __all__ = ["Leaflet", "Mix", "Population", "Source", "Unit"]
 
@@ -142,76 +142,30 @@ class Population:
 
     def _line(self, order: EpochOrder, shard: int) -> "_Line":
         runs = order.runs(shard)
-        found = [self._records(run) for run in runs]
-        permutation = order.order_of_records(runs, [f.number for f in found])
-        counts = np.concatenate([f.count for f in found])[permutation]
-        starts = np.concatenate([f.start for f in found])
-        # Where each run's images begin in the concatenation of all.
-        offsets = np.cumsum([0, *(len(run) for run in runs)])[:-1]
-        starts = (starts + np.repeat(offsets, [len(f.number) for f in found]))[permutation]
-        edges = np.concatenate(([0], np.cumsum(counts)))
-        image = np.concatenate([f.image for f in found])
-        key = np.concatenate(
-            [order.crop_keys(run, f.image) for run, f in zip(runs, found, strict=True)]
-        )
-        slot = np.concatenate([f.slot for f in found])
-        where = np.repeat(starts - edges[:-1], counts) + np.arange(edges[-1])
-        source = np.repeat([r.source for r in runs], [len(f.number) for f in found])
+        sources = [self.sources[run.source] for run in runs]
+        images = [s.images(r.start, r.stop) for s, r in zip(sources, runs, strict=True)]
+        found = [s.dataset.catalog.locate(i) for s, i in zip(sources, images, strict=True)]
+        # Where each record begins among its run's images, then among those of all runs.
+        firsts = [np.flatnonzero(np.diff(f.number, prepend=-1)) for f in found]
+        offsets = np.cumsum([0, *map(len, images)])
+        starts = np.concatenate([f + o for f, o in zip(firsts, offsets[:-1], strict=True)])
+        numbers = [f.number[first] for f, first in zip(found, firsts, strict=True)]
+        permutation = order.order_of_records(runs, numbers)
+        at = starts[permutation]
+        counts = np.diff(starts, append=offsets[-1])[permutation]
+        where = np.repeat(at - np.cumsum(counts) + counts, counts) + np.arange(offsets[-1])
+        keys = [order.crop_keys(r, i) for r, i in zip(runs, images, strict=True)]
         return _Line(
-            source=source[permutation],
-            part=np.concatenate([f.part for f in found])[permutation],
-            record=np.concatenate([f.record for f in found])[permutation],
-            number=np.concatenate([f.number for f in found])[permutation],
-            record_size=np.concatenate([f.record_size for f in found])[permutation],
+            source=np.repeat([r.source for r in runs], np.diff(offsets))[at],
+            part=np.concatenate([f.part for f in found])[at],
+            record=np.concatenate([f.record for f in found])[at],
+            number=np.concatenate(numbers)[permutation],
+            record_size=np.concatenate([f.record_size for f in found])[at],
             unit=np.repeat(np.arange(len(counts)), counts),
-            image=image[where],
-            slot=slot[where],
-            crop_key=key[where],
+            image=np.concatenate(images)[where],
+            slot=np.concatenate([f.slot for f in found])[where],
+            crop_key=np.concatenate(keys)[where],
         )
-
-    def _records(self, run: Run) -> "_Records":
-        """Find the records that hold a run's images."""
-        source = self.sources[run.source]
-        catalog = source.dataset.catalog
-        image = source.images(run.start, run.stop)
-        numbers = np.searchsorted(catalog.image_edges, image, side="right") - 1
-        record = np.empty(len(image), np.int64)
-        slot = np.empty(len(image), np.int64)
-        size = np.empty(len(image), np.int64)
-        touched = np.unique(numbers).tolist()
-        for p, part in zip(touched, catalog.parts(touched), strict=True):
-            here = slice(*np.searchsorted(numbers, [p, p + 1]).tolist())
-            local = image[here] - part.first_image
-            r = np.searchsorted(part.image_edges, local, side="right") - 1
-            record[here] = r
-            slot[here] = local - part.image_edges[r]
-            size[here] = np.diff(part.image_edges)[r]
-        number = catalog.record_edges[numbers] + record
-        start = np.flatnonzero(np.diff(number, prepend=-1))
-        return _Records(
-            number=number[start],
-            part=numbers[start],
-            record=record[start],
-            record_size=size[start],
-            start=start,
-            count=np.diff(start, append=len(image)),
-            image=image,
-            slot=slot,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Records:
-    """The records of a run, (R,), and its images, (n,), in stored order."""
-
-    number: NDArray[np.int64]
-    part: NDArray[np.int64]
-    record: NDArray[np.int64]
-    record_size: NDArray[np.int64]
-    start: NDArray[np.int64]
-    count: NDArray[np.int64]
-    image: NDArray[np.int64]
-    slot: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

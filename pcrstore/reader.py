@@ -9,7 +9,7 @@ cache, prefixes are asked for group by group, and what the cache holds is not pl
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -71,6 +71,8 @@ class Chosen:
     """Positions in the record; None: all."""
     fidelity: int | tuple[int, ...]
     """Of all, or of each of `images`."""
+    restore: bool = False
+    """Whether the restore blobs of `images` are read too."""
 
 
 class Packed:
@@ -266,6 +268,7 @@ class Reader:
                     header=headers[c.part, c.record],
                     images=images,
                     fidelities=fidelities,
+                    restore=self.catalog.restore_rows(c.part, c.record) if c.restore else None,
                 )
             )
         return wants
@@ -284,52 +287,39 @@ class Reader:
         self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
     ) -> tuple[list[Want], list[tuple[int, int]]]:
         """Return one want per record touched, and where each position's piece will be."""
-        edges = self.catalog.image_edges
-        numbers = np.searchsorted(edges, np.asarray(positions, np.int64), side="right") - 1
-        touched = sorted(set(numbers.tolist()))
-        parts = dict(zip(touched, self.catalog.parts(touched), strict=True))
-        asked: dict[tuple[int, int], dict[int, tuple[int, bool]]] = {}
-        places: list[tuple[tuple[int, int], int]] = []
-        for at, p, k, whole in zip(positions, numbers.tolist(), fidelities, source, strict=True):
-            part = parts[p]
-            local = at - part.first_image
-            r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
-            image = local - int(part.image_edges[r])
-            before = asked.setdefault((p, r), {}).get(image, (0, False))
-            asked[p, r][image] = (max(before[0], k), before[1] or whole)
-            places.append(((p, r), image))
-        whole_records = {
-            key for key, images in asked.items() if self._is_whole(parts[key[0]], key[1], images)
-        }
-        needed = [key for key in asked if self.needs_headers or key not in whole_records]
-        headers = dict(zip(needed, self.catalog.headers(needed), strict=True))
-        wants: list[Want] = []
-        slots: dict[tuple[tuple[int, int], int], tuple[int, int]] = {}
-        for (p, r), images in asked.items():
-            placement = parts[p].placement(r, self._manifest.chunk_bytes)
-            record = parts[p].first_record + r
+        found = self.catalog.locate(positions)
+        numbers, slots = found.number.tolist(), found.slot.tolist()
+        asked: dict[int, dict[int, tuple[int, bool]]] = {}
+        for number, slot, k, whole in zip(numbers, slots, fidelities, source, strict=True):
+            images = asked.setdefault(number, {})
+            before = images.get(slot, (0, False))
+            images[slot] = (max(before[0], k), before[1] or whole)
+        places = zip(
+            found.part.tolist(), found.record.tolist(), found.record_size.tolist(), strict=True
+        )
+        records = dict(zip(numbers, places, strict=True))
+        chosen: list[Chosen] = []
+        rank: dict[tuple[int, int], tuple[int, int]] = {}
+        for w, (number, images) in enumerate(asked.items()):
+            part, record, size = records[number]
             ordered = sorted(images)
-            slots.update({((p, r), i): (len(wants), n) for n, i in enumerate(ordered)})
-            if (p, r) in whole_records:
-                wants.append(self._prefix(parts[p], r, images[0][0], headers.get((p, r))))
-                continue
+            rank.update({(number, slot): (w, i) for i, slot in enumerate(ordered)})
+            each = tuple(images[slot][0] for slot in ordered)
             restore = any(whole for _, whole in images.values())
-            wants.append(
-                Cells(
+            # One prefix is what is wanted: all images, one fidelity, no originals.
+            if len(images) == size and len(set(each)) == 1 and not restore:
+                chosen.append(Chosen(part=part, record=record, images=None, fidelity=each[0]))
+                continue
+            chosen.append(
+                Chosen(
+                    part=part,
                     record=record,
-                    placement=placement,
-                    header=headers[p, r],
                     images=tuple(ordered),
-                    fidelities=tuple(images[i][0] for i in ordered),
-                    restore=self.catalog.restore_rows(p, r) if restore else None,
+                    fidelity=each,
+                    restore=restore,
                 )
             )
-        return wants, [slots[key] for key in places]
-
-    def _is_whole(self, part: Part, record: int, images: Mapping[int, tuple[int, bool]]) -> bool:
-        """Say whether one prefix is what is wanted: all images, one fidelity, no originals."""
-        n = int(part.records[record]["n_images"])
-        return len(images) == n and len(set(images.values())) == 1 and not images[0][1]
+        return self._chosen(chosen), [rank[key] for key in zip(numbers, slots, strict=True)]
 
     def _execute(
         self, wants: Sequence[Want], cut: Callable[[Want, Sequence[bytes]], Cut]

@@ -45,6 +45,37 @@ def test_columns_of_some_images_are_those_of_all(objects):
         catalog.columns(["key", "nothing"], [0])
 
 
+IMAGES = {
+    "all": list(range(24)),
+    "none": [],
+    "one": [10],
+    "ends of parts": [8, 9, 17, 18, 23, 0],
+    "in any order, again": [23, 4, 4, 11, 0, 23],
+    "array": np.array([20, 3]),
+}
+
+
+@pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES)
+def test_images_are_located_in_the_records_that_hold_them(objects, images):
+    _, catalog = opened(objects)
+    rows, number = [], 0
+    for p, part in enumerate(catalog.parts(range(3))):
+        for r, size in enumerate(part.records["n_images"].tolist()):
+            rows += [(p, r, number, size, slot) for slot in range(size)]
+            number += 1
+    found = catalog.locate(images)
+    columns = (found.part, found.record, found.number, found.record_size, found.slot)
+    assert {c.dtype for c in columns} == {np.dtype(np.int64)}
+    assert list(zip(*(c.tolist() for c in columns), strict=True)) == [rows[i] for i in images]
+
+
+def test_locating_reads_the_parts_touched_alone(objects):
+    store, catalog = opened(objects)
+    catalog.locate([17, 0])
+    names = [p.name for p in dataset(DictStore(objects)).manifest.parts]
+    assert {r.name for r in store.named("get_range")} == set(names[:2])
+
+
 def test_a_page_is_read_once(objects):
     store, catalog = opened(objects)
     catalog.column("label", [0, 1])

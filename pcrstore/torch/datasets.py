@@ -7,11 +7,9 @@ from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils import data as torch_data
 
 from pcrstore.buffers import BatchMemory
-from pcrstore.catalog import Catalog
 from pcrstore.crops import Crop
 from pcrstore.dataset import Dataset
 from pcrstore.dial import Fidelities, SharedNumber
@@ -330,7 +328,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         if source.positions is not None:
             images = source.positions[images]
         rendering, epoch = self._loading.rendering, self._epoch.value
-        records = _records_of(images, reader.catalog).tolist()
+        records = reader.catalog.locate(images).number.tolist()
         groups = [
             self._loading.dial.choose(0, images[i : i + 1], record, seed=self._seed, epoch=epoch)
             for i, record in enumerate(records)
@@ -363,15 +361,3 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             (image if self._transform is None else self._transform(image), int(label))
             for image, label in zip(tensors, np.asarray(known["label"]).tolist(), strict=True)
         ]
-
-
-def _records_of(images: NDArray[np.int64], catalog: Catalog) -> NDArray[np.int64]:
-    """Return the number in the dataset of the record of each image."""
-    numbers = np.searchsorted(catalog.image_edges, images, side="right") - 1
-    touched = np.unique(numbers).tolist()
-    out = np.empty(len(images), np.int64)
-    for p, part in zip(touched, catalog.parts(touched), strict=True):
-        here = numbers == p
-        local = images[here] - part.first_image
-        out[here] = part.first_record + np.searchsorted(part.image_edges, local, side="right") - 1
-    return out
