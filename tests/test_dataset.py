@@ -139,8 +139,9 @@ def test_each_sample_has_its_own_fidelity(ds, store):
     assert len(store.requests) == planned.n_requests
     numbers = np.arange(n) % G + 1
     assert ds.fetch(range(n), numbers) == [ds.fetch([i], int(k))[0] for i, k in enumerate(numbers)]
-    mixed = ds.fetch([5, 5, 5, 5], [1, "original", 3, "full"])
-    assert mixed == [ds.fetch([5], k)[0] for k in (1, "original", 3, "full")]
+    mixed = ds.fetch([5, 5, 5, 5, 5], [1, "original", 3, "full", 2])
+    assert mixed == [ds.fetch([5], k)[0] for k in (1, "original", 3, "full", 2)]
+    assert ds.fetch([5, 5], [4, 2]) == [ds.fetch([5], k)[0] for k in (4, 2)]
 
 
 @pytest.mark.parametrize("k", range(1, G + 1))
