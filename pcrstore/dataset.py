@@ -28,20 +28,19 @@ from pcrstore.decode import decode
 from pcrstore.errors import NotFoundError, OptionError
 from pcrstore.fetching import RangeCache
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
-from pcrstore.jpeg import parse_frame
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Pieces, ReadPlan
 from pcrstore.reader import Reader, Window
 from pcrstore.rows import Values
 from pcrstore.store import ReadableStore
 from pcrstore.stores import Engine, open_store
-from pcrstore.tail import end_of_band_tail
 from pcrstore.transcode import original, require
 from pcrstore.workers import usable_cores
 
 __all__ = ["Dataset", "Sample", "Traffic", "dataset_in", "open_dataset"]
 
 Extra = TypeVar("Extra")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _WINDOWS_AHEAD: Final = 2
@@ -369,18 +368,10 @@ class Dataset:
         if apply_orientation:
             turns = np.asarray(self._reader.catalog.column("orientation", positions)).tolist()
 
-        def decode_one(piece: Pieces, turn: int) -> NDArray[np.uint8]:
-            return decode(self._decodable(piece), scale=scale, orientation=turn)
+        def decode_one(file: bytes, turn: int) -> NDArray[np.uint8]:
+            return decode(file, scale=scale, orientation=turn)
 
-        return _map(
-            decode_one, self._reader.pieces(positions, fidelities, source), turns, threads=True
-        )
-
-    def _decodable(self, piece: Pieces) -> bytes:
-        tail = b""
-        if not piece.opaque and len(piece.cells) < self.n_groups:
-            tail = end_of_band_tail(parse_frame(piece.cells[0]))
-        return piece.file(self.n_groups, tail=tail)
+        return _map(decode_one, self._reader.files_at(positions, fidelities), turns, threads=True)
 
     def batches(self) -> Iterator[range]:
         """Yield runs of images that fill whole records, for those who fetch everything.
@@ -492,17 +483,17 @@ def _is_integer(value: object) -> bool:
 
 
 def _map(
-    run: Callable[[Pieces, Extra], Result],
-    pieces: Sequence[Pieces],
+    run: Callable[[Item, Extra], Result],
+    items: Sequence[Item],
     extra: Sequence[Extra],
     *,
     threads: bool,
 ) -> list[Result]:
-    """Run over all pieces; in threads where that pays, for codecs release the GIL."""
-    if not threads or len(pieces) < 2:
-        return [run(p, e) for p, e in zip(pieces, extra, strict=True)]
+    """Run over all items; in threads where that pays, for codecs release the GIL."""
+    if not threads or len(items) < 2:
+        return [run(i, e) for i, e in zip(items, extra, strict=True)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(pool.map(run, pieces, extra))
+        return list(pool.map(run, items, extra))
 
 
 def open_dataset(

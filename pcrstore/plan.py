@@ -159,18 +159,17 @@ class Pieces:
     cells: list[bytes]
     restore: bytes | None = None
 
-    def file(self, n_groups: int, *, tail: bytes = b"") -> bytes:
+    def file(self, n_groups: int) -> bytes:
         """Return the file: a JPEG of these groups, or an opaque image's own bytes.
 
         Args:
             n_groups: Groups of the dataset; with all of them, metadata moves to the head.
-            tail: Scans to put before EOI below full fidelity; see `tail.end_of_band_tail`.
         """
         if self.opaque:
             return self.cells[0]
         if len(self.cells) == n_groups:
             return assemble_full(self.cells)
-        return b"".join((*self.cells, tail, EOI))
+        return b"".join((*self.cells, EOI))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -30,6 +30,7 @@ import pcrstore
 from pcrstore.commit import read_manifest
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Dataset
+from pcrstore.decode import decode
 from pcrstore.errors import (
     ChecksumError,
     DecodeError,
@@ -39,7 +40,9 @@ from pcrstore.errors import (
     PcrstoreError,
 )
 from pcrstore.fidelity import ByteBudget, MsSsim
+from pcrstore.jpeg import EOI, parse_frame
 from pcrstore.stores import open_store
+from pcrstore.tail import end_of_band_tail
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 
 OPTIONS = {"record": RECORD, "zarr-held": HELD, "zarr-cut": CUT}
@@ -262,6 +265,15 @@ def test_reads_are_arrays_of_the_sizes_asked_for(ds):
         ds.read([0], "original")
     with pytest.raises(DecodeError):
         ds.read([ds.keys.index("odd/not-an-image.jpg")])
+
+
+def test_reads_below_full_fidelity_are_not_smoothed(ds):
+    whole = [i for i, k in enumerate(ds.keys) if k.endswith("jpg") and not k.startswith("odd")]
+    files = ds.fetch(whole, 2)
+    sharp = [f.removesuffix(EOI) + end_of_band_tail(parse_frame(f)) + EOI for f in files]
+    for got, file in zip(ds.read(whole, 2), sharp, strict=True):
+        assert (got == decode(file)).all()
+    assert any((decode(a) != decode(b)).any() for a, b in zip(files, sharp, strict=True))
 
 
 def test_columns_keys_and_labels(ds):
