@@ -40,10 +40,10 @@ from benchmarks._common import (
     parser,
     work_folder,
 )
-from pcrstore.build import ENCODED
 from pcrstore.dataset import Dataset
 from pcrstore.decode import decode
 from pcrstore.export import export, safe_name
+from pcrstore.index import ENCODED
 from pcrstore.jpeg import parse_frame
 from pcrstore.record import EOI
 from pcrstore.tail import end_of_band_tail

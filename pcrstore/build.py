@@ -27,7 +27,7 @@ from pcrstore.errors import (
     SourceChangedError,
     UnsupportedJpegError,
 )
-from pcrstore.index import COLUMNS, RESTORE_DTYPE
+from pcrstore.index import COLUMNS, ENCODED, JPEG, OPAQUE, RESTORE_DTYPE
 from pcrstore.jpeg import parse_frame
 from pcrstore.quality import ms_ssim
 from pcrstore.record import EOI, RecordImage, assemble_full, build_record
@@ -43,10 +43,6 @@ from pcrstore.transcode import Kind, Limits, Transcoded, transcode
 
 __all__ = [
     "COLUMNS",
-    "ENCODED",
-    "FORMATS",
-    "JPEG",
-    "OPAQUE",
     "POLICIES",
     "Builder",
     "BuiltRecord",
@@ -55,18 +51,6 @@ __all__ = [
 ]
 
 POLICIES: Final = ("raise", "skip", "opaque", "encode")
-
-JPEG: Final = 0
-"""`format` of an image that was a JPEG and lost nothing."""
-OPAQUE: Final = 1
-"""`format` of a file kept whole in group 1."""
-ENCODED: Final = 2
-"""`format` of an image that was encoded to JPEG, with its source file in the restore region."""
-
-FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
-"""Name of each `format`, as `Sample.format` says it."""
-
-NO_SPLIT: Final = 255
 
 _MEASURED_PIXELS: Final = 1024
 """Quality is measured on at most this many pixels a side, cut from the middle."""

@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from pcrstore.build import NO_SPLIT, Builder, BuiltRecord, RecordTask
+from pcrstore.build import Builder, BuiltRecord, RecordTask
 from pcrstore.checksum import UID_BYTES, record_seed
 from pcrstore.commit import commit, keep_hint, new_writer, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
 from pcrstore.finish import Finisher
+from pcrstore.index import NO_LABEL, NO_SPLIT
 from pcrstore.journal import FinishedUnit, Journal
 from pcrstore.manifest import MAX_SPLITS
 from pcrstore.options import Options
@@ -385,7 +386,7 @@ class _Job:
                     ordinal=ordinal,
                     seed=record_seed(uid, ordinal),
                     files=tuple(files),
-                    labels=tuple(-1 if f.label is None else ids[f.label] for f in files),
+                    labels=tuple(NO_LABEL if f.label is None else ids[f.label] for f in files),
                     splits=tuple(NO_SPLIT if f.split is None else splits[f.split] for f in files),
                     measured=tuple(f.key in measured for f in files),
                 )

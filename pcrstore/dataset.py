@@ -20,7 +20,6 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.build import FORMATS, NO_SPLIT
 from pcrstore.catalog import Catalog
 from pcrstore.commit import newest_version, read_manifest, versions
 from pcrstore.cost import DEFAULT_COST, CostModel
@@ -28,6 +27,7 @@ from pcrstore.decode import decode
 from pcrstore.errors import NotFoundError, OptionError
 from pcrstore.fetching import RangeCache
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
+from pcrstore.index import FORMATS, NO_LABEL, NO_SPLIT
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Pieces, ReadPlan
 from pcrstore.reader import Reader, Window
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 _WINDOWS_AHEAD: Final = 2
 
-_NONE: Final = {"label": -1, "split": NO_SPLIT}
+_NONE: Final = {"label": NO_LABEL, "split": NO_SPLIT}
 """What an image without a label or a split has in those columns."""
 
 

@@ -24,9 +24,15 @@ from pcrstore.fields import Fields
 
 __all__ = [
     "COLUMNS",
+    "ENCODED",
+    "FORMATS",
     "HEADERS",
+    "JPEG",
     "MAX_GROUPS",
     "MAX_PART_IMAGES",
+    "NO_LABEL",
+    "NO_SPLIT",
+    "OPAQUE",
     "RECORDS",
     "RESTORE",
     "RESTORE_DTYPE",
@@ -122,7 +128,22 @@ COLUMNS: Final = (
     Column(name="source_bytes", dtype="<u8"),
     Column(name="source_sha256", dtype="|u1", width=32),
 )
-"""Known of every image; a part may have more columns, not fewer. `split` is 255 for none."""
+"""Known of every image; a part may have more columns, not fewer."""
+
+JPEG: Final = 0
+"""`format` of an image that was a JPEG and lost nothing."""
+OPAQUE: Final = 1
+"""`format` of a file kept whole in group 1."""
+ENCODED: Final = 2
+"""`format` of an image that was encoded to JPEG, with its source file in the restore region."""
+
+FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
+"""Name of each `format`, as `Sample.format` says it."""
+
+NO_LABEL: Final = -1
+"""`label` of an image without a class."""
+NO_SPLIT: Final = 255
+"""`split` of an image without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

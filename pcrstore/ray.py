@@ -20,11 +20,11 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.build import FORMATS
 from pcrstore.catalog import Catalog
 from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.fidelity import Fidelity
+from pcrstore.index import FORMATS
 from pcrstore.loading import Where
 from pcrstore.rows import Values
 from pcrstore.stores import Engine
