@@ -21,7 +21,7 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
                stores_local stores_obstore _native decode pixels transcode
                cache cache_files cache_folder cache_ledger
     3 policy   cost fidelity plan quality
-    2 layout   crops order packing placement record rows shares zarr_layout
+    2 layout   crops order packing placement record rows selection shares zarr_layout
     1 bytes    index jpeg manifest pages restore scripts tail
     0 ground   checksum errors fields hashing markers ranges signals sizes tiff
 """

@@ -7,11 +7,10 @@ ds.read([7, 8], fidelity=3, scale=2)          arrays
 for sample in ds.iter(fidelity=3): ...        all of it, record by record
 """
 
-import numbers
 import operator
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -27,11 +26,12 @@ from pcrstore.decode import decode
 from pcrstore.errors import NotFoundError, OptionError
 from pcrstore.fetching import RangeCache
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
-from pcrstore.index import FORMATS, NO_LABEL, NO_SPLIT
+from pcrstore.index import FORMATS
 from pcrstore.manifest import Manifest
 from pcrstore.plan import Pieces, ReadPlan
 from pcrstore.reader import Reader, Window
 from pcrstore.rows import Values
+from pcrstore.selection import matching
 from pcrstore.store import ReadableStore
 from pcrstore.stores import Engine, open_store
 from pcrstore.transcode import original, require
@@ -44,9 +44,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _WINDOWS_AHEAD: Final = 2
-
-_NONE: Final = {"label": NO_LABEL, "split": NO_SPLIT}
-"""What an image without a label or a split has in those columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,51 +225,8 @@ class Dataset:
         """
         mask = np.ones(len(self), np.bool_)
         for name, wanted in conditions.items():
-            values = self.column(name)
-            if callable(wanted):
-                found = np.asarray(wanted(values))
-                if found.shape != mask.shape or found.dtype != np.bool_:
-                    raise OptionError(
-                        f"{name}: the function must return {len(self)} booleans, "
-                        f"got {found.dtype} of shape {found.shape}"
-                    )
-                mask &= found
-                continue
-            mask &= np.isin(np.asarray(values), self._accepted(name, wanted))
+            mask &= matching(self._manifest, name, self.column(name), wanted)
         return np.flatnonzero(mask)
-
-    def _accepted(self, name: str, wanted: object) -> NDArray[np.generic]:
-        """Return the values of a column that meet a condition, as stored."""
-        column = next(c for c in self._manifest.columns if c.name == name)
-        if column.width > 1:
-            raise OptionError(f"{name} has {column.width} values an image: give a function")
-        several = isinstance(wanted, Collection | np.ndarray) and not isinstance(wanted, str)
-        values = [self._value(name, w) for w in (list(wanted) if several else [wanted])]  # type: ignore[call-overload]  # as just looked at
-        kind: type = str if column.row_dtype is None else numbers.Real
-        wrong = [v for v in values if not isinstance(v, kind)]
-        if wrong:
-            expected = "text" if kind is str else "a number or the name of one"
-            raise OptionError(f"{name} must be {expected}, got {wrong[0]!r}")
-        return np.array(values, np.str_ if kind is str else None)
-
-    def _value(self, column: str, wanted: object) -> object:
-        """Return what a column stores for a value that may be given by name; None is none."""
-        known: Mapping[str, Sequence[str]] = {
-            "label": self.classes,
-            "split": self.splits,
-            "format": tuple(FORMATS.values()),
-        }
-        if wanted is None and column in _NONE:
-            return _NONE[column]
-        if not isinstance(wanted, str) or column not in known:
-            return wanted
-        if wanted not in known[column]:
-            raise OptionError(
-                f"{column} must be one of {', '.join(known[column]) or 'none'}, got {wanted!r}"
-            )
-        if column == "format":
-            return next(number for number, name in FORMATS.items() if name == wanted)
-        return known[column].index(wanted)
 
     def resolve(self, fidelity: Fidelity) -> int:
         """Return the group number that a fidelity comes to: see `fidelity.Fidelity`."""
