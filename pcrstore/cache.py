@@ -221,11 +221,12 @@ class DatasetCache:
         self._cache = cache
         self._url = url
         self._dataset = folder_name(url)
-        # Threads may share these: CPython does not switch threads within `x.n += 1`.
+        # They only grow: `discard` is told of damage wherever it came from, and more than once.
+        # Threads may share them: CPython does not switch threads within `x.n += 1`.
         self.n_hits = 0
-        """Bodies that were here."""
+        """Bodies that were here, sound or not."""
         self.n_misses = 0
-        """Bodies that were not, or proved damaged."""
+        """Bodies that were not."""
         self.hit_bytes = 0
         """Bytes of the hits."""
 
@@ -269,12 +270,9 @@ class DatasetCache:
             self._cache.pause(e)
 
     def discard(self, wanted: ByteRange) -> None:
-        """Remove a body that `get` returned and that proved damaged."""
-        self.n_hits -= 1
-        self.n_misses += 1
-        self.hit_bytes -= len(wanted)
+        """Remove a body that proved damaged, if it is here."""
         try:
-            self._cache.folder.remove(body_name(self._dataset, wanted))
+            self._cache.folder.remove(body_name(self._dataset, wanted), len(wanted))
         except (OSError, OptionError) as e:
             self._cache.pause(e)
 

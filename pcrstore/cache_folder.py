@@ -93,7 +93,7 @@ class CacheFolder:
             os.close(file)
         if len(body) == size:
             return body
-        self.remove(name)
+        self.remove(name, size)
         return None
 
     def write(self, name: str, body: bytes, url: str) -> bool:
@@ -119,7 +119,7 @@ class CacheFolder:
                     os.ftruncate(file, len(body))
                 except BaseException:
                     _unlink(temporary)
-                    ledger.add(-len(body))
+                    ledger.subtract(len(body))
                     raise
             try:
                 _write_all(file, body)
@@ -129,20 +129,21 @@ class CacheFolder:
                         temporary.rename(path)
                         return True
                     if _unlink(temporary):
-                        ledger.add(-len(body))
+                        ledger.subtract(len(body))
                     return False
             except BaseException:
                 self._drop(ledger, temporary, len(body))
                 raise
 
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+    def remove(self, name: str, size: int) -> None:
+        """Remove a file, if it is there, of `size` bytes when it was counted."""
         path = self.path / name
         try:
             with contextlib.closing(self._ledger()) as ledger, ledger.held():
-                size = path.lstat().st_size
+                # One that was cut or grew was counted as it was, or as it is: never too low.
+                size = min(size, path.lstat().st_size)
                 if _unlink(path):
-                    ledger.add(-size)
+                    ledger.subtract(size)
         except FileNotFoundError:
             return
         except OSError:
@@ -254,7 +255,7 @@ class CacheFolder:
         try:
             with ledger.held():
                 if _unlink(temporary):
-                    ledger.add(-size)
+                    ledger.subtract(size)
         except OSError:
             with contextlib.suppress(OSError):
                 _unlink(temporary)

@@ -28,6 +28,8 @@ MARKER: Final = "pcrstore-cache"
 
 _MAGIC: Final = b"pcrstore cache 1"
 _STATE: Final = struct.Struct("<16sQQ")
+_TOO_MANY: Final = 2**63 - 1
+"""Bytes in use that are above any limit: whoever writes next counts again."""
 _LOCK_SECONDS: Final = 5.0
 """A sweep of 100,000 files holds the lock for one to three seconds (`benchmarks.cache`, two busy
 cores). A process that is stopped while it holds it must not stop the others."""
@@ -90,13 +92,17 @@ class Ledger:
 
     def write(self, used: int, limit: int) -> None:
         """Replace what stands there. Under the lock."""
-        os.pwrite(self._file, _STATE.pack(_MAGIC, max(0, used), limit), 0)
+        os.pwrite(self._file, _STATE.pack(_MAGIC, used, limit), 0)
 
-    def add(self, n_bytes: int) -> None:
-        """Count some bytes more, or less. Under the lock."""
+    def subtract(self, n_bytes: int) -> None:
+        """Count some bytes less. Under the lock.
+
+        Where fewer are counted, a crash lost the count of others too: it is not to be trusted.
+        """
         state = self.read()
         if state is not None:
-            self.write(state.used + n_bytes, state.limit)
+            used = state.used - n_bytes if n_bytes <= state.used else _TOO_MANY
+            self.write(used, state.limit)
 
 
 def make_marker(folder: Path) -> None:
