@@ -10,6 +10,7 @@ every image lies in shared bytes behind it.
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import context
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any, Final, Literal, TypeGuard
@@ -166,11 +167,7 @@ class Dial:
     def mean_bytes(self, source: int) -> float:
         """Return the bytes of an image that a request for it is expected to move."""
         m = self._manifests[source]
-        ends = np.cumsum(m.totals.groups) / max(1, m.n_images)
-        weights = _weights(self._words[source])
-        if not weights.any():
-            return float(ends[-1])
-        return float(weights[: len(ends)] @ ends / weights.sum())
+        return _mean_bytes(self._words[source], m.totals.groups) / max(1, m.n_images)
 
     def choose(
         self, source: int, images: NDArray[np.int64], record: int, *, seed: int, epoch: int
@@ -190,10 +187,10 @@ class Dial:
                 raise AssertionError("a dial without weights has a fidelity for each image")
             each = np.frombuffer(memoryview(self._each), np.uint8)[images + self._edges[source]]
             return _one_or_each(each)
+        only = _only(word)
+        if only is not None:
+            return only
         weights = _weights(word)
-        positive = np.flatnonzero(weights)
-        if len(positive) == 1:
-            return int(positive[0]) + 1
         key = key_of(_DRAWS, seed, epoch, source, word >> 63)
         drawn_for = images if word & _SAMPLE else np.array([record])
         u = uniforms(hashes(key, drawn_for), 1)[:, 0]
@@ -229,3 +226,20 @@ def _word(mixture: Mixture, manifest: Manifest) -> int:
 
 def _weights(word: int) -> NDArray[np.float64]:
     return np.array([(word >> (_WEIGHT_BITS * g)) & _MOST for g in range(MAX_GROUPS)], np.float64)
+
+
+@lru_cache
+def _only(word: int) -> int | None:
+    """Return the fidelity of a word that has one only."""
+    positive = np.flatnonzero(_weights(word))
+    return int(positive[0]) + 1 if len(positive) == 1 else None
+
+
+@lru_cache
+def _mean_bytes(word: int, groups: tuple[int, ...]) -> float:
+    """Return the mean of what the prefixes of `groups`, in bytes, have by a word's weights."""
+    ends = np.cumsum(groups)
+    weights = _weights(word)
+    if not weights.any():
+        return float(ends[-1])
+    return float(weights[: len(ends)] @ ends / weights.sum())

@@ -18,10 +18,11 @@ from pcrstore.crops import CenterCrop, Crop, RandomResizedCrop
 from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.dial import Dial, Fidelities
 from pcrstore.errors import OptionError
-from pcrstore.feed import Batch, Feed, Feeding
+from pcrstore.feed import Batch, Feed
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.pixels import Rendering
 from pcrstore.population import Mix, Population, Source
+from pcrstore.prefetch import Stream
 from pcrstore.shares import Leg, Topology
 from pcrstore.signals import Signals
 from pcrstore.sizes import parse_size
@@ -206,24 +207,25 @@ class Loading:
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
     ) -> Feed[Payload]:
         """Start a stream of some stretches; `share` streams share the bytes to be ahead."""
+        stream = Stream(
+            population=self.population,
+            readers=self.readers,
+            order=order,
+            stretches=stretches,
+            dial=self.dial,
+            prefetch_bytes=max(1, self.prefetch_bytes // share),
+            hedge=self.spec.hedge,
+            apply_orientation=self.spec.apply_orientation,
+            seed=self.spec.seed,
+            epoch=epoch,
+        )
         return Feed(
-            self.population,
-            self.readers,
-            order,
-            stretches,
+            stream,
             batch_sizes,
-            self.dial,
-            Feeding(
-                rendering=self.rendering,
-                n_threads=n_threads,
-                prefetch_bytes=max(1, self.prefetch_bytes // share),
-                hedge=self.spec.hedge,
-                apply_orientation=self.spec.apply_orientation,
-                skip_errors=self.spec.on_error == "skip",
-                seed=self.spec.seed,
-                epoch=epoch,
-            ),
-            allocate,
+            rendering=self.rendering,
+            n_threads=n_threads,
+            skip_errors=self.spec.on_error == "skip",
+            allocate=allocate,
         )
 
     def traffic(self) -> Signals:

@@ -1,42 +1,32 @@
 """From images asked for to checked cells: the flow behind every read of a dataset.
 
     positions ──▶ wants (one per record touched) ──plan──▶ get_ranges ──assemble──▶ Pieces
-    records  ──read─▶ the same, whole ─────────────────────────────────cut──▶ Packed ──file──▶ bytes
-                                                              └── a checksum fails: read again
+    records  ──read─▶ the same, whole ─────────────────────────────────────▶ Packed ──file──▶ bytes
+                                                               └── a checksum fails: read again
 
 A record of which everything is wanted is read as its prefix; a part of one cell by cell. With a
 cache, prefixes are asked for group by group, and what the cache holds is not planned at all.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final
 
 import numpy as np
 
 from pcrstore.catalog import Catalog, Part
 from pcrstore.cost import CostModel
-from pcrstore.errors import ChecksumError, DamagedJpegError
-from pcrstore.fetching import ATTEMPTS, Counter, RangeCache, get_ranges
+from pcrstore.fetching import Counter, RangeCache, get_ranges
 from pcrstore.manifest import Manifest
+from pcrstore.packed import Packed, checked, joined
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.ranges import ByteRange, split
-from pcrstore.record import Body, Header, assemble_full
+from pcrstore.record import Header
 from pcrstore.store import ReadableStore
-from pcrstore.tail import ending
 
-__all__ = ["Chosen", "Packed", "Reader", "Uncut", "Window"]
-
-Uncut = tuple[Want, list[bytes]]
-"""What was asked for, and the bytes of its ranges."""
-
-_HEAD: Final = 1024
-"""Bytes of a file in which its frame header is looked for first."""
-
-Cut = TypeVar("Cut")
-Wanted = TypeVar("Wanted", bound=Want)
-
+__all__ = ["Chosen", "Reader", "Window"]
 
 _WINDOW_BYTES: Final = 16 * 2**20
 """What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
@@ -73,22 +63,6 @@ class Chosen:
     """Of all, or of each of `images`."""
     restore: bool = False
     """Whether the restore blobs of `images` are read too."""
-
-
-class Packed:
-    """A record that was read, or some images of one, to be cut by `Reader.file`."""
-
-    __slots__ = ("body", "files", "want")
-
-    def __init__(self, want: Want, body: Body | None, files: Sequence[bytes]) -> None:
-        self.want = want
-        self.body = body
-        """Of a prefix."""
-        self.files = files
-        """Of single images: these are cut and checked already."""
-
-    def __len__(self) -> int:
-        return len(self.files) if self.body is None else self.body.header.n_images
 
 
 class Reader:
@@ -148,7 +122,7 @@ class Reader:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
         wants, slots = self._wants(positions, fidelities, source)
-        found = self._execute(wants, _pieces)
+        found = self._execute(wants)
         out: list[Pieces] = []
         for (w, i), k in zip(slots, fidelities, strict=True):
             piece = found[w][i]
@@ -182,55 +156,15 @@ class Reader:
             Chosen(part=p, record=r, images=None, fidelity=k)
             for r in range(window.first, window.stop)
         ]
-        return [piece for found in self._execute(self._chosen(chosen), _pieces) for piece in found]
+        return [piece for found in self._execute(self._chosen(chosen)) for piece in found]
 
-    def read(self, chosen: Sequence[Chosen]) -> list[Uncut]:
-        """Return the bytes of what is chosen, for `cut`: all of the waiting, none of the work."""
-        wants = self._chosen(chosen)
-        return list(zip(wants, self._read(wants), strict=True))
-
-    def cut(self, want: Want, parts: Sequence[bytes]) -> Packed:
-        """Return the images in what was read, for `file`; reads again what fails its checksum.
-
-        Raises:
-            ChecksumError: Stored bytes are damaged, also after reading them again.
-        """
-        if isinstance(want, Prefix):
-            return Packed(want, self._checked(want, Prefix.open, parts), ())
-        pieces = self._checked(want, _pieces, parts)
-        n = self._manifest.n_groups
-        return Packed(want, None, [_file(p.cells, n, opaque=p.opaque) for p in pieces])
-
-    def file(self, packed: Packed, image: int) -> bytes:
-        """Return the file of one of the images; reads its record again when its checksum fails.
-
-        Raises:
-            ChecksumError: Stored bytes are damaged, also after reading them again.
-        """
-        want, body = packed.want, packed.body
-        if body is None or not isinstance(want, Prefix):
-            return packed.files[image]
-        for attempt in range(ATTEMPTS):
-            try:
-                if attempt:
-                    self._discard(want)
-                    # For the record's other images too.
-                    body.data = want.open(self._read([want])[0]).data
-                cells = body.cells(image)
-                break
-            except ChecksumError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        n = self._manifest.n_groups
-        if body.header.opaque[image] or len(cells) == n:
-            whole = [c.tobytes() for c in cells]
-            return _file(whole, n, opaque=bool(body.header.opaque[image]))
-        # Views are joined without a copy of each; the frame header is in the first kilobyte.
-        try:
-            tail = ending(cells[0][:_HEAD].tobytes())
-        except DamagedJpegError:
-            tail = ending(cells[0].tobytes())
-        return b"".join((*cells, tail))  # type: ignore[arg-type]  # arrays are buffers
+    def read(self, chosen: Sequence[Chosen]) -> list[Packed]:
+        """Return what is chosen, to be cut: all of the waiting, little of the work."""
+        wants, n = self._chosen(chosen), self._manifest.n_groups
+        return [
+            Packed(want, parts, n, partial(self._read_again, want))
+            for want, parts in zip(wants, self._read(wants), strict=True)
+        ]
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
         """Return what a decoder takes of scattered images, in the order of `positions`.
@@ -240,7 +174,7 @@ class Reader:
         """
         n = self._manifest.n_groups
         pieces = self.pieces(positions, fidelities, [False] * len(positions))
-        return [_file(p.cells, n, opaque=p.opaque) for p in pieces]
+        return [joined(p.cells, n, opaque=p.opaque) for p in pieces]
 
     def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
         """Return the wants of records chosen, with headers where they have none of their own."""
@@ -321,28 +255,18 @@ class Reader:
             )
         return self._chosen(chosen), [rank[key] for key in zip(numbers, slots, strict=True)]
 
-    def _execute(
-        self, wants: Sequence[Want], cut: Callable[[Want, Sequence[bytes]], Cut]
-    ) -> list[Cut]:
+    def _execute(self, wants: Sequence[Want]) -> list[list[Pieces]]:
         """Read, cut and check; read again what fails its checksum."""
-        parts = self._read(wants)
-        return [self._checked(want, cut, got) for want, got in zip(wants, parts, strict=True)]
+        return [
+            checked(lambda p, w=want: list(w.cut(p)), got, partial(self._read_again, want))  # type: ignore[misc]  # bound
+            for want, got in zip(wants, self._read(wants), strict=True)
+        ]
 
-    def _checked(
-        self, want: Wanted, cut: Callable[[Wanted, Sequence[bytes]], Cut], parts: Sequence[bytes]
-    ) -> Cut:
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return cut(want, parts)
-            except ChecksumError:
-                self._discard(want)
-                parts = self._read([want])[0]
-        return cut(want, parts)
-
-    def _discard(self, want: Want) -> None:
+    def _read_again(self, want: Want) -> list[bytes]:
         if self.cache is not None and isinstance(want, Prefix):
             for r in want.ranges():
                 self.cache.discard(r)
+        return self._read([want])[0]
 
     def _read(self, wants: Sequence[Want]) -> list[list[bytes]]:
         """Return the bytes of the ranges of each want: from the cache, else from the store."""
@@ -377,15 +301,3 @@ class Reader:
 
 def _is_prefix(chosen: Chosen) -> bool:
     return chosen.images is None and isinstance(chosen.fidelity, int)
-
-
-def _pieces(want: Want, parts: Sequence[bytes]) -> list[Pieces]:
-    return list(want.cut(parts))
-
-
-def _file(cells: Sequence[bytes], n_groups: int, *, opaque: bool) -> bytes:
-    if opaque:
-        return cells[0]
-    if len(cells) == n_groups:
-        return assemble_full(cells)
-    return b"".join((*cells, ending(cells[0])))

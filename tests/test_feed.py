@@ -25,8 +25,8 @@ from small_datasets import (
     until,
 )
 
-from pcrstore import feed as feed_module
 from pcrstore import loading as loading_module
+from pcrstore import prefetch
 from pcrstore.crops import CenterCrop
 from pcrstore.dial import Mixture
 from pcrstore.errors import (
@@ -36,10 +36,11 @@ from pcrstore.errors import (
     NotFoundError,
     TransientStoreError,
 )
-from pcrstore.feed import BATCHES_READY, FETCHERS, Feed
+from pcrstore.feed import BATCHES_READY
 from pcrstore.loading import Loading, Spec
 from pcrstore.order import n_of
 from pcrstore.population import Mix
+from pcrstore.prefetch import FETCHERS, Prefetcher
 from pcrstore.shares import Topology
 from pcrstore.testing import RecordingStore
 
@@ -57,7 +58,7 @@ def _no_threads_left():
 @pytest.fixture
 def small_tasks(monkeypatch):
     """Ask for every record by itself."""
-    monkeypatch.setattr(feed_module, "TASK_BYTES", 1)
+    monkeypatch.setattr(prefetch, "TASK_BYTES", 1)
 
 
 class Fed:
@@ -94,7 +95,7 @@ class Fed:
         out, base = [], 0
         for leaflet in self.leaflets():
             for u in leaflet.units:
-                n_bytes = self.loading.dial.mean_bytes(u.source) * len(u.images)
+                n_bytes = round(self.loading.dial.mean_bytes(u.source) * len(u.images))
                 out.append((base + u.first_use, n_bytes))
             base += len(leaflet)
         return out
@@ -120,7 +121,7 @@ def held_bytes(fed):
     """Bytes of bodies and files that a feed holds beside what its datasets do."""
     seen = {}
     list(reachable(fed.loading, seen))
-    return sum(len(x) for x in reachable(fed.feed._lanes, seen) if isinstance(x, bytes))
+    return sum(len(x) for x in reachable(fed.feed._prefetcher._lanes, seen) if isinstance(x, bytes))
 
 
 def read_into(got, feed):
@@ -457,7 +458,7 @@ def test_a_consumer_that_waits_is_woken_by_close():
 @pytest.mark.usefixtures("small_tasks")
 def test_close_while_the_store_answers_nothing(hedge, monkeypatch):
     """More records are asked for than there are threads, and close drops the ones that wait."""
-    monkeypatch.setattr(feed_module, "FETCHERS", 1)
+    monkeypatch.setattr(prefetch, "FETCHERS", 1)
     store = GatedStore(DictStore(stored(n=60)))
     ds = opened(store)
     store.gate.clear()
@@ -600,7 +601,7 @@ def test_errors_name_the_object_and_come_in_their_turn(layout, answer, error, sa
     skip = {"record": 2, "zarr": 2 * G}[layout]
     store = Spoiled(objects, answer, skip=skip)
     ds = opened(store)
-    monkeypatch.setattr(feed_module, "FETCHERS", 1)
+    monkeypatch.setattr(prefetch, "FETCHERS", 1)
     got = []
     with (
         Fed(ds, batch=3, shuffle=False, fidelity=5) as fed,
@@ -683,7 +684,7 @@ class Slow:
 def quick_hedges(monkeypatch, small_tasks):
     """Durations of a test's machine vary: only what is held back shall be slow."""
     del small_tasks
-    monkeypatch.setattr(Feed, "_patience", lambda _self: 0.3)
+    monkeypatch.setattr(Prefetcher, "_patience", lambda _self: 0.3)
 
 
 @pytest.mark.usefixtures("quick_hedges")
@@ -726,16 +727,16 @@ def test_a_second_request_that_fails_leaves_the_first_its_time():
 def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second_at_least():
     with Fed(a_dataset()) as fed:
         list(fed.feed)
-        feed = fed.feed
+        prefetcher = fed.feed._prefetcher
         for durations, expected in (
             ([], 3.0),
             ([0.001], 0.05),
             ([0.016, 0.016], 0.05),
             ([0.1, 9.0, 0.2], 0.6),
         ):
-            feed._durations.clear()
-            feed._durations.extend(durations)
-            assert feed._patience() == pytest.approx(expected)
+            prefetcher._durations.clear()
+            prefetcher._durations.extend(durations)
+            assert prefetcher._patience() == pytest.approx(expected)
 
 
 def test_a_recording_store_sees_the_same_whatever_the_threads():

@@ -1,0 +1,405 @@
+"""Records of one stream of samples, asked for ahead and let go after their last sample.
+
+    stretches ──leaflets──▶ units ──tasks──▶ pending ──in flight <= IN_FLIGHT_BYTES──▶ fetchers
+                               ▲ ahead <= prefetch_bytes                                   │
+                            ask(stop)                take(start, stop) ◀──── records ──────┘
+
+Records are asked for in the order of their first use, as many as fit the bytes the stream may be
+ahead; several small ones by one call. What is under way has a bound of its own, and begins in order
+too, so that what is needed first comes first. One thread calls `ask` and `take`.
+"""
+
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.buffers import trim
+from pcrstore.dial import Dial
+from pcrstore.errors import PcrstoreError
+from pcrstore.fetching import ForkSafeLock
+from pcrstore.order import EpochOrder, Stretch
+from pcrstore.packed import Packed
+from pcrstore.population import Leaflet, Population, Unit
+from pcrstore.reader import Chosen, Reader
+from pcrstore.threads import POLL_SECONDS, Life, Threads
+
+__all__ = ["Prefetcher", "Samples", "Stream"]
+
+TASK_BYTES: Final = 2**20
+"""What one call to the store asks for, in records: a megabyte fills a link with 16 in flight."""
+
+FETCHERS: Final = 16
+
+IN_FLIGHT_BYTES: Final = 16 * 2**20
+"""What is asked for at a time: it fills 1 Gbit/s at 100 ms. More would only make all of it arrive
+at once, so that decoders wait for the link and then the link for them; at the end of an epoch too.
+"""
+
+_FIRST_HEADERS: Final = 64
+"""Records whose headers are read first, where the index has them; then as many again, and so on:
+the first batch must not wait for those of a whole shard."""
+
+_HEDGE_AFTER: Final = 3.0
+"""A request is slow when it has taken this many times the median of those before it."""
+
+_TRIM_AFTER: Final = 2**28
+"""Bytes of bodies after which free memory is given back: 5 ms for seconds of decoding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What is read, and how."""
+
+    population: Population
+    readers: Sequence[Reader]
+    """One for each source of the population."""
+    order: EpochOrder
+    stretches: Iterable[Stretch]
+    dial: Dial
+    """Fidelity, looked at for every record that is requested."""
+    prefetch_bytes: int
+    """What may be read, or being read, beyond the samples that are needed."""
+    hedge: bool
+    apply_orientation: bool
+    seed: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Samples of the stream in order, with what holds their bytes; n of them."""
+
+    rows: list[tuple[Packed, int]]
+    """What was read, and which of its images."""
+    labels: NDArray[np.int64]
+    """(n,)"""
+    turns: list[int]
+    """EXIF orientations to undo, 1 for none."""
+    sources: NDArray[np.int64]
+    """(n,)"""
+    positions: NDArray[np.int64]
+    """In their datasets. (n,)"""
+    crop_keys: NDArray[np.uint64]
+    """(n,)"""
+
+
+class _Fetch:
+    """Units of one source that are asked for together."""
+
+    __slots__ = ("done", "error", "n_bytes", "n_trying", "records", "started", "units")
+
+    def __init__(self, units: list[Unit], n_bytes: int) -> None:
+        self.units = units
+        self.n_bytes = n_bytes
+        self.done = threading.Event()
+        self.records: list[Packed | None] | None = None
+        """What came for each unit, until it is taken."""
+        self.error: BaseException | None = None
+        self.started = 0.0
+        self.n_trying = 1
+        """Requests that may still answer: a second one does not fail what the first may bring."""
+
+
+class _Lane:
+    """A leaflet that is being read."""
+
+    def __init__(self, leaflet: Leaflet, base: int) -> None:
+        self.leaflet = leaflet
+        self.base = base
+        """Samples of the stream before it."""
+        self.stop = base + len(leaflet)
+        self.next_unit = 0
+        """First unit that was not asked for."""
+        self.n_headers = 0
+        """Units whose headers were read, where the index has them."""
+        self.fetches: list[tuple[_Fetch, int]] = []
+        """Of each unit asked for its fetch, and its position there."""
+        self.records: list[Packed | None] = [None] * len(leaflet.units)
+        """Of each unit what was read, from its first use to its last."""
+        last_use = np.empty(len(leaflet.units), np.int64)
+        last_use[leaflet.unit] = np.arange(len(leaflet))
+        self.last_use: list[int] = last_use.tolist()
+        self.looked_up = threading.Event()
+        self.labels: NDArray[np.int64] = np.empty(0, np.int64)
+        self.turns: NDArray[np.int64] | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether nothing of it is left to ask for."""
+        return self.next_unit == len(self.leaflet.units)
+
+
+class Prefetcher:
+    """Reads a stream ahead."""
+
+    def __init__(self, stream: Stream, life: Life) -> None:
+        self._stream = stream
+        self._life = life
+        self._stretches = iter(stream.stretches)
+        self._lanes: deque[_Lane] = deque()
+        self._asking: deque[_Lane] = deque()
+        self._opened = 0
+        self._ahead: deque[tuple[int, int]] = deque()
+        self._ahead_bytes = 0
+        self._durations: deque[float] = deque(maxlen=64)
+        self._lock = ForkSafeLock()
+        self._pending: deque[_Fetch] = deque()
+        self._in_flight = 0
+        """Bytes, about."""
+        self._untrimmed = 0
+        self.seconds = 0.0
+        """Waiting for the store, over all threads."""
+        self.n_hedges = 0
+        self._fetchers = Threads(FETCHERS, "fetch")
+        self._hedgers = Threads(2, "hedge") if stream.hedge else None
+
+    def close(self) -> None:
+        """Stop all threads, once life is over; requests under way end by themselves."""
+        self._fetchers.stop()
+        if self._hedgers is not None:
+            self._hedgers.stop()
+
+    def name(self, source: int, position: int) -> str:
+        """Return what an error calls a sample."""
+        return f"{self._stream.population.sources[source].dataset.url}: image {position}"
+
+    # ---- asking
+
+    def ask(self, stop: int, *, ahead: bool) -> None:
+        """Ask for every record that samples below `stop` need; `ahead`: and more, where it fits."""
+        while self._ahead and self._ahead[0][0] < stop:
+            self._ahead_bytes -= self._ahead.popleft()[1]
+        group: list[Unit] = []
+        size = 0
+        while (lane := self._lane_to_ask(stop, ahead=ahead)) is not None:
+            unit = lane.leaflet.units[lane.next_unit]
+            if group and group[0].source != unit.source:
+                self._submit(lane, group, size)
+                group, size = [], 0
+            n_bytes = self._bytes_of(unit)
+            first_use = lane.base + unit.first_use
+            if first_use >= stop:
+                if not self._has_room(ahead=ahead, for_task=not group):
+                    break
+                self._ahead.append((first_use, n_bytes))
+                self._ahead_bytes += n_bytes
+            lane.next_unit += 1
+            group.append(unit)
+            size += n_bytes
+            if size >= TASK_BYTES or lane.is_asked_for:
+                self._submit(lane, group, size)
+                group, size = [], 0
+        if group and lane is not None:
+            self._submit(lane, group, size)
+
+    def _has_room(self, *, ahead: bool, for_task: bool = False) -> bool:
+        """Say whether more may be asked for than is needed: a whole task, or the rest of one.
+
+        Small tasks would not fill the link.
+        """
+        budget = self._stream.prefetch_bytes
+        room = budget - self._ahead_bytes
+        return ahead and room > 0 and (not for_task or room >= min(TASK_BYTES, budget))
+
+    def _bytes_of(self, unit: Unit) -> int:
+        """Return what a unit will move, about; whole, for sums of fractions do not end at 0."""
+        return round(self._stream.dial.mean_bytes(unit.source) * len(unit.images))
+
+    def _lane_to_ask(self, stop: int, *, ahead: bool) -> _Lane | None:
+        """Return the lane whose units are asked for next, opening it when it is time; else None."""
+        while self._asking and self._asking[0].is_asked_for:
+            self._asking.popleft()
+        while not self._asking:
+            # To open one is to read the index, which what is needed now must not wait for.
+            if self._opened >= stop and not self._has_room(ahead=ahead):
+                return None
+            stretch = next(self._stretches, None)
+            if stretch is None:
+                return None
+            leaflet = self._stream.population.leaflet(self._stream.order, stretch)
+            if not len(leaflet):
+                continue
+            lane = _Lane(leaflet, self._opened)
+            self._opened = lane.stop
+            self._fetchers.put(lambda lane=lane: self._look_up(lane))  # type: ignore[misc]  # bound
+            self._lanes.append(lane)
+            self._asking.append(lane)
+        lane = self._asking[0]
+        if lane.next_unit == lane.n_headers:
+            self._load_headers(lane)
+        return lane
+
+    def _look_up(self, lane: _Lane) -> None:
+        """Read what the index knows of a lane's samples, beside its first records."""
+        try:
+            leaflet = lane.leaflet
+            names = ["label", "orientation"] if self._stream.apply_orientation else ["label"]
+            found = {name: np.empty(len(leaflet), np.int64) for name in names}
+            for i, reader in enumerate(self._stream.readers):
+                here = leaflet.source == i
+                if here.any():
+                    columns = reader.catalog.columns(names, leaflet.image[here])
+                    for name in names:
+                        found[name][here] = np.asarray(columns[name])
+            lane.labels, lane.turns = found["label"], found.get("orientation")
+        except BaseException as e:  # noqa: BLE001 - raised again by `take`
+            lane.error = e
+        finally:
+            lane.looked_up.set()
+
+    def _load_headers(self, lane: _Lane) -> None:
+        """Read the next headers of records that do not bring their own, in one batch."""
+        start = lane.n_headers
+        lane.n_headers = stop = min(len(lane.leaflet.units), max(_FIRST_HEADERS, 2 * start))
+        for i, reader in enumerate(self._stream.readers):
+            every = reader.needs_headers or self._stream.dial.is_per_sample(i)
+            reader.catalog.headers(
+                [
+                    (u.part, u.record)
+                    for u in lane.leaflet.units[start:stop]
+                    if u.source == i and (every or u.slots is not None)
+                ]
+            )
+
+    # ---- fetching
+
+    def _submit(self, lane: _Lane, units: list[Unit], n_bytes: int) -> None:
+        fetch = _Fetch(units, n_bytes)
+        lane.fetches.extend((fetch, i) for i in range(len(units)))
+        with self._lock:
+            self._pending.append(fetch)
+            self._start_what_fits()
+
+    def _start_what_fits(self) -> None:
+        """Begin what was asked for, in order; called with the lock held."""
+        while self._pending and not self._life.is_over:
+            fetch = self._pending[0]
+            if self._in_flight and self._in_flight + fetch.n_bytes > IN_FLIGHT_BYTES:
+                return
+            self._pending.popleft()
+            self._in_flight += fetch.n_bytes
+            self._fetchers.put(lambda fetch=fetch: self._fetch_and_go_on(fetch))  # type: ignore[misc]  # bound
+
+    def _fetch_and_go_on(self, fetch: _Fetch) -> None:
+        self._fetch(fetch)
+        with self._lock:
+            self._in_flight -= fetch.n_bytes
+            self._start_what_fits()
+
+    def _fetch(self, fetch: _Fetch) -> None:
+        fetch.started = start = time.perf_counter()
+        records: list[Packed | None] | None = None
+        error = None
+        try:
+            reader = self._stream.readers[fetch.units[0].source]
+            records = [*reader.read([self._chosen(u) for u in fetch.units])]
+        except BaseException as e:  # noqa: BLE001 - raised again by `take`
+            error = e
+        seconds = time.perf_counter() - start
+        self._durations.append(seconds)
+        with self._lock:
+            self.seconds += seconds
+            fetch.n_trying -= 1
+            # Records are taken out one by one: a late answer must not put them back.
+            if fetch.done.is_set() or (error is not None and fetch.n_trying):
+                return
+            fetch.records, fetch.error = records, error
+            fetch.done.set()
+
+    def _chosen(self, unit: Unit) -> Chosen:
+        stream = self._stream
+        fidelity = stream.dial.choose(
+            unit.source, unit.images, unit.number, seed=stream.seed, epoch=stream.epoch
+        )
+        return Chosen(part=unit.part, record=unit.record, images=unit.slots, fidelity=fidelity)
+
+    def _hedge(self, fetch: _Fetch, hedgers: Threads) -> None:
+        """Wait for a fetch; return when it is there, or was asked for once more."""
+        while not fetch.done.wait(min(POLL_SECONDS, self._patience())):
+            if self._life.is_over:
+                return
+            # Only what is under way is slow; what still waits for a thread is not.
+            if fetch.started and time.perf_counter() - fetch.started > self._patience():
+                with self._lock:
+                    fetch.n_trying += 1
+                    self.n_hedges += 1
+                hedgers.put(lambda: self._fetch(fetch))
+                return
+
+    def _patience(self) -> float:
+        """Return the seconds after which a request is slow."""
+        return max(0.05, _HEDGE_AFTER * statistics.median(self._durations or [1.0]))
+
+    # ---- taking
+
+    def take(self, start: int, stop: int) -> Samples | None:
+        """Return samples start..stop, waiting for their records; None when life is over.
+
+        They begin where the call before ended, and were asked for.
+
+        Raises:
+            PcrstoreError: A record, or what the index says of it, could not be read.
+        """
+        rows: list[tuple[Packed, int]] = []
+        turns: list[int] = []
+        found: list[tuple[NDArray[np.int64], ...]] = []
+        keys: list[NDArray[np.uint64]] = []
+        while start < stop:
+            lane = self._lanes[0]
+            if lane.stop <= start:
+                self._lanes.popleft()
+                continue
+            a, b = start - lane.base, min(stop, lane.stop) - lane.base
+            leaf = lane.leaflet
+            units = leaf.unit[a:b].tolist()
+            for unit, slot in zip(units, leaf.slot[a:b].tolist(), strict=True):
+                packed = lane.records[unit]
+                if packed is None and (packed := self._record(lane, unit)) is None:
+                    return None
+                rows.append((packed, slot))
+            for unit in set(units):
+                if lane.last_use[unit] < b:
+                    lane.records[unit] = None
+            if not self._life.wait(lane.looked_up):
+                return None
+            if lane.error is not None:
+                raise lane.error
+            found.append((lane.labels[a:b], leaf.source[a:b], leaf.image[a:b]))
+            turns += [1] * (b - a) if lane.turns is None else lane.turns[a:b].tolist()
+            keys.append(leaf.crop_key[a:b])
+            start += b - a
+        labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
+        return Samples(
+            rows=rows,
+            labels=labels,
+            turns=turns,
+            sources=sources,
+            positions=positions,
+            crop_keys=np.concatenate(keys),
+        )
+
+    def _record(self, lane: _Lane, unit: int) -> Packed | None:
+        """Return what was read for a unit, waiting for it; None when life is over."""
+        fetch, at = lane.fetches[unit]
+        if self._hedgers is not None:
+            self._hedge(fetch, self._hedgers)
+        if not self._life.wait(fetch.done):
+            return None
+        packed = None if fetch.records is None else fetch.records[at]
+        if fetch.records is None or packed is None:
+            raise fetch.error or PcrstoreError("a record was neither read nor failed")
+        fetch.records[at] = None
+        lane.records[unit] = packed
+        self._untrimmed += packed.n_bytes
+        if self._untrimmed > _TRIM_AFTER:
+            self._untrimmed = 0
+            trim()
+        return packed
