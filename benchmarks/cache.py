@@ -10,7 +10,9 @@ process may fail, and while the lock is held (so that nothing changes) what lies
 be within the limit and within the count. Afterwards a process that fills the cache must find no
 leftover of the killed.
 
-Then, with nobody else there: what a hit, a miss, a put and a sweep take. Needs no data.
+Then, with nobody else there: what is found in five epochs, each in another order, of twice and four
+times the limit, at first in a folder that another job has filled; and what a hit, a miss, a put and
+a sweep take. Needs no data.
 """
 
 import fcntl
@@ -266,6 +268,44 @@ def rounds(report: Report, work: Path, n_rounds: int, readers: int, reads: int, 
     )
 
 
+def pass_on(cache: Cache, seconds: float) -> None:
+    """Let time pass: everything was that much longer ago."""
+    cache.folder.since -= seconds
+    for file in files(cache.folder.path):
+        os.utime(file.path, (file.mtime - seconds,) * 2)
+
+
+def epochs(report: Report, work: Path, times: int) -> None:
+    """Read `times` the limit in random order, epoch after epoch of an hour; judge what is found."""
+    n, size, n_epochs, steps = 400, 1000, 5, 20
+    folder = fresh(work / "epochs")
+    limit = n * size // times
+    before = Cache(folder, limit=limit)
+    for i in range(n // times):
+        before.of("s3://bucket/others").put(ByteRange(f"{i}", 0, size), bytes(size))
+    pass_on(before, 3600)
+    cache = Cache(folder, limit=limit)
+    ds = cache.of(URL)
+    pick = random.Random(times)  # noqa: S311 - the orders
+    shares = []
+    for _ in range(n_epochs):
+        hits = ds.n_hits
+        order = pick.sample(range(n), n)
+        for at, i in enumerate(order):
+            wanted = ByteRange(f"objects/{i}", 0, size)
+            if ds.get(wanted) is None:
+                ds.put(wanted, bytes(size))
+            if at % (n // steps) == 0:
+                pass_on(cache, 3600 / steps)
+        shares.append((ds.n_hits - hits) / n)
+    report.check(
+        f"found of {times} times the limit, epoch by epoch",
+        ", ".join(f"{share:.3f}" for share in shares),
+        f"{1 / times} from the second on",
+        ok=all(0.9 / times <= share <= 1 / times for share in shares[1:]),
+    )
+
+
 def costs(report: Report, work: Path, n_entries: int) -> None:
     """Measure each operation alone."""
     size = 100_000
@@ -302,6 +342,8 @@ def main() -> int:
     work = work_folder(args.work) / "cache"
     report = Report(benchmark="cache", as_json=args.as_json)
     rounds(report, work, args.rounds, args.readers, args.reads, args.kills)
+    for times in (2, 4):
+        epochs(report, work, times)
     costs(report, work, args.entries)
     fresh(work)
     return report.finish()

@@ -1,7 +1,7 @@
 """Scan groups on a local disk, shared by all processes of a host.
 
     reader  -- get --> Cache.of(url) --> file by hash of (url, object, start, stop)
-               put -->               --> temporary, then rename; least recently used ones make room
+               put -->               --> temporary, then rename; what nobody reads makes room
 
 Objects of a dataset are never rewritten, so a URL, an object's name and a range mean the same bytes
 for ever, and nothing here can be stale. Bodies are not hashed here: the reader checks the CRC32C of
@@ -77,8 +77,10 @@ class Cache:
     Args:
         folder: Made if it does not exist. On a disk of this host.
         limit: Bytes, or a text such as "10gb"; see `pcrstore.sizes.parse_size`. What lies in the
-            folder never exceeds it: the least recently used entries make room. (The URLs of the
-            datasets and the folders themselves are not counted.)
+            folder never exceeds it: entries that are not read any more make room, and where all
+            are, what is new is not stored (`pcrstore.cache_folder`). A training job that reads
+            more than the limit in an epoch thus finds the limit's share of it every time. (The
+            URLs of the datasets and the folders themselves are not counted.)
         clock: Seconds, ever growing.
 
     Raises:
@@ -255,7 +257,7 @@ class DatasetCache:
         return body
 
     def put(self, wanted: ByteRange, body: bytes) -> None:
-        """Keep the bytes of a range, if there is room and the disk takes them.
+        """Keep the bytes of a range, if there is or can be room and the disk takes them.
 
         Raises:
             OptionError: The body is not as long as the range.

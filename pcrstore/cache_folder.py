@@ -11,6 +11,15 @@ with it, up before a file is made, down after one is gone. Then a process that i
 leaves a count that is too high, never too low, and a sweep, which counts everything again, heals
 it. A temporary has its full length from the start, so that a sweep counts what is being written.
 
+Room is made by what is not read any more:
+
+    gap     the longest time from one use of an entry to the next that hits have shown lately
+    stale   not used for twice that gap; without a hit so far, not since this cache was opened
+
+Stale entries go, the least recently used first; where there are none, a body is not stored. For an
+epoch reads every record once, each time in another order: what was used least recently comes next,
+and a plain LRU cache of half the data finds 14 % of it. Whatever stays is found: half.
+
 Two limits: a host that loses power may keep files and forget the count, so the total can be over
 the limit by what was not on the disk yet, until the next sweep; and where the file system has no
 flock, nothing is stored.
@@ -45,7 +54,18 @@ _NOT_OURS_BUT_FINE: Final = "lost+found"
 """The root of a file system of its own has it from the start."""
 
 _KEEP: Final = 0.9
-"""A sweep makes room for many: it goes down to this share of the limit."""
+"""A sweep makes room for many: it goes down to this share of the limit. The first one, and the next
+after one that found too little, waits for as many bytes refused: hits show what is in use."""
+
+_STALE: Final = 2.0
+"""Longest gaps without a use. In epochs a gap is at most two, and hits show nearly that."""
+
+_FADE: Final = 0.999
+"""What is left of the longest gap at the next hit that shows no longer one: that of a weekend is
+forgotten after some thousands."""
+
+_TOUCH_SECONDS: Final = 60.0
+"""Uses are noted as exactly as this; shorter gaps say nothing."""
 
 
 class CacheFolder:
@@ -54,6 +74,10 @@ class CacheFolder:
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.limit = limit
+        self.since = time.time()
+        """When this was opened. Seconds since 1970."""
+        self._gap = 0.0
+        """Longest gap that hits have shown lately; 0 before the first. Seconds."""
 
     def prepare(self) -> None:
         """Make the folder and its marker, unless they are there.
@@ -86,7 +110,9 @@ class CacheFolder:
             body = os.read(file, size) if status.st_size == size else b""
             while 0 < len(body) < size and (more := os.read(file, size - len(body))):
                 body += more
-            if len(body) == size and abs(time.time() - status.st_mtime) > 60:
+            gap = time.time() - status.st_mtime
+            if len(body) == size and abs(gap) > _TOUCH_SECONDS:
+                self._gap = max(gap, self._gap * _FADE)
                 with contextlib.suppress(OSError):  # a disk that takes no writes can be read
                     os.utime(file)
         finally:
@@ -100,8 +126,8 @@ class CacheFolder:
         """Store a file that a reader sees whole or not at all.
 
         Returns:
-            False when it is there already, is larger than the limit, or finds no room because of
-            files that are being written now.
+            False when it is there already, is larger than the limit, or finds no room: what is
+            there is in use or is being written now.
         """
         if len(body) > self.limit:
             return False
@@ -184,17 +210,26 @@ class CacheFolder:
     def _reserve(self, ledger: Ledger, size: int) -> bool:
         """Count `size` more bytes, making room for them if need be; say whether there is room."""
         state = ledger.read()
-        used = state.used if state is not None else self.limit
-        if used + size > self.limit:
+        used, refused = (state.used, state.refused) if state else (self.limit + 1, 0)
+        if used > self.limit:  # the count is lost, or the limit was larger
             used = self._sweep(size)
+        elif used + size > self.limit:
+            refused += size
+            if refused >= self.limit * (1 - _KEEP):
+                used = self._sweep(size)
+                if used + size > self.limit * _KEEP:
+                    refused = 0
         has_room = used + size <= self.limit
-        ledger.write(used + size if has_room else used, self.limit)
+        ledger.write(used + size if has_room else used, self.limit, refused)
         return has_room
 
     def _sweep(self, size: int) -> int:
-        """Count everything again, remove what is in the way of `size` bytes, return what is left.
+        """Count everything again, remove what is stale and in the way of `size` bytes.
 
         What was used least recently goes first. Under the lock.
+
+        Returns:
+            Bytes that are left: at most the limit, if what is being written now allows it.
         """
         bodies, used, kept = [], 0, set()
         for file in files(self.path):
@@ -209,14 +244,20 @@ class CacheFolder:
         bodies.sort(key=lambda file: file.mtime)
         n_gone = 0
         if used + size > self.limit:
-            room = self.limit * _KEEP - size
-            while n_gone < len(bodies) and used > room:
+            room, stale = self.limit * _KEEP - size, self._stale_before()
+            while n_gone < len(bodies) and (
+                used > self.limit or (used > room and bodies[n_gone].mtime < stale)
+            ):
                 _unlink(Path(bodies[n_gone].path))
                 used -= bodies[n_gone].n_bytes
                 n_gone += 1
         kept |= {file.dataset for file in bodies[n_gone:]}
         self._prune(kept)
         return used
+
+    def _stale_before(self) -> float:
+        """Return when what is stale was used at the latest. Seconds since 1970."""
+        return time.time() - _STALE * self._gap if self._gap else self.since
 
     def _prune(self, kept: set[str]) -> None:
         """Remove the folders of datasets that hold no files of ours, if they are empty."""

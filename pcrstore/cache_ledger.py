@@ -1,7 +1,7 @@
 """The first file of a cache: its mark, the lock of all its processes, and what they have in use.
 
-    0                 16              24             32
-    | "pcrstore cache 1" | bytes in use | limit of the last writer |
+    0                    16             24                         32              40
+    | "pcrstore cache 1" | bytes in use | limit of the last writer | bytes refused |
 
 The lock is flock on this file, opened anew each time: it holds between threads too, and a process
 that dies lets it go.
@@ -27,7 +27,7 @@ MARKER: Final = "pcrstore-cache"
 """Name of the file in the folder of the cache."""
 
 _MAGIC: Final = b"pcrstore cache 1"
-_STATE: Final = struct.Struct("<16sQQ")
+_STATE: Final = struct.Struct("<16sQQQ")
 _TOO_MANY: Final = 2**63 - 1
 """Bytes in use that are above any limit: whoever writes next counts again."""
 _LOCK_SECONDS: Final = 5.0
@@ -43,6 +43,8 @@ class State:
     """Bytes; never less than what the files of the cache have, but after a crash of the host."""
     limit: int
     """Bytes, of the process that wrote this."""
+    refused: int
+    """Bytes that found no room since somebody looked for what may go, and found too little."""
 
 
 class Ledger:
@@ -90,9 +92,9 @@ class Ledger:
         """Return what stands there; None when nothing was written yet."""
         return _parsed(os.pread(self._file, _STATE.size, 0))
 
-    def write(self, used: int, limit: int) -> None:
+    def write(self, used: int, limit: int, refused: int = 0) -> None:
         """Replace what stands there. Under the lock."""
-        os.pwrite(self._file, _STATE.pack(_MAGIC, used, limit), 0)
+        os.pwrite(self._file, _STATE.pack(_MAGIC, used, limit, refused), 0)
 
     def subtract(self, n_bytes: int) -> None:
         """Count some bytes less. Under the lock.
@@ -102,7 +104,7 @@ class Ledger:
         state = self.read()
         if state is not None:
             used = state.used - n_bytes if n_bytes <= state.used else _TOO_MANY
-            self.write(used, state.limit)
+            self.write(used, state.limit, state.refused)
 
 
 def make_marker(folder: Path) -> None:
@@ -141,5 +143,5 @@ def _bytes(folder: Path) -> bytes:
 def _parsed(data: bytes) -> State | None:
     if len(data) != _STATE.size:
         return None
-    _, used, limit = _STATE.unpack(data)
-    return State(used=used, limit=limit)
+    _, used, limit, refused = _STATE.unpack(data)
+    return State(used=used, limit=limit, refused=refused)

@@ -10,15 +10,17 @@ import struct
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcrstore import cache_ledger
+from pcrstore import cache_folder, cache_ledger
 from pcrstore.cache import PAUSE, Cache, CacheWarning
 from pcrstore.cache_files import body_name, folder_name
+from pcrstore.cache_files import files as walk
 from pcrstore.errors import OptionError, StoreError
 from pcrstore.ranges import ByteRange
 
@@ -51,7 +53,7 @@ def on_disk(folder):
 
 def counted(folder):
     """What the shared counter says."""
-    return struct.unpack("<16sQQ", (folder / "pcrstore-cache").read_bytes())[1]
+    return struct.unpack("<16sQQQ", (folder / "pcrstore-cache").read_bytes())[1]
 
 
 class Clock:
@@ -72,6 +74,13 @@ def aged(folder, seconds):
     for p in files(folder):
         mtime = p.stat().st_mtime - seconds
         os.utime(p, (mtime, mtime))
+
+
+def later(ds, seconds):
+    """Let time pass: all that was is that much longer ago."""
+    cache = ds._cache.folder
+    aged(cache.path, seconds)
+    cache.since -= seconds
 
 
 def held(ds, n, size=KB):
@@ -248,7 +257,7 @@ def test_a_count_that_a_crash_left_too_low_never_goes_below_zero(folder):
     ds = Cache(folder, limit=4 * KB).of(URL)
     for i in range(4):
         ds.put(at(i), body(i))
-    ledger = struct.pack("<16sQQ", b"pcrstore cache 1", KB // 2, 4 * KB)
+    ledger = struct.pack("<16sQQQ", b"pcrstore cache 1", KB // 2, 4 * KB, 0)
     (folder / "pcrstore-cache").write_bytes(ledger)
     ds.discard(at(0))
     assert counted(folder) >= on_disk(folder) == 3 * KB
@@ -305,12 +314,16 @@ def test_the_least_recently_used_make_room_at_the_limit(folder, limit, kept):
     assert held(ds, 10) == kept
 
 
-def test_a_sweep_goes_down_to_nine_tenths_at_once(folder):
+def test_a_sweep_goes_down_to_nine_tenths_once_a_tenth_was_refused(folder):
     ds = Cache(folder, limit=100 * KB).of(URL)
     for i in range(100):
         ds.put(at(i), body(i))
-    assert len(files(folder)) == 100
-    ds.put(at(100), body(100))
+    aged(folder, 100)
+    for i in range(100, 109):
+        ds.put(at(i), body(i))
+    assert held(ds, 109) == list(range(100))
+    aged(folder, 1000)
+    Cache(folder, limit=100 * KB).of(URL).put(at(109), body(109))  # refused by all processes
     assert len(files(folder)) == 90
     assert counted(folder) == on_disk(folder) == 90 * KB
 
@@ -320,7 +333,7 @@ def test_a_hit_makes_a_body_recent(folder):
     for i in range(10):
         aged(folder, 100)
         ds.put(at(i), body(i))
-    assert ds.get(at(0))
+    assert Cache(folder).of(URL).get(at(0))  # in another process
     ds.put(at(10), body(10))
     assert held(ds, 11) == [0, *range(3, 11)]
 
@@ -335,6 +348,122 @@ def test_a_hit_touches_a_file_once_a_minute(folder, age, touched):
     after = files(folder)[0].stat().st_mtime
     assert (after != before) == touched
     assert not touched or abs(time.time() - after) < 20
+
+
+def an_epoch(ds, order, seconds=3600):
+    """Read as a job does, once and in an order, for so long; return the share that was found."""
+    n_hits = ds.n_hits
+    for n, i in enumerate(order):
+        if n % 10 == 0:
+            later(ds, seconds * 10 / len(order))
+        if ds.get(at(i)) is None:
+            ds.put(at(i), body(i))
+    return (ds.n_hits - n_hits) / len(order)
+
+
+def shuffled(n, seed):
+    return random.Random(seed).sample(range(n), n)  # noqa: S311 - an order
+
+
+@pytest.mark.parametrize("others", [0, 20_000], ids=["empty", "full-of-others"])
+@pytest.mark.parametrize("times", [2, 4])
+def test_epochs_larger_than_the_limit_find_the_share_that_the_limit_is(folder, times, others):
+    n = 200
+    limit = n * KB // times
+    old = Cache(folder, limit=limit).of(OTHER)
+    for i in range(n // times if others else 0):
+        old.put(at(i), body(i))
+    aged(folder, others)
+    ds = Cache(folder, limit=limit).of(URL)
+    shares = [an_epoch(ds, shuffled(n, epoch)) for epoch in range(4)]
+    assert shares[0] == 0
+    assert all(0.9 / times <= found <= 1 / times for found in shares[1:])
+    assert counted(folder) == on_disk(folder) <= limit
+
+
+@pytest.mark.parametrize("away", [0, 10**6])
+def test_a_job_that_is_started_again_finds_its_share_in_the_first_epoch(folder, away):
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    an_epoch(ds, shuffled(200, 0))
+    an_epoch(ds, shuffled(200, 1))
+    aged(folder, away)
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    shares = [an_epoch(ds, shuffled(200, epoch)) for epoch in (2, 3)]
+    assert all(0.45 <= found <= 0.5 for found in shares)
+
+
+def test_a_job_that_is_started_again_takes_the_place_of_others_in_some_epochs(folder, monkeypatch):
+    monkeypatch.setattr(cache_folder, "_FADE", 0.98)  # the hits are few
+    cache = Cache(folder, limit=100 * KB)
+    for i in range(100):
+        cache.of(URL if i % 2 else OTHER).put(at(i), body(i))
+    aged(folder, 50_000)
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    shares = [an_epoch(ds, shuffled(200, epoch)) for epoch in range(6)]
+    assert 0.2 <= shares[0] <= 0.25
+    assert 0.45 <= shares[-1] <= 0.5
+
+
+def test_a_job_whose_limit_is_no_smaller_than_its_data_finds_all(folder):
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    shares = [an_epoch(ds, shuffled(100, epoch)) for epoch in range(3)]
+    assert shares == [0, 1, 1]
+
+
+def test_what_others_left_while_a_job_runs_goes_after_two_of_its_epochs(folder):
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    an_epoch(ds, shuffled(200, 0)[:100])
+    for i in range(50):
+        ds.discard(at(shuffled(200, 0)[i]))
+        ds._cache.of(OTHER).put(at(i), body(i))
+    shares = [an_epoch(ds, shuffled(200, epoch)) for epoch in range(1, 8)]
+    assert shares[0] <= 0.25
+    assert all(0.45 <= found <= 0.5 for found in shares[-2:])
+
+
+@pytest.mark.parametrize(
+    ("gap", "age", "goes"),
+    [
+        (500, 950, False),
+        (500, 1050, True),
+        (70, 130, False),
+        (70, 150, True),
+        # Gaps of under a minute say nothing, then what was used before it was opened goes.
+        (50, 10_000, False),
+        (None, 10_000, False),
+        (None, None, True),
+    ],
+)
+def test_what_is_not_used_for_twice_the_longest_gap_goes(folder, gap, age, goes):
+    Cache(folder).of(URL).put(at(0), body(0))
+    aged(folder, 10 if age is None else 0)
+    ds = Cache(folder, limit=2 * KB).of(URL)
+    ds._cache.folder.since -= 1  # the clock of a file system is milliseconds late
+    if age is not None:
+        later(ds, age - (gap or 0))
+    ds.put(at(1), body(1))
+    if gap is not None:
+        later(ds, gap)
+        ds.get(at(1))
+    ds.put(at(2), body(2))
+    assert held(ds, 3) == ([1, 2] if goes else [0, 1])
+
+
+def test_a_long_gap_is_forgotten(folder, monkeypatch):
+    monkeypatch.setattr(cache_folder, "_FADE", 0.9)
+    ds = Cache(folder, limit=3 * KB).of(URL)
+    ds.put(at(0), body(0))
+    later(ds, 260_000)
+    ds.get(at(0))
+    ds.put(at(1), body(1))
+    ds.put(at(2), body(2))
+    for hits, kept in ((20, [0, 1, 2]), (40, [0, 2, 3])):
+        for _ in range(hits):
+            later(ds, 100)
+            ds.get(at(0))
+            ds.get(at(2))
+        ds.put(at(3), body(3))
+        assert held(ds, 4) == kept
 
 
 def test_eviction_goes_across_datasets(folder):
@@ -352,6 +481,7 @@ def test_eviction_goes_across_datasets(folder):
 def test_a_file_that_is_being_read_stays_readable(folder, monkeypatch):
     ds = Cache(folder, limit=KB).of(URL)
     ds.put(at(0), body(0))
+    aged(folder, 10)
     real = os.fstat
 
     def fstat(file):
@@ -374,10 +504,22 @@ def test_a_smaller_limit_takes_effect_at_the_next_write(folder):
     assert counted(folder) == on_disk(folder) == 2 * KB
 
 
+def test_a_smaller_limit_is_kept_to_even_if_all_is_in_use(folder):
+    small = Cache(folder, limit=3 * KB).of(URL)
+    small._cache.folder.since -= 1
+    ds = Cache(folder, limit=10 * KB).of(URL)
+    for i in range(10):
+        ds.put(at(i), body(i))
+    small.put(at(10), body(10))
+    assert counted(folder) == on_disk(folder) == 3 * KB
+    assert small.get(at(10)) is None
+
+
 STATES = {
     "absent": b"",
     "cut": b"pcrstore cache 1\x00",
-    "too-high": struct.pack("<16sQQ", b"pcrstore cache 1", 2**62, 10 * KB),
+    "before-refused-was-counted": struct.pack("<16sQQ", b"pcrstore cache 1", 5 * KB, 6 * KB),
+    "too-high": struct.pack("<16sQQQ", b"pcrstore cache 1", 2**62, 10 * KB, 0),
 }
 
 
@@ -494,7 +636,7 @@ def test_a_writer_whose_temporary_was_swept_stores_nothing(folder, monkeypatch):
 
 OPS = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "get", "discard", "clear"]),
+        st.sampled_from(["put", "put", "put", "get", "discard", "age", "clear"]),
         st.integers(0, 12),
         st.integers(0, 1),
     ),
@@ -514,8 +656,11 @@ def test_the_count_is_what_is_there_after_every_step(tmp_path_factory, ops):
         if op == "put":
             is_new = ds.get(wanted) is None
             ds.put(wanted, right)
-            assert ds.get(wanted) == right
-            assert on_disk(folder) <= (limits[which] if is_new else max(limits))
+            is_kept = ds.get(wanted) is not None
+            assert is_kept or is_new
+            assert on_disk(folder) <= (limits[which] if is_new and is_kept else max(limits))
+        elif op == "age":
+            aged(folder, 100 * i)
         elif op == "get":
             assert ds.get(wanted) in (None, right)
         elif op == "discard":
@@ -713,14 +858,101 @@ def test_processes_that_are_killed_leave_a_sound_cache(folder):
         there, count = locked_sizes(folder)
         assert there <= count <= limit
     ds = Cache(folder, limit=limit).of(URL)
+    for i in [*range(60), *range(60)]:
+        aged(folder, 100)
+        ds.put(at(i, sizes[i]), body(i, sizes[i]))
     for i, size in enumerate(sizes):
-        ds.put(at(i, size), body(i, size))
-        assert ds.get(at(i, size)) == body(i, size)
+        assert ds.get(at(i, size)) in (None, body(i, size))
+    assert ds.n_hits > 10
     assert counted(folder) == on_disk(folder) <= limit
     assert not temporaries(folder)
 
 
+def read_checked(folder, seed, n, limit):
+    """Read as a reader does: what is wrong is discarded and kept anew."""
+    ds = Cache(folder, limit=limit).of(URL)
+    pick = random.Random(seed)  # noqa: S311 - which bodies
+    for _ in range(n):
+        i = pick.randrange(30)
+        found = ds.get(at(i))
+        if found not in (None, body(i)):
+            assert len(found) == KB
+            ds.discard(at(i))
+            found = None
+        if found is None:
+            ds.put(at(i), body(i))
+
+
+def damage(path, kind):
+    """Change a file; it may go meanwhile."""
+    with suppress(FileNotFoundError):
+        size = path.stat().st_size
+        if kind == "gone":
+            path.unlink()
+        elif kind in {"cut", "grown"}:
+            os.truncate(path, size // 2 if kind == "cut" else 3 * size)
+        else:
+            file = os.open(path, os.O_WRONLY)
+            os.pwrite(file, bytes(size) if kind == "zero" else b"\xff\x00", size // 2)
+            os.close(file)
+
+
+def test_files_damaged_while_processes_read_are_replaced(folder):
+    limit = 20 * KB
+    read_checked(folder, 0, 60, limit)
+    fork = multiprocessing.get_context("fork")
+    running = [fork.Process(target=read_checked, args=(folder, s, 300, limit)) for s in (1, 2, 3)]
+    for process in running:
+        process.start()
+    pick = random.Random(0)  # noqa: S311 - what to damage
+    for n in range(100):
+        if found := [file for file in walk(folder) if file.is_body]:
+            kind = ("flip", "cut", "grown", "zero", "gone")[n % 5]
+            damage(Path(pick.choice(found).path), kind)
+        time.sleep(0.001)
+    for process in running:
+        process.join(30)
+    assert [process.exitcode for process in running] == [0, 0, 0]
+    ds = Cache(folder, limit=limit).of(URL)
+    for i in range(30):
+        if ds.get(at(i)) not in (None, body(i)):
+            ds.discard(at(i))
+    assert on_disk(folder) <= counted(folder)
+    aged(folder, 100)
+    for i in range(30, 80):
+        ds.put(at(i), body(i))
+        assert on_disk(folder) <= counted(folder)
+    assert counted(folder) == on_disk(folder) <= limit
+    assert len(held(ds, 80)) >= 18
+
+
 # Failing disks
+
+
+@pytest.mark.parametrize("call", ["write", "read"])
+def test_a_disk_that_is_slow_for_one_holds_up_no_other(folder, monkeypatch, call):
+    ds = Cache(folder).of(URL)
+    ds.put(at(0), body(0))
+    waits, goes_on = threading.Event(), threading.Event()
+    act = {"write": lambda: ds.put(at(1), body(1)), "read": lambda: ds.get(at(0))}
+    thread = threading.Thread(target=act[call])
+    real = getattr(os, call)
+
+    def slow(*args):
+        if threading.current_thread() is thread:
+            waits.set()
+            assert goes_on.wait(30)
+        return real(*args)
+
+    monkeypatch.setattr(os, call, slow)
+    thread.start()
+    assert waits.wait(30)
+    ds.put(at(2), body(2))
+    assert held(ds, 3) == [0, 2]
+    goes_on.set()
+    thread.join()
+    assert held(ds, 3) == ([0, 1, 2] if call == "write" else [0, 2])
+
 
 WATCHED = [
     *((os, name) for name in ("open", "close", "read", "write", "pread", "pwrite", "fstat")),
@@ -877,6 +1109,7 @@ def test_a_process_killed_at_any_step_leaves_a_sound_cache(tmp_path, monkeypatch
             # The file that was cut counts as it was.
             assert on_disk(folder) <= counted(folder) <= max(limit, before)
         for i in range(40, 55):
+            aged(folder, 100)
             ds.put(at(i), body(i))
             assert ds.get(at(i)) == body(i)
             assert on_disk(folder) <= counted(folder) <= limit
