@@ -129,6 +129,13 @@ class Catalog:
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__init__(state["store"], state["manifest"], state["cost"])  # type: ignore[misc]  # as pickled above
 
+    def sibling(self) -> "Catalog":
+        """Return the same index with a counter of its own; what one reads, both have."""
+        other = Catalog(self._store, self._manifest, self._cost)
+        other._lock = self._lock
+        other._parts, other._pages, other._headers = self._parts, self._pages, self._headers
+        return other
+
     def part_of_image(self, image: int) -> int:
         """Return the part that holds an image."""
         return int(np.searchsorted(self.image_edges, image, side="right")) - 1

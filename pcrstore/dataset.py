@@ -81,11 +81,18 @@ class Dataset:
     storage options as they were given, so treat it as you treat those.
     """
 
-    def __init__(self, store: ReadableStore, manifest: Manifest, cost: CostModel) -> None:
+    def __init__(
+        self,
+        store: ReadableStore,
+        manifest: Manifest,
+        cost: CostModel,
+        *,
+        catalog: Catalog | None = None,
+    ) -> None:
         self._store = store
         self._manifest = manifest
         self._cost = cost
-        self._reader = Reader(store, manifest, cost)
+        self._reader = Reader(store, manifest, cost, catalog=catalog)
 
     def __reduce__(self) -> tuple[type["Dataset"], tuple[ReadableStore, Manifest, CostModel]]:
         return Dataset, (self._store, self._manifest, self._cost)
@@ -119,6 +126,11 @@ class Dataset:
     def catalog(self) -> Catalog:
         """The index, read on demand and remembered."""
         return self._reader.catalog
+
+    def sibling(self) -> "Dataset":
+        """Return the same dataset with counters of its own; the index that was read is shared."""
+        catalog = self.catalog.sibling()
+        return Dataset(self._store, self._manifest, self._cost, catalog=catalog)
 
     def reader(self, *, cache: RangeCache | None = None, part_bytes: int | None = None) -> Reader:
         """Return a reader that counts for itself and shares the index; see `reader.Reader`."""

@@ -123,7 +123,8 @@ class Loading:
             return open_dataset(url, options, version=spec.version, engine=spec.engine)
 
         open_url = open_with or opened
-        datasets = [d if isinstance(d, Dataset) else open_url(d) for d in mix.weights]
+        # A dataset that is given may be read by others too, and its index counts for all of them.
+        datasets = [d.sibling() if isinstance(d, Dataset) else open_url(d) for d in mix.weights]
         self.classes = _same_classes(datasets)
         sources = [Source(dataset=ds, positions=_positions(ds, spec)) for ds in datasets]
         self.population = Population(sources, _counts(mix, sources))
@@ -146,14 +147,11 @@ class Loading:
             ds.reader(cache=of, part_bytes=PART_BYTES)
             for ds, of in zip(datasets, self._caches, strict=True)
         ]
-        self._index_before = [
-            (ds.catalog.counter.n_requests, ds.catalog.counter.n_bytes) for ds in datasets
-        ]
         self._retries_before = [_n_retries(ds) for ds in datasets]
 
     def __getstate__(self) -> dict[str, object]:
         """Leave connections and counters behind: every process has its own."""
-        own = ("readers", "_caches", "_index_before", "_retries_before")
+        own = ("readers", "_caches", "_retries_before")
         return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -230,18 +228,11 @@ class Loading:
 
     def traffic(self) -> Signals:
         """Return requests, bytes, retries and cache hits of this process so far."""
-        requests = sum(r.counter.n_requests for r in self.readers)
-        n_bytes = sum(r.counter.n_bytes for r in self.readers)
-        for source, (gets, size), _ in zip(
-            self.population.sources, self._index_before, self._retries_before, strict=True
-        ):
-            counter = source.dataset.catalog.counter
-            requests += counter.n_requests - gets
-            n_bytes += counter.n_bytes - size
+        counters = [c for r in self.readers for c in (r.counter, r.catalog.counter)]
         retries = sum(_n_retries(s.dataset) for s in self.population.sources)
         return Signals(
-            requests=requests,
-            bytes=n_bytes,
+            requests=sum(c.n_requests for c in counters),
+            bytes=sum(c.n_bytes for c in counters),
             retries=retries - sum(self._retries_before),
             cache_hits=sum(c.n_hits for c in self._caches if c is not None),
             cache_bytes=sum(c.hit_bytes for c in self._caches if c is not None),

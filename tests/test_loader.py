@@ -490,6 +490,27 @@ def test_signals_add_up_over_epochs_and_loops_that_are_left():
     assert stats.queue_depth == 0
 
 
+def test_loaders_of_one_dataset_count_for_themselves():
+    ds, store = recorded(n=N)
+    list(ds.iter(1))
+    before = ds.traffic
+    seen = [0, 0]
+
+    def n_read(i, act):
+        n = len(store.named("get_range"))
+        out = act()
+        seen[i] += len(store.named("get_range")) - n
+        return out
+
+    splits = ({"split": "train"}, {"width": lambda w: w > 0})
+    loaders = [n_read(i, lambda w=w: a_loader(ds, where=w)) for i, w in enumerate(splits)]
+    assert [loader.stats().requests for loader in loaders] == seen  # where reads columns
+    for i in (0, 1, 0):
+        n_read(i, lambda i=i: read(loaders[i]))
+        assert [loader.stats().requests for loader in loaders] == seen
+    assert ds.traffic == before
+
+
 def test_time_runs_inside_of_epochs_alone():
     loader = a_loader()
     assert loader.stats().seconds == 0
