@@ -119,6 +119,13 @@ def convert(
         )
     if _place(store).startswith(_place(src)):
         raise OptionError(f"the destination {store.url} must not lie inside the source {src.url}")
+    if listing.likely_splits and not options.split_dirs:
+        _log.warning(
+            "%s: %s become classes; if they are splits, convert with split_dirs=True, or "
+            "--split-dirs on the command line",
+            src.url,
+            ", ".join(listing.likely_splits),
+        )
     job = _Job(store=store, source=src, listing=listing, options=options)
     if version:
         report = job.already(version)

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
 from pcrstore.store import Entry, ReadableStore
@@ -22,6 +23,11 @@ from pcrstore.stores import open_store
 from pcrstore.stores_local import LocalStore
 
 __all__ = ["Listing", "SourceFile", "list_folder"]
+
+_SPLITS: Final = frozenset(
+    {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+)
+"""What folders of splits are called, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,13 @@ class Listing:
     def splits(self) -> tuple[str, ...]:
         """Split names, sorted."""
         return tuple(sorted({f.split for f in self.files if f.split is not None}))
+
+    @property
+    def likely_splits(self) -> tuple[str, ...]:
+        """Classes that are called like splits, sorted; a train among dogs and cats is none."""
+        classes = {f.label for f in self.files if f.label is not None}
+        found = {name for name in classes if name.lower() in _SPLITS}
+        return tuple(sorted(found)) if len(found) > 1 or found == classes else ()
 
 
 def list_folder(

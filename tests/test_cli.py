@@ -621,6 +621,15 @@ def test_convert_options_reach_the_dataset(tmp_path):
     assert ds.n_records == 2
 
 
+def test_splits_taken_for_classes_are_told_on_stderr(tmp_path):
+    folders = {f"{split}/cat/x.jpg": encoded(5, (16, 16)) for split in ("train", "val")}
+    write_sources(tmp_path / "in", folders)
+    done = spawned("convert", tmp_path / "in", tmp_path / "ds", "--json", text=True)
+    assert done.stderr.count("train, val become classes") == 1
+    assert "--split-dirs" in done.stderr
+    assert json.loads(done.stdout)["n_images"] == 2
+
+
 def test_every_option_of_convert_reaches_the_conversion(monkeypatch):
     asked = {}
 

@@ -134,6 +134,14 @@ def test_splits_are_a_column(monkeypatch, tmp_path):
     assert label["val/x.jpg"] == label["loose.jpg"] == -1
 
 
+@pytest.mark.parametrize("split_dirs", [False, True])
+def test_splits_taken_for_classes_are_worth_one_warning(monkeypatch, tmp_path, caplog, split_dirs):
+    tree = write_tree(tmp_path, {f"{s}/test/1.jpg": photo(1) for s in ("validation", "train")})
+    run(monkeypatch, tree, replace(RECORD, split_dirs=split_dirs))
+    said = [f"{tree.as_uri()}: train, validation become classes; if they are splits, "]
+    assert [m[: len(said[0])] for m in caplog.messages] == ([] if split_dirs else said)
+
+
 def test_order_is_that_of_the_keys_or_a_seeded_shuffle(monkeypatch, tree):
     keys = sorted(photos())
     _, _, plain = run(monkeypatch, tree, replace(RECORD, shuffle=False))

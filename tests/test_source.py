@@ -42,6 +42,26 @@ def test_splits_are_the_first_folder(tmp_path):
     assert found.splits == ("a", "b")
 
 
+LIKELY = {
+    "both": ("train validation", "train validation"),
+    "all-names": ("dev test testing train training val valid validation",) * 2,
+    "any-case": ("Train VAL", "Train VAL"),
+    "one-alone": ("train", "train"),
+    "two-and-more": ("extra test train", "test train"),
+    "one-of-many": ("cat dog train", ""),
+    "none": ("cat dog", ""),
+    "in-part": ("trains test1", ""),
+    "no-class": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("folders", "likely"), LIKELY.values(), ids=LIKELY)
+def test_classes_that_look_like_splits_are_told(folders, likely, tmp_path):
+    files = {f"{name}/cat/1.jpg": b"1" for name in folders.split()}
+    tree = write_tree(tmp_path, {**files, "top.jpg": b"t"})
+    assert listed(tree).likely_splits == tuple(likely.split())
+
+
 def test_the_same_tree_is_listed_alike_on_disk_and_in_a_bucket(tmp_path):
     url = memory()
     put_all(open_store(url), FILES)
