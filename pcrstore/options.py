@@ -45,7 +45,10 @@ class Options:
     script: str = "sa5"
     """Name of a built-in script, or a script's text."""
     record_bytes: int | None = RECORD_BYTES
+    """Source bytes of a record at the most, but for a single image that has more; None: any."""
     record_images: int | None = None
+    """Images of a record at the most. `record_bytes` still holds: for 30 images a record whatever
+    they weigh say `record_bytes=None` too, as --record-images does on the command line."""
     object_bytes: int = OBJECT_BYTES
     chunk_bytes: int = CHUNK_BYTES
     """About what a chunk of the scan group arrays has in the zarr layout."""
@@ -56,6 +59,7 @@ class Options:
     encode_quality: int = 95
     """JPEG quality of policy `encode`."""
     split_dirs: bool = False
+    """Whether the source is SPLIT/CLASS/image; loaders then take `where={"split": "train"}`."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of their ids; classes not in it are added to its end."""
     shuffle: bool = True

@@ -75,7 +75,9 @@ _SHOWN: Final = 20
     help="JPEG quality of --on-error encode.",
 )
 @click.option(
-    "--split-dirs", is_flag=True, help="The source is SPLIT/CLASS/image, not CLASS/image."
+    "--split-dirs",
+    is_flag=True,
+    help="The source is SPLIT/CLASS/image, such as train/cat/1.jpg, not CLASS/image.",
 )
 @click.option(
     "--classes",
