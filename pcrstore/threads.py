@@ -78,4 +78,5 @@ class Threads:
             threads.stop()
         for threads in every:
             for thread in threads._threads:  # noqa: SLF001 - of its own class
-                thread.join(max(0.0, end - time.monotonic()))
+                if thread is not threading.current_thread():
+                    thread.join(max(0.0, end - time.monotonic()))

@@ -1,23 +1,20 @@
-"""A feed keeps the order, the bounds and its word: what is asked for, held, raised and let go."""
+"""A feed keeps the order and its word: what is yielded, held ready, raised and let go."""
 
 import gc
 import subprocess
 import sys
 import threading
 import time
-from itertools import accumulate
 from pathlib import Path
-from types import FunctionType, ModuleType
 
-import numpy as np
 import pytest
+from feeds import SIZE, Fed, G, N, read_into, samples
 from flows import DictStore
 from small_datasets import (
     NO_GAPS,
     GatedStore,
     a_dataset,
     no_threads_left,
-    of_images,
     opened,
     recorded,
     stored,
@@ -25,7 +22,6 @@ from small_datasets import (
     until,
 )
 
-from pcrstore import loading as loading_module
 from pcrstore import prefetch
 from pcrstore.crops import CenterCrop
 from pcrstore.dial import Mixture
@@ -37,16 +33,8 @@ from pcrstore.errors import (
     TransientStoreError,
 )
 from pcrstore.feed import BATCHES_READY
-from pcrstore.loading import Loading, Spec
 from pcrstore.order import n_of
 from pcrstore.population import Mix
-from pcrstore.prefetch import FETCHERS, Prefetcher
-from pcrstore.shares import Topology
-from pcrstore.testing import RecordingStore
-
-SIZE = 8
-N = 20
-G = 5
 
 
 @pytest.fixture(autouse=True)
@@ -59,85 +47,6 @@ def _no_threads_left():
 def small_tasks(monkeypatch):
     """Ask for every record by itself."""
     monkeypatch.setattr(prefetch, "TASK_BYTES", 1)
-
-
-class Fed:
-    """A feed of a dataset, and all that it is made of."""
-
-    def __init__(
-        self, dataset, *, batch=4, n_threads=2, rank=0, world=1, epoch=0, uneven="pad", **spec
-    ):
-        spec = {"size": SIZE, "shuffle_window": 4, **spec}
-        self.loading = Loading(Spec(dataset=dataset, **spec))
-        topology = Topology(world_size=world, batch_size=batch, uneven=uneven)
-        self.leg = self.loading.leg(epoch, None, topology)
-        self.allocated = []
-        self.stretches = self.leg.share(rank, 0)
-        self.feed = self.loading.feed(
-            self.leg, epoch, rank=rank, worker=0, n_threads=n_threads, allocate=self._allocate
-        )
-
-    def _allocate(self, n):
-        self.allocated.append(n)
-        return np.empty((n, SIZE, SIZE, 3), np.uint8), len(self.allocated)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.feed.close()
-
-    def leaflets(self):
-        return [self.loading.population.leaflet(self.leg.order, s) for s in self.stretches]
-
-    def units(self):
-        """(first use, estimated bytes) of all units of the stream, in order."""
-        out, base = [], 0
-        for leaflet in self.leaflets():
-            for u in leaflet.units:
-                n_bytes = round(self.loading.dial.mean_bytes(u.source) * len(u.images))
-                out.append((base + u.first_use, n_bytes))
-            base += len(leaflet)
-        return out
-
-
-def samples(batches):
-    return [(int(s), int(i)) for b in batches for s, i in zip(b.sources, b.positions, strict=True)]
-
-
-def reachable(start, seen):
-    """Everything that an object holds and that was not seen before."""
-    todo = [start]
-    while todo:
-        one = todo.pop()
-        if id(one) in seen or isinstance(one, type | ModuleType | FunctionType):
-            continue
-        seen[id(one)] = one
-        yield one
-        todo += gc.get_referents(one)
-
-
-def held_bytes(fed):
-    """Bytes of bodies and files that a feed holds beside what its datasets do."""
-    seen = {}
-    list(reachable(fed.loading, seen))
-    return sum(len(x) for x in reachable(fed.feed._prefetcher._lanes, seen) if isinstance(x, bytes))
-
-
-def read_into(got, feed):
-    """Note the positions that a feed yields, up to its error."""
-    for batch in feed:
-        got += batch.positions.tolist()
-
-
-def prefixes(ds, k):
-    """The ranges of every record at fidelity k, sorted: what an epoch asks for, and no more."""
-    ranges = []
-    for p, entry in enumerate(ds.manifest.parts):
-        [part] = ds.catalog.parts([p])
-        for r in range(entry.n_records):
-            ranges += part.placement(r, ds.manifest.chunk_bytes).prefix(k)
-    return sorted((r.name, r.start, r.stop) for r in ranges if len(r))
 
 
 # ---- order and contents
@@ -215,88 +124,6 @@ def test_opaque_images_are_decoded_among_others():
     assert sorted(i for _, i in samples(batches)) == list(range(N))
 
 
-# ---- what is asked for
-
-
-@pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("layout", ["record", "zarr"])
-@pytest.mark.usefixtures("small_tasks")
-def test_an_epoch_asks_for_whole_prefixes_once(layout, k):
-    ds, store = recorded(layout)
-    with Fed(ds, fidelity=k) as fed:
-        list(fed.feed)
-    assert of_images(store) == prefixes(ds, k)
-
-
-@pytest.mark.parametrize("layout", ["record", "zarr"])
-def test_neighbours_are_asked_for_together_where_that_pays(layout):
-    ds, store = recorded(layout)
-    with Fed(ds, fidelity=5, shuffle=False) as fed:
-        list(fed.feed)
-    wanted = sum(b - a for _, a, b in prefixes(ds, 5))
-    asked = of_images(store)
-    assert sum(b - a for _, a, b in asked) == wanted
-    assert len(asked) <= len(prefixes(ds, 5))
-
-
-@pytest.mark.parametrize("layout", ["record", "zarr"])
-@pytest.mark.parametrize("size", [97, 200, 10**6])
-@pytest.mark.usefixtures("small_tasks")
-def test_long_prefixes_are_asked_for_in_parts(layout, size, monkeypatch):
-    monkeypatch.setattr(loading_module, "PART_BYTES", size)
-    ds, store = recorded(layout)
-    with Fed(ds, fidelity=4) as fed:
-        list(fed.feed)
-        traffic = fed.loading.traffic()
-    expected = prefixes(ds, 4)
-    asked = of_images(store)
-    assert len(asked) == sum(-(-(b - a) // size) for _, a, b in expected)
-    assert all(b - a <= size for _, a, b in asked)
-    assert {(n, at) for n, a, b in asked for at in range(a, b)} == {
-        (n, at) for n, a, b in expected for at in range(a, b)
-    }
-    assert sum(b - a for _, a, b in asked) == sum(b - a for _, a, b in expected)
-    assert traffic.requests == len(store.named("get_range"))
-
-
-@pytest.mark.parametrize("layout", ["record", "zarr"])
-def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
-    ds, store = recorded(layout)
-    with Fed(ds, fidelity=[i % G + 1 for i in range(N)], select=[0, 1, 5, 9, 19]) as fed:
-        list(fed.feed)
-    wanted = 0
-    for i in (0, 1, 5, 9, 19):
-        p = ds.catalog.part_of_image(i)
-        [part] = ds.catalog.parts([p])
-        local = i - part.first_image
-        r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
-        [header] = ds.catalog.headers([(p, r)])
-        wanted += int(header.lengths[local - part.image_edges[r], : i % G + 1].sum())
-    assert sum(b - a for _, a, b in of_images(store)) == wanted
-
-
-@pytest.mark.parametrize("layout", ["record", "zarr"])
-def test_a_fidelity_that_changes_counts_from_the_next_request(layout, small_tasks):
-    del small_tasks
-    ds, store = recorded(layout, n=40)
-    with Fed(ds, fidelity=2, prefetch=1) as fed:
-        batches = iter(fed.feed)
-        got = samples([next(batches)])
-        assert until(lambda: len(fed.allocated) == BATCHES_READY + 1)
-        time.sleep(0.05)  # the request ahead of them
-        before = of_images(store)
-        assert set(before) < set(prefixes(ds, 2))
-        store.clear()
-        fed.loading.dial.set(5)
-        got += samples(batches)
-        after = of_images(store)
-    assert after
-    assert set(after) < set(prefixes(ds, 5))
-    if layout == "record":
-        assert len(before) + len(after) == ds.n_records
-    assert sorted(i for _, i in got) == list(range(40))
-
-
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 def test_what_is_counted_is_what_the_store_saw(layout):
     ds, store = recorded(layout)
@@ -313,9 +140,6 @@ def test_what_is_counted_is_what_the_store_saw(layout):
     assert signals.queue_depth == 0  # nothing is left when the last one was taken
 
 
-# ---- bounds
-
-
 @pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_a_consumer_that_stops_is_given_no_more(taken):
@@ -327,91 +151,6 @@ def test_a_consumer_that_stops_is_given_no_more(taken):
         time.sleep(0.1)
         assert len(fed.allocated) == taken + BATCHES_READY
         batches.close()
-
-
-@pytest.mark.usefixtures("small_tasks")
-@pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
-def test_bytes_ahead_are_bounded(prefetch):
-    ds, store = recorded(n=60)
-    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
-        units = fed.units()
-        # The driver gathers one batch more than there are tokens, and waits for one.
-        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
-        sums = accumulate(size for _, size in units[needed:])
-        ahead = 1 + sum(prefetch - total >= 1 for total in sums)
-        expected = min(len(units), needed + ahead)
-        assert expected < len(units)
-        assert until(lambda: len(of_images(store)) == expected), (len(of_images(store)), expected)
-        time.sleep(0.1)
-        assert len(of_images(store)) == expected
-
-
-@pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
-def test_bytes_ahead_are_bounded_where_records_are_asked_for_together(prefetch):
-    ds, store = recorded(n=60)
-    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
-        units = fed.units()
-        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
-        ahead = sum(total < prefetch for total in accumulate(n for _, n in units[needed:])) + 1
-        records = {u.number: u for leaf in fed.leaflets() for u in leaf.units}
-        sizes = np.array([len(r) for r in prefixes_of(ds, records)])
-        assert until(lambda: len(fed.allocated) == BATCHES_READY)
-        time.sleep(0.1)
-        asked = sum(b - a for _, a, b in of_images(store))
-    assert sizes[:needed].sum() <= asked <= sizes[: needed + ahead].sum() < sizes.sum()
-
-
-def prefixes_of(ds, units):
-    """The prefix of every unit at full fidelity, in order."""
-    for u in units.values():
-        [part] = ds.catalog.parts([u.part])
-        [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
-        yield prefix
-
-
-@pytest.mark.usefixtures("small_tasks")
-def test_requests_in_flight_are_bounded():
-    store = GatedStore(DictStore(stored(n=60)))
-    ds = opened(store)
-    store.gate.clear()
-    with Fed(ds, batch=60) as fed:
-        assert until(lambda: store.n_asked == FETCHERS)
-        time.sleep(0.1)
-        assert store.n_asked == FETCHERS
-        store.gate.set()
-        assert len(samples(fed.feed)) == 60
-
-
-@pytest.mark.usefixtures("small_tasks")
-def test_the_first_batch_shares_the_link_with_nothing():
-    store = GatedStore(DictStore(stored(n=60)))
-    ds = opened(store)
-    store.gate.clear()
-    with Fed(ds, batch=5) as fed:
-        [leaf] = fed.leaflets()
-        needed = sum(unit.first_use < 5 for unit in leaf.units)
-        assert needed < min(FETCHERS, len(leaf.units))
-        assert until(lambda: store.n_asked == needed)
-        time.sleep(0.1)
-        assert store.n_asked == needed
-        store.gate.set()
-        assert len(samples(fed.feed)) == 60
-
-
-def test_files_are_let_go_when_their_samples_are_taken():
-    ds = a_dataset(n=60)
-    with Fed(ds, batch=5, fidelity=5) as fed:
-        batches = iter(fed.feed)
-        for _ in range(4):
-            held = next(batches)
-        assert until(lambda: len(fed.allocated) == 4 + BATCHES_READY)
-        time.sleep(0.05)
-        assert held.rows == []
-        # One batch more has been gathered than was allocated.
-        [leaf] = fed.leaflets()
-        left = leaf.image[5 * (4 + BATCHES_READY + 1) :]
-        expected = sum(map(len, ds.fetch(left.tolist())))
-        assert 0.5 * expected < held_bytes(fed) < 1.5 * expected
 
 
 # ---- ends
@@ -642,110 +381,3 @@ def test_an_index_that_is_gone_is_an_error_of_the_consumer():
     ds = opened(DictStore({n: b for n, b in objects.items() if not n.startswith("objects/")}))
     with Fed(ds) as fed, pytest.raises(FormatError, match="objects/"):
         list(fed.feed)
-
-
-# ---- hedging
-
-
-class Slow:
-    """A store that holds back some requests for images, by number, until it is told."""
-
-    create_is_atomic = True
-
-    def __init__(self, store, held, *, fails_again=None):
-        self.store = store
-        self.url = store.url
-        self._held = set(held)
-        self._lock = threading.Lock()
-        self.asked = []
-        self.go = threading.Event()
-        self._fails_again = fails_again
-
-    def get(self, name):
-        return self.store.get(name)
-
-    def list(self, prefix):
-        return self.store.list(prefix)
-
-    def get_ranges(self, ranges):
-        if any(not r.name.startswith("index/") for r in ranges):
-            with self._lock:
-                number = len(self.asked)
-                again = ranges[0] in self.asked
-                self.asked.append(ranges[0])
-            if again and self._fails_again is not None:
-                raise self._fails_again(f"{ranges[0].name}: the second fails")
-            if number in self._held:
-                assert self.go.wait(20)
-        return self.store.get_ranges(ranges)
-
-
-@pytest.fixture
-def quick_hedges(monkeypatch, small_tasks):
-    """Durations of a test's machine vary: only what is held back shall be slow."""
-    del small_tasks
-    monkeypatch.setattr(Prefetcher, "_patience", lambda _self: 0.3)
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_what_is_slow_is_asked_for_again_and_its_late_answer_is_dropped():
-    store = Slow(DictStore(stored()), [3])
-    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
-        batches = iter(fed.feed)
-        got = [next(batches) for _ in range(4)]
-        assert fed.feed.signals().hedges == 1
-        assert len(store.asked) == len(set(store.asked)) + 1
-        store.go.set()
-        time.sleep(0.1)
-        assert held_bytes(fed) == 0
-        got += batches
-    assert sorted(i for _, i in samples(got)) == list(range(N))
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_nothing_is_asked_for_again_when_nothing_is_slow_or_nobody_wants_it():
-    with Fed(opened(store := Slow(DictStore(stored()), []), NO_GAPS), hedge=True) as fed:
-        list(fed.feed)
-        assert fed.feed.signals().hedges == 0
-    assert len(store.asked) == len(set(store.asked))
-    store = Slow(DictStore(stored()), [3])
-    with Fed(opened(store, NO_GAPS)) as fed:
-        threading.Timer(0.8, store.go.set).start()
-        list(fed.feed)
-        assert fed.feed.signals().hedges == 0
-    assert len(store.asked) == len(set(store.asked))
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_a_second_request_that_fails_leaves_the_first_its_time():
-    store = Slow(DictStore(stored()), [3], fails_again=TransientStoreError)
-    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
-        threading.Timer(0.9, store.go.set).start()
-        assert len(samples(fed.feed)) == N
-
-
-def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second_at_least():
-    with Fed(a_dataset()) as fed:
-        list(fed.feed)
-        prefetcher = fed.feed._prefetcher
-        for durations, expected in (
-            ([], 3.0),
-            ([0.001], 0.05),
-            ([0.016, 0.016], 0.05),
-            ([0.1, 9.0, 0.2], 0.6),
-        ):
-            prefetcher._durations.clear()
-            prefetcher._durations.extend(durations)
-            assert prefetcher._patience() == pytest.approx(expected)
-
-
-def test_a_recording_store_sees_the_same_whatever_the_threads():
-    """The order of requests may differ; their set may not."""
-    seen = []
-    for n_threads in (1, 8):
-        store = RecordingStore(DictStore(stored()))
-        ds = opened(store, NO_GAPS)
-        with Fed(ds, n_threads=n_threads, seed=2) as fed:
-            list(fed.feed)
-        seen.append(of_images(store))
-    assert seen[0] == seen[1]

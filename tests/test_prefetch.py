@@ -1,0 +1,410 @@
+"""What is asked for ahead keeps its order and its bounds, and is let go."""
+
+import threading
+import time
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from feeds import Fed, G, N, held_bytes, prefixes, samples
+from flows import DictStore
+from small_datasets import (
+    NO_GAPS,
+    GatedStore,
+    a_dataset,
+    no_threads_left,
+    of_images,
+    opened,
+    recorded,
+    stored,
+    until,
+)
+
+from pcrstore import loading as loading_module
+from pcrstore import prefetch
+from pcrstore.catalog import Catalog
+from pcrstore.errors import TransientStoreError
+from pcrstore.feed import BATCHES_READY
+from pcrstore.order import Stretch
+from pcrstore.population import Mix, Population
+from pcrstore.prefetch import FETCHERS, Prefetcher, Stream
+from pcrstore.testing import RecordingStore
+from pcrstore.threads import Life
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left():
+    with no_threads_left():
+        yield
+
+
+@pytest.fixture
+def small_tasks(monkeypatch):
+    """Ask for every record by itself."""
+    monkeypatch.setattr(prefetch, "TASK_BYTES", 1)
+
+
+class Slow:
+    """A store that holds back some requests for images, by number, until it is told."""
+
+    create_is_atomic = True
+
+    def __init__(self, store, held, *, fails_again=None):
+        self.store = store
+        self.url = store.url
+        self._held = set(held)
+        self._lock = threading.Lock()
+        self.asked = []
+        self.go = threading.Event()
+        self._fails_again = fails_again
+
+    def get(self, name):
+        return self.store.get(name)
+
+    def list(self, prefix):
+        return self.store.list(prefix)
+
+    def get_ranges(self, ranges):
+        if any(not r.name.startswith("index/") for r in ranges):
+            with self._lock:
+                number = len(self.asked)
+                again = ranges[0] in self.asked
+                self.asked.append(ranges[0])
+            if again and self._fails_again is not None:
+                raise self._fails_again(f"{ranges[0].name}: the second fails")
+            if number in self._held:
+                assert self.go.wait(20)
+        return self.store.get_ranges(ranges)
+
+
+# ---- what is asked for
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+@pytest.mark.usefixtures("small_tasks")
+def test_an_epoch_asks_for_whole_prefixes_once(layout, k):
+    ds, store = recorded(layout)
+    with Fed(ds, fidelity=k) as fed:
+        list(fed.feed)
+    assert of_images(store) == prefixes(ds, k)
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_neighbours_are_asked_for_together_where_that_pays(layout):
+    ds, store = recorded(layout)
+    with Fed(ds, fidelity=5, shuffle=False) as fed:
+        list(fed.feed)
+    wanted = sum(b - a for _, a, b in prefixes(ds, 5))
+    asked = of_images(store)
+    assert sum(b - a for _, a, b in asked) == wanted
+    assert len(asked) <= len(prefixes(ds, 5))
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+@pytest.mark.parametrize("size", [97, 200, 10**6])
+@pytest.mark.usefixtures("small_tasks")
+def test_long_prefixes_are_asked_for_in_parts(layout, size, monkeypatch):
+    monkeypatch.setattr(loading_module, "PART_BYTES", size)
+    ds, store = recorded(layout)
+    with Fed(ds, fidelity=4) as fed:
+        list(fed.feed)
+        traffic = fed.loading.traffic()
+    expected = prefixes(ds, 4)
+    asked = of_images(store)
+    assert len(asked) == sum(-(-(b - a) // size) for _, a, b in expected)
+    assert all(b - a <= size for _, a, b in asked)
+    assert {(n, at) for n, a, b in asked for at in range(a, b)} == {
+        (n, at) for n, a, b in expected for at in range(a, b)
+    }
+    assert sum(b - a for _, a, b in asked) == sum(b - a for _, a, b in expected)
+    assert traffic.requests == len(store.named("get_range"))
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
+    ds, store = recorded(layout)
+    with Fed(ds, fidelity=[i % G + 1 for i in range(N)], select=[0, 1, 5, 9, 19]) as fed:
+        list(fed.feed)
+    wanted = 0
+    for i in (0, 1, 5, 9, 19):
+        p = ds.catalog.part_of_image(i)
+        [part] = ds.catalog.parts([p])
+        local = i - part.first_image
+        r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
+        [header] = ds.catalog.headers([(p, r)])
+        wanted += int(header.lengths[local - part.image_edges[r], : i % G + 1].sum())
+    assert sum(b - a for _, a, b in of_images(store)) == wanted
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_a_fidelity_that_changes_counts_from_the_next_request(layout, small_tasks):
+    del small_tasks
+    ds, store = recorded(layout, n=40)
+    with Fed(ds, fidelity=2, prefetch=1) as fed:
+        batches = iter(fed.feed)
+        got = samples([next(batches)])
+        assert until(lambda: len(fed.allocated) == BATCHES_READY + 1)
+        time.sleep(0.05)  # the request ahead of them
+        before = of_images(store)
+        assert set(before) < set(prefixes(ds, 2))
+        store.clear()
+        fed.loading.dial.set(5)
+        got += samples(batches)
+        after = of_images(store)
+    assert after
+    assert set(after) < set(prefixes(ds, 5))
+    if layout == "record":
+        assert len(before) + len(after) == ds.n_records
+    assert sorted(i for _, i in got) == list(range(40))
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
+    monkeypatch.setattr(prefetch, "_FIRST_HEADERS", 2)
+    asked = []
+    headers = Catalog.headers
+
+    def noted(self, records):
+        asked.append(len(records))
+        return headers(self, records)
+
+    ds = a_dataset(layout, n=60)
+    assert 16 < ds.n_records < 32
+    with Fed(ds, batch=60) as fed:
+        monkeypatch.setattr(Catalog, "headers", noted)
+        list(fed.feed)
+    by_the_prefetcher = [2, 2, 4, 8, ds.n_records - 16] if layout == "zarr" else [0] * 5
+    assert [n for n in asked if n != 1][: len(by_the_prefetcher)] == by_the_prefetcher
+
+
+def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(monkeypatch):
+    opened_at = []
+    leaflet = Population.leaflet
+
+    def noted(self, order, stretch):
+        opened_at.append(stretch.start)
+        return leaflet(self, order, stretch)
+
+    with Fed(a_dataset()) as fed:
+        list(fed.feed)
+    monkeypatch.setattr(Population, "leaflet", noted)
+    stretches = [Stretch(shard=0, start=a, stop=a + 5, after=0) for a in range(0, 20, 5)]
+    life = Life()
+    prefetcher = Prefetcher(
+        Stream(
+            population=fed.loading.population,
+            readers=fed.loading.readers,
+            order=fed.leg.order,
+            stretches=stretches,
+            dial=fed.loading.dial,
+            prefetch_bytes=10**9,
+            hedge=False,
+            apply_orientation=False,
+            seed=0,
+            epoch=0,
+        ),
+        life,
+    )
+    for stop, ahead, expected in [
+        (0, False, 0), (1, False, 1), (5, False, 1), (6, False, 2), (10, False, 2), (10, True, 4),
+    ]:  # fmt: skip
+        prefetcher.ask(stop, ahead=ahead)
+        assert opened_at == [0, 5, 10, 15][:expected], (stop, ahead)
+    life.is_over = True
+    prefetcher.close()
+
+
+# ---- bounds
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("limit", [1, 3000, 20_000])
+def test_records_larger_than_what_may_be_under_way_are_read_one_by_one(limit, monkeypatch):
+    """Sums of what is under way come back to nothing, in whatever order requests end."""
+    monkeypatch.setattr(prefetch, "IN_FLIGHT_BYTES", limit)
+    big, small = a_dataset(n=21), a_dataset(n=40, seed=100, script="al3")
+    with Fed(Mix({big: 1, small: 2}), fidelity="full", batch=8) as fed:
+        for epoch in range(3):
+            feed = fed.loading.feed(
+                fed.leg, epoch, rank=0, worker=0, n_threads=2, allocate=fed.allocate
+            )
+            assert len(samples(feed)) == 61
+            assert feed._prefetcher._in_flight == 0
+        assert len(samples(fed.feed)) == 61
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_nothing_is_asked_for_after_close(monkeypatch):
+    """What waits for room under way is dropped, and so is what waits for a thread."""
+    for name, value in (("IN_FLIGHT_BYTES", 1), ("FETCHERS", 1)):
+        with monkeypatch.context() as m:
+            m.setattr(prefetch, name, value)
+            store = GatedStore(DictStore(stored(n=60)))
+            ds = opened(store)
+            store.gate.clear()
+            with Fed(ds, batch=30) as fed:
+                assert until(lambda: store.n_asked == 1)  # noqa: B023 - called here
+                fed.feed.close()
+                store.gate.set()
+                time.sleep(0.1)
+                assert store.n_asked == 1
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
+def test_bytes_ahead_are_bounded(prefetch):
+    ds, store = recorded(n=60)
+    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
+        units = fed.units()
+        # The driver gathers one batch more than there are tokens, and waits for one.
+        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
+        sums = accumulate(size for _, size in units[needed:])
+        ahead = 1 + sum(prefetch - total >= 1 for total in sums)
+        expected = min(len(units), needed + ahead)
+        assert expected < len(units)
+        assert until(lambda: len(of_images(store)) == expected), (len(of_images(store)), expected)
+        time.sleep(0.1)
+        assert len(of_images(store)) == expected
+
+
+@pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
+def test_bytes_ahead_are_bounded_where_records_are_asked_for_together(prefetch):
+    ds, store = recorded(n=60)
+    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
+        units = fed.units()
+        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
+        ahead = sum(total < prefetch for total in accumulate(n for _, n in units[needed:])) + 1
+        records = {u.number: u for leaf in fed.leaflets() for u in leaf.units}
+        sizes = np.array([len(r) for r in prefixes_of(ds, records)])
+        assert until(lambda: len(fed.allocated) == BATCHES_READY)
+        time.sleep(0.1)
+        asked = sum(b - a for _, a, b in of_images(store))
+    assert sizes[:needed].sum() <= asked <= sizes[: needed + ahead].sum() < sizes.sum()
+
+
+def prefixes_of(ds, units):
+    """The prefix of every unit at full fidelity, in order."""
+    for u in units.values():
+        [part] = ds.catalog.parts([u.part])
+        [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
+        yield prefix
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_requests_in_flight_are_bounded():
+    store = GatedStore(DictStore(stored(n=60)))
+    ds = opened(store)
+    store.gate.clear()
+    with Fed(ds, batch=60) as fed:
+        assert until(lambda: store.n_asked == FETCHERS)
+        time.sleep(0.1)
+        assert store.n_asked == FETCHERS
+        store.gate.set()
+        assert len(samples(fed.feed)) == 60
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_the_first_batch_shares_the_link_with_nothing():
+    store = GatedStore(DictStore(stored(n=60)))
+    ds = opened(store)
+    store.gate.clear()
+    with Fed(ds, batch=5) as fed:
+        [leaf] = fed.leaflets()
+        needed = sum(unit.first_use < 5 for unit in leaf.units)
+        assert needed < min(FETCHERS, len(leaf.units))
+        assert until(lambda: store.n_asked == needed)
+        time.sleep(0.1)
+        assert store.n_asked == needed
+        store.gate.set()
+        assert len(samples(fed.feed)) == 60
+
+
+def test_files_are_let_go_when_their_samples_are_taken():
+    ds = a_dataset(n=60)
+    with Fed(ds, batch=5, fidelity=5) as fed:
+        batches = iter(fed.feed)
+        for _ in range(4):
+            held = next(batches)
+        assert until(lambda: len(fed.allocated) == 4 + BATCHES_READY)
+        time.sleep(0.05)
+        assert held.rows == []
+        # One batch more has been gathered than was allocated.
+        [leaf] = fed.leaflets()
+        left = leaf.image[5 * (4 + BATCHES_READY + 1) :]
+        expected = sum(map(len, ds.fetch(left.tolist())))
+        assert 0.5 * expected < held_bytes(fed) < 1.5 * expected
+
+
+# ---- hedging
+
+
+@pytest.fixture
+def quick_hedges(monkeypatch, small_tasks):
+    """Durations of a test's machine vary: only what is held back shall be slow."""
+    del small_tasks
+    monkeypatch.setattr(Prefetcher, "_patience", lambda _self: 0.3)
+
+
+@pytest.mark.usefixtures("quick_hedges")
+def test_what_is_slow_is_asked_for_again_and_its_late_answer_is_dropped():
+    store = Slow(DictStore(stored()), [3])
+    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
+        batches = iter(fed.feed)
+        got = [next(batches) for _ in range(4)]
+        assert fed.feed.signals().hedges == 1
+        assert len(store.asked) == len(set(store.asked)) + 1
+        store.go.set()
+        time.sleep(0.1)
+        assert held_bytes(fed) == 0
+        got += batches
+    assert sorted(i for _, i in samples(got)) == list(range(N))
+
+
+@pytest.mark.usefixtures("quick_hedges")
+def test_nothing_is_asked_for_again_when_nothing_is_slow_or_nobody_wants_it():
+    with Fed(opened(store := Slow(DictStore(stored()), []), NO_GAPS), hedge=True) as fed:
+        list(fed.feed)
+        assert fed.feed.signals().hedges == 0
+    assert len(store.asked) == len(set(store.asked))
+    store = Slow(DictStore(stored()), [3])
+    with Fed(opened(store, NO_GAPS)) as fed:
+        threading.Timer(0.8, store.go.set).start()
+        list(fed.feed)
+        assert fed.feed.signals().hedges == 0
+    assert len(store.asked) == len(set(store.asked))
+
+
+@pytest.mark.usefixtures("quick_hedges")
+def test_a_second_request_that_fails_leaves_the_first_its_time():
+    store = Slow(DictStore(stored()), [3], fails_again=TransientStoreError)
+    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
+        threading.Timer(0.9, store.go.set).start()
+        assert len(samples(fed.feed)) == N
+
+
+def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second_at_least():
+    with Fed(a_dataset()) as fed:
+        list(fed.feed)
+        prefetcher = fed.feed._prefetcher
+        for durations, expected in (
+            ([], 3.0),
+            ([0.001], 0.05),
+            ([0.016, 0.016], 0.05),
+            ([0.1, 9.0, 0.2], 0.6),
+        ):
+            prefetcher._durations.clear()
+            prefetcher._durations.extend(durations)
+            assert prefetcher._patience() == pytest.approx(expected)
+
+
+def test_a_recording_store_sees_the_same_whatever_the_threads():
+    """The order of requests may differ; their set may not."""
+    seen = []
+    for n_threads in (1, 8):
+        store = RecordingStore(DictStore(stored()))
+        ds = opened(store, NO_GAPS)
+        with Fed(ds, n_threads=n_threads, seed=2) as fed:
+            list(fed.feed)
+        seen.append(of_images(store))
+    assert seen[0] == seen[1]
