@@ -321,11 +321,17 @@ def costs(report: Report, work: Path, n_entries: int) -> None:
     for name, took in seconds.items():
         report.note(f"{name} of {size // 1000} kB", f"{took / few * 1e6:.0f} us")
     folder = fresh(work / "many")
-    ds = Cache(folder, limit=n_entries).of(URL)
+    cache = Cache(folder, limit=n_entries)
+    ds = cache.of(URL)
     took, _ = timed(
         lambda: [ds.put(ByteRange(f"objects/{i}", 0, 1), b"x") for i in range(n_entries)]
     )
     report.note("put of a byte", f"{took / n_entries * 1e6:.0f} us")
+    few = n_entries // 10
+    took, _ = timed(lambda: [ds.put(ByteRange(f"more/{i}", 0, 1), b"x") for i in range(few - 1)])
+    report.note("put that is refused", f"{took / (few - 1) * 1e6:.0f} us")
+    pass_on(cache, 100)
+    ds = Cache(folder, limit=n_entries).of(URL)  # for which all that is there is stale
     took, _ = timed(lambda: ds.put(ByteRange("one more", 0, 1), b"x"))
     report.note(f"sweep of {n_entries:,} entries, a tenth removed", f"{took:.2f} s")
 
