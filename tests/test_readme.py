@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 INSTALL = "pip install '.[s3,fast]'\n"
 
-PHOTOS = {f"{name}/{i}.jpg": photo(i) for i, name in enumerate(("cat", "dog", "cat", "dog"))}
+FOLDERS = [f"{split}/{name}" for split in ("train", "validation") for name in ("cat", "dog")]
+PHOTOS = {f"{name}/{i}.jpg": photo(i) for i, name in enumerate(FOLDERS * 3)}
 
 
 @pytest.fixture
@@ -67,6 +68,38 @@ def test_the_tour_works_from_top_to_bottom(reader):
     }
     photos = {p.relative_to(folder / "photos"): p.read_bytes() for p in files(folder / "photos")}
     assert originals == photos
+
+
+@pytest.mark.slow
+def test_the_training_goes_on_where_it_was_stopped(reader):
+    """Six images to train on for two epochs, two a batch; the first run dies of its second save."""
+    pytest.importorskip("torch")
+    folder, environment = reader
+    convert = next(text for _, text in BLOCKS if "pcrstore convert" in text)
+    run(["sh", "-ec", convert], folder, environment)
+    code = next(text for _, text in BLOCKS if "load_state_dict" in text)
+    for given, small in (("batch_size=64", "batch_size=2"), ("step % 1000", "step % 1")):
+        assert given in code
+        code = code.replace(given, small)
+    dies = """
+import sys, torch
+saves, save = [], torch.save
+def second(*args):
+    save(*args)
+    saves.append(args)
+    if len(saves) == 2:
+        sys.exit(0)
+torch.save = second
+"""
+    seen = "print(train.stats().samples, 'samples')"
+
+    def trained(code):
+        done = run([sys.executable, "-W", "error", "-c", code], folder, environment)
+        return re.findall(r"^epoch (\d)|^(\d+) samples", done.stdout, re.MULTILINE)
+
+    assert trained(dies + code + seen) == []
+    assert trained(code + seen) == [("0", ""), ("1", ""), ("", "8")]
+    assert trained(code + seen) == [("", "0")]
 
 
 def files(folder):
