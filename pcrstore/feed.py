@@ -65,8 +65,11 @@ class Batch(Generic[Payload]):
     payload: Payload
     """What the allocator gave with the memory of `images`."""
     rows: list[tuple[Packed, int]] = field(repr=False)
+    """Of each sample what was read, and which of its images; empty once all are decoded."""
     draws: list[list[float]] = field(repr=False)
-    turns: list[int] = field(repr=False)
+    """Numbers in [0, 1) that each sample's crop is drawn by."""
+    orientations: list[int] = field(repr=False)
+    """EXIF orientation to undo of each sample, 1 for none."""
     missing: int = 0
     """Parts that are still being decoded."""
     skipped: list[int] = field(default_factory=list, repr=False)
@@ -87,7 +90,7 @@ class Feed(Generic[Payload]):
         n_threads: That decode.
         skip_errors: Leave out what cannot be decoded, and go on.
         allocate: Returns memory for the images of a batch, (n, H, W, 3) uint8, and anything to be
-            handed out with it.
+            handed out with it; called in a thread of the feed.
     """
 
     _alive: ClassVar["WeakSet[Feed[Any]]"] = WeakSet()
@@ -203,8 +206,8 @@ class Feed(Generic[Payload]):
                 if samples is None or self._tokens.get() is None:
                     return
                 batch = self._batch(samples)
-                self._ready.put(batch)
                 self._dispatch(batch)
+                self._ready.put(batch)
             self._ready.put(None)
         except BaseException as e:  # noqa: BLE001 - raised again by the consumer
             self._ready.put(e)
@@ -219,7 +222,7 @@ class Feed(Generic[Payload]):
             payload=payload,
             rows=samples.rows,
             draws=uniforms(samples.crop_keys, self._rendering.crop.n_draws).tolist(),
-            turns=samples.turns,
+            orientations=samples.orientations,
         )
 
     def _dispatch(self, batch: Batch[Payload]) -> None:
@@ -235,11 +238,14 @@ class Feed(Generic[Payload]):
         began = time.perf_counter()
         rendering, images = self._rendering, batch.images
         rows = zip(
-            batch.rows[start:stop], batch.draws[start:stop], batch.turns[start:stop], strict=True
+            batch.rows[start:stop],
+            batch.draws[start:stop],
+            batch.orientations[start:stop],
+            strict=True,
         )
-        for i, ((packed, image), draws, turn) in enumerate(rows, start):
+        for i, ((packed, image), draws, orientation) in enumerate(rows, start):
             try:
-                render(packed.file(image), rendering, draws, images[i], orientation=turn)
+                render(packed.file(image), rendering, draws, images[i], orientation=orientation)
             except BaseException as e:  # noqa: BLE001 - raised again by the consumer
                 error = self._named(e, batch, i)
                 if isinstance(e, JpegError) and self._skip_errors:

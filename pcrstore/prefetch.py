@@ -80,7 +80,7 @@ class Samples:
     """What was read, and which of its images."""
     labels: NDArray[np.int64]
     """(n,)"""
-    turns: list[int]
+    orientations: list[int]
     """EXIF orientations to undo, 1 for none."""
     sources: NDArray[np.int64]
     """(n,)"""
@@ -128,7 +128,7 @@ class _Lane:
         self.last_use: list[int] = last_use.tolist()
         self.looked_up = threading.Event()
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
-        self.turns: NDArray[np.int64] | None = None
+        self.orientations: NDArray[np.int64] | None = None
         self.error: BaseException | None = None
 
     @property
@@ -249,7 +249,7 @@ class Prefetcher:
                     columns = reader.catalog.columns(names, leaflet.image[here])
                     for name in names:
                         found[name][here] = np.asarray(columns[name])
-            lane.labels, lane.turns = found["label"], found.get("orientation")
+            lane.labels, lane.orientations = found["label"], found.get("orientation")
         except BaseException as e:  # noqa: BLE001 - raised again by `take`
             lane.error = e
         finally:
@@ -280,7 +280,7 @@ class Prefetcher:
 
     def _start_what_fits(self) -> None:
         """Begin what was asked for, in order; called with the lock held."""
-        while self._pending and not self._life.is_over:
+        while self._pending:
             fetch = self._pending[0]
             if self._in_flight and self._in_flight + fetch.n_bytes > IN_FLIGHT_BYTES:
                 return
@@ -349,7 +349,7 @@ class Prefetcher:
             PcrstoreError: A record, or what the index says of it, could not be read.
         """
         rows: list[tuple[Packed, int]] = []
-        turns: list[int] = []
+        orientations: list[int] = []
         found: list[tuple[NDArray[np.int64], ...]] = []
         keys: list[NDArray[np.uint64]] = []
         while start < stop:
@@ -373,14 +373,16 @@ class Prefetcher:
             if lane.error is not None:
                 raise lane.error
             found.append((lane.labels[a:b], leaf.source[a:b], leaf.image[a:b]))
-            turns += [1] * (b - a) if lane.turns is None else lane.turns[a:b].tolist()
+            orientations += (
+                [1] * (b - a) if lane.orientations is None else lane.orientations[a:b].tolist()
+            )
             keys.append(leaf.crop_key[a:b])
             start += b - a
         labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
         return Samples(
             rows=rows,
             labels=labels,
-            turns=turns,
+            orientations=orientations,
             sources=sources,
             positions=positions,
             crop_keys=np.concatenate(keys),

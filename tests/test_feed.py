@@ -32,7 +32,7 @@ from pcrstore.errors import (
     NotFoundError,
     TransientStoreError,
 )
-from pcrstore.feed import BATCHES_READY
+from pcrstore.feed import BATCHES_READY, Feed
 from pcrstore.order import n_of
 from pcrstore.population import Mix
 
@@ -374,6 +374,16 @@ def test_a_file_that_no_decoder_takes_is_named_after_those_before_it(name):
             read_into(got, fed.feed)
         assert caught.value.__cause__ is not None
     assert got == list(range(bad // 2 * 2))
+
+
+@pytest.mark.parametrize("name", ["_batch", "_dispatch"])
+def test_a_driver_that_fails_is_an_error_of_the_consumer(name, monkeypatch):
+    def fails(_self, _given):
+        raise MemoryError("made to fail")
+
+    monkeypatch.setattr(Feed, name, fails)
+    with Fed(a_dataset()) as fed, pytest.raises(MemoryError, match="made to fail"):
+        list(fed.feed)
 
 
 def test_an_index_that_is_gone_is_an_error_of_the_consumer():
