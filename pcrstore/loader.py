@@ -5,13 +5,18 @@ epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dic
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar
+from weakref import ref
 
 from pcrstore.dial import Fidelities
 from pcrstore.errors import OptionError
+from pcrstore.feed import Feed
+from pcrstore.iteration import Iteration
 from pcrstore.loading import Loading
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.shares import Leg, Topology, Uneven
@@ -31,6 +36,9 @@ __all__ = [
 STATE_FORMAT: Final = 1
 BATCHES: Final = "batches"
 SAMPLES: Final = "samples"
+
+Item = TypeVar("Item")
+Payload = TypeVar("Payload")
 
 _MOST_READERS: Final = 2**16
 """Shares are worked out one by one: a state that was spoilt must not take for ever."""
@@ -76,8 +84,15 @@ class Dialled:
         return sum(self._loading.population.counts)
 
 
-class BaseLoader(Dialled):
-    """The position of a loader in its epochs, its state, and what it tells of itself."""
+class BaseLoader(Dialled, Generic[Item, Payload]):
+    """The position of a loader in its epochs, its state, and what it tells of itself.
+
+    A subclass says what an `Item` is, and starts an iteration of them; `Payload` is what its feeds
+    hand out with the images of a batch.
+    """
+
+    _feed: Feed[Payload] | None
+    """Of the iteration under way, where threads of this process decode."""
 
     def __init__(self, loading: Loading, topology: Callable[[], tuple[int, Topology]]) -> None:
         self._loading = loading
@@ -88,6 +103,62 @@ class BaseLoader(Dialled):
         self._n_yielded = 0
         self._done = Signals()
         self._started: float | None = None
+        self._feed = None
+        self._iteration: ref[Iteration[Item]] | None = None
+        """The last one; not held, for a loop that is left drops it and so ends it."""
+
+    # ---- iterations
+
+    def __iter__(self) -> Iteration[Item]:
+        """Begin an iteration: its epoch is settled, and it reads ahead, from now on.
+
+        An older one that is not over cannot go on: its next batch is a `UsageError`.
+        """
+        position, rank, leg = self._upcoming()
+        self._end("another iteration of this loader has begun")
+        started = time.perf_counter()
+        batches = self._start(leg, position.epoch, rank)
+        self._now, self._next, self._n_yielded = (position, leg), None, 0
+        self._started = started
+        iteration = Iteration(batches, leg.n_batches, given=self._count, ended=self._end)
+        self._iteration = ref(iteration)
+        return iteration
+
+    @abstractmethod
+    def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[Item]:
+        """Start to read a leg, at once; return its batches."""
+
+    def _count(self) -> None:
+        self._n_yielded += 1
+
+    def _end(self, reason: str = "") -> None:
+        """End the iteration under way, and its threads; `reason` is why it cannot go on."""
+        iteration = None if self._iteration is None else self._iteration()
+        if iteration is not None:
+            iteration.cut_off(reason)
+        if self._feed is not None:
+            self._feed.close()
+        self._stop_clock()
+        self._feed = None
+
+    def close(self) -> None:
+        """End the iteration under way, and let threads, worker processes and connections go.
+
+        A loader that was closed can tell its state and be iterated again: it reads the next epoch,
+        as after a `break`.
+        """
+        self._end("this loader was closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     # ---- epochs
 
@@ -133,12 +204,6 @@ class BaseLoader(Dialled):
             position = _Position(epoch=position.epoch + 1)
             leg = self._loading.leg(position.epoch, None, topology)
         return position, rank, leg
-
-    def _begin(self) -> tuple[int, int, Leg]:
-        """Begin an iteration; return epoch, rank and leg."""
-        position, rank, leg = self._upcoming()
-        self._now, self._next, self._n_yielded = (position, leg), None, 0
-        return position.epoch, rank, leg
 
     def _is_running(self) -> bool:
         """Say whether an iteration is under way that no loaded state has put an end to."""
@@ -209,7 +274,7 @@ class BaseLoader(Dialled):
 
     def _running(self) -> Signals:
         """Return the counters of the iteration under way, but for traffic and time."""
-        return Signals()
+        return Signals() if self._feed is None else self._feed.signals()
 
     def _stop_clock(self) -> None:
         """Add the iteration that ends to what was done before."""

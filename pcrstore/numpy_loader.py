@@ -1,6 +1,5 @@
 """Batches as NumPy arrays, decoded in threads of this process: for JAX, TensorFlow, or none."""
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Unpack
 
@@ -10,17 +9,15 @@ from numpy.typing import NDArray
 from pcrstore.buffers import BatchMemory
 from pcrstore.dial import Fidelities
 from pcrstore.errors import OptionError
-from pcrstore.feed import Feed
 from pcrstore.loader import BaseLoader, check_rank
 from pcrstore.loading import Data, Loading, MoreOptions, Spec
-from pcrstore.shares import Topology, Uneven
-from pcrstore.signals import Signals
+from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.workers import usable_cores
 
 __all__ = ["NumpyLoader"]
 
 
-class NumpyLoader(BaseLoader):
+class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
     """Batches of a dataset as NumPy arrays, decoded in threads of this process.
 
     JAX and TensorFlow feed from it. The arguments are those of `pcrstore.torch.Loader`; rank and
@@ -89,14 +86,8 @@ class NumpyLoader(BaseLoader):
         self._with_positions = positions
         rendering = self._loading.rendering
         self._memory = BatchMemory(batch_size, (rendering.height, rendering.width, 3))
-        self._feed: Feed[None] | None = None
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.generic], ...]]:
-        if self._feed is not None:
-            self._feed.close()
-            self._end(self._feed)
-        epoch, rank, leg = self._begin()
-        self._started = time.perf_counter()
+    def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[NDArray[np.generic], ...]]:
         self._feed = feed = self._loading.feed(
             leg,
             epoch,
@@ -105,20 +96,9 @@ class NumpyLoader(BaseLoader):
             n_threads=self._n_threads,
             allocate=lambda n: (self._memory.take(n), None),
         )
-        try:
-            for batch in feed:
-                self._n_yielded += 1
-                if self._with_positions:
-                    yield batch.images, batch.labels, self._loading.positions(batch)
-                else:
-                    yield batch.images, batch.labels
-        finally:
-            self._end(feed)
-
-    def _end(self, feed: Feed[None]) -> None:
-        if self._feed is feed:
-            self._stop_clock()
-            self._feed = None
-
-    def _running(self) -> Signals:
-        return Signals() if self._feed is None else self._feed.signals()
+        return (
+            (batch.images, batch.labels, self._loading.positions(batch))
+            if self._with_positions
+            else (batch.images, batch.labels)
+            for batch in feed
+        )

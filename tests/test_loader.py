@@ -12,11 +12,23 @@ from epochs import shards_of
 from flows import DictStore, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_datasets import a_dataset, files, images_of, no_threads_left, opened, recorded, stored
+from small_datasets import (
+    a_dataset,
+    files,
+    images_of,
+    no_threads_left,
+    of_images,
+    opened,
+    recorded,
+    stored,
+    threads,
+    until,
+)
 
 import pcrstore
 from pcrstore import Mix, NumpyLoader
-from pcrstore.errors import FidelityError, OptionError
+from pcrstore.errors import DecodeError, FidelityError, OptionError, UsageError
+from pcrstore.feed import Feed
 from pcrstore.loader import STATE_FORMAT
 from pcrstore.loading import Spec
 
@@ -109,20 +121,23 @@ def test_an_epoch_cannot_be_negative():
 
 
 @pytest.mark.parametrize("rest", ["old-first", "new-first", "together"])
-def test_a_second_iteration_ends_the_first(rest):
-    """What the first still yields would be counted as read by the second."""
+def test_a_second_iteration_cuts_the_first_off(rest):
+    """It must not look like the end of an epoch."""
     loader = a_loader()
     first = iter(loader)
     got = images_of([next(first)])
     second = iter(loader)
     new = images_of([next(second)])
     if rest == "old-first":
-        assert list(first) == []
+        for _ in range(2):
+            with pytest.raises(UsageError, match=r"another iteration .* begun: 3 batches .* left"):
+                next(first)
         assert loader.state_dict()["batches"] == 1
         new += images_of(second)
     elif rest == "new-first":
         new += images_of(second)
-        assert list(first) == []
+        with pytest.raises(UsageError, match="another iteration"):
+            next(first)
     else:
         first.close()
         new += images_of(second)
@@ -130,6 +145,133 @@ def test_a_second_iteration_ends_the_first(rest):
     assert new == EPOCHS[1]
     assert loader.state_dict()["batches"] == 4
     assert loader.stats().samples == N + 6
+
+
+def test_an_iteration_that_was_given_all_ends_although_another_has_begun():
+    loader = a_loader()
+    first = iter(loader)
+    got = [next(first) for _ in range(4)]
+    second = iter(loader)
+    assert list(first) == []
+    assert images_of(got) == EPOCHS[0]
+    assert images_of(second) == EPOCHS[1]
+
+
+def test_a_look_at_a_batch_within_a_loop_is_an_error():
+    loader = a_loader()
+
+    def train():
+        for _ in loader:
+            next(iter(loader))
+
+    with pytest.raises(UsageError, match="another iteration of this loader has begun"):
+        train()
+    assert read(loader) == EPOCHS[2]
+
+
+def test_loops_that_were_left_and_forgotten_end_by_themselves():
+    loader = a_loader()
+    for epoch in range(3):
+        for batch in loader:
+            assert images_of([batch]) == EPOCHS[epoch][:6]
+            break
+    kept = iter(loader)
+    next(kept)
+    assert read(loader, 1)
+    del kept
+    assert len(read(loader)) == N
+
+
+def test_an_iteration_that_failed_or_was_closed_has_no_more():
+    loader = a_loader(a_dataset(text=(7,)), batch_size=1)
+    batches = iter(loader)
+    with pytest.raises(DecodeError):
+        list(batches)
+    assert list(batches) == []
+    batches = iter(loader)
+    next(batches)
+    batches.close()
+    batches.close()
+    assert list(batches) == []
+    assert until(lambda: not threads())
+
+
+def test_the_epoch_is_settled_and_reading_begins_with_the_iteration():
+    ds, store = recorded(n=N)
+    loader = a_loader(ds)
+    batches = iter(loader)
+    assert until(lambda: of_images(store))
+    assert loader.epoch == 1
+    loader.set_epoch(3)
+    assert loader.state_dict()["epoch"] == 0
+    assert images_of(batches) == EPOCHS[0]
+    assert read(loader) == EPOCHS[3]
+
+
+def test_an_iteration_that_is_dropped_before_its_first_batch_leaves_no_threads():
+    loader = a_loader()
+    iter(loader)
+    assert until(lambda: not threads())
+    assert loader.state_dict()["batches"] == 0
+    assert read(loader) == EPOCHS[1]
+
+
+def test_an_iteration_that_cannot_begin_reads_no_epoch_and_ends_none(monkeypatch):
+    loader = a_loader()
+    batches = iter(loader)
+    got = [next(batches)]
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "_topology", lambda: {}["rank"])
+        with pytest.raises(KeyError):
+            iter(loader)
+    assert images_of([*got, *batches]) == EPOCHS[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "_start", lambda *_: {}["threads"])
+        with pytest.raises(KeyError):
+            iter(loader)
+    assert read(loader) == EPOCHS[1]
+
+
+# ---- the end
+
+
+def test_a_closed_loader_has_no_threads_and_can_be_iterated_again():
+    loader = a_loader()
+    loader.close()
+    with loader as same:
+        assert same is loader
+        batches = iter(loader)
+        got = images_of([next(batches)])
+        assert threads()
+    assert until(lambda: not threads())
+    loader.close()
+    with pytest.raises(UsageError, match=r"this loader was closed: 3 batches .* left"):
+        next(batches)
+    state = loader.state_dict()
+    assert (state["epoch"], state["batches"]) == (0, 1)
+    assert loader.stats().samples == 6
+    assert read(loader) == EPOCHS[1]
+    other = a_loader()
+    other.load_state_dict(state)
+    assert got + read(other) == EPOCHS[0]
+
+
+def test_a_loader_is_closed_where_its_block_fails():
+    loader = a_loader()
+    batches = iter(loader)
+    with pytest.raises(KeyError), loader:
+        raise KeyError
+    assert until(lambda: not threads())
+    with pytest.raises(UsageError, match="closed: 4 batches"):
+        next(batches)
+
+
+def test_threads_that_others_stop_are_no_end_of_an_epoch():
+    batches = iter(a_loader(prefetch=1, shuffle_window=1))
+    next(batches)
+    Feed.close_all()
+    with pytest.raises(UsageError, match="stopped: 3 batches"):
+        list(batches)
 
 
 LENGTHS = {
@@ -515,7 +657,6 @@ def test_time_runs_inside_of_epochs_alone():
     loader = a_loader()
     assert loader.stats().seconds == 0
     batches = iter(loader)
-    assert loader.stats().seconds == 0
     next(batches)
     running = loader.stats().seconds
     assert 0 < running < loader.stats().seconds

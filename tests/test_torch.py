@@ -9,15 +9,17 @@ import threading
 import time
 import traceback
 from collections import Counter
+from contextlib import nullcontext
 from itertools import chain
 
 import pytest
 from flows import dataset, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_datasets import threads, until
 
 import pcrstore
-from pcrstore import ChecksumError, NumpyLoader, OptionError, WorkerDiedError
+from pcrstore import ChecksumError, NumpyLoader, OptionError, UsageError, WorkerDiedError
 from pcrstore.crops import CenterCrop
 
 torch = pytest.importorskip("torch")
@@ -151,7 +153,7 @@ def worker_pids(loader):
     """Return the processes that work for a loader."""
     if loader._pool is None:
         return []
-    return [w.pid for w in loader._pool[2]._iterator._workers]
+    return [w.pid for w in loader._pool.batches._iterator._workers]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
@@ -169,17 +171,49 @@ def test_after_a_break_the_next_iteration_reads_the_next_epoch(url, num_workers,
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_iterator_ends_when_the_next_one_begins(url, num_workers):
+def test_an_iterator_is_cut_off_when_the_next_one_begins(url, num_workers):
     loader = Loader(url, 4, num_workers=num_workers, **SMALL)
     first = iter(loader)
     next(first)
     second = iter(loader)
     got = [next(second)]
-    assert list(first) == []
+    with pytest.raises(UsageError, match=r"another iteration .* begun: 9 batches .* left"):
+        next(first)
     state = loader.state_dict()
     assert (state["epoch"], state["batches"]) == (1, 1)
     got += second
     assert sorted(p for p, *_ in samples(got)) == list(range(N))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_epoch_is_settled_and_reading_begins_with_the_iteration(recorded, num_workers):
+    ds, log = recorded
+    loader = Loader(ds, 7, num_workers=num_workers, **SMALL)
+    for epoch in (0, 4):
+        log.unlink(missing_ok=True)
+        batches = iter(loader)
+        loader.set_epoch(4)
+        assert until(lambda: logged(log))
+        assert sorted(samples(batches)) == sorted(of_numpy(ds, epoch))
+
+
+@pytest.mark.parametrize("n", [None, 0, 1])
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_a_closed_loader_has_no_workers_and_can_be_iterated_again(url, num_workers, n):
+    loader = Loader(url, 7, num_workers=num_workers, **SMALL)
+    loader.close()
+    with loader:
+        batches = iter(loader)
+        got = [batch for _, batch in zip(range(100 if n is None else n), batches, strict=False)]
+        pids = worker_pids(loader)
+        assert len(pids) == num_workers
+    assert until(lambda: not any(map(alive, pids)) and not threads())
+    loader.close()
+    with nullcontext() if n is None else pytest.raises(UsageError, match="this loader was closed"):
+        assert list(batches) == []
+    assert loader.stats().samples == len(samples(got))
+    assert loader.epoch == 1
+    assert sorted(samples(loader)) == sorted(of_numpy(url, 1))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -307,6 +341,18 @@ def test_after_a_resumed_epoch_comes_a_whole_one(url, num_workers):
         assert sorted(p for p, *_ in samples(first + rest)) == list(range(N))
         assert resumed.epoch == 4
         assert sorted(p for p, *_ in samples(resumed)) == list(range(N))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_random_numbers_of_the_training_do_not_depend_on_workers(url, num_workers):
+    def drawn(n):
+        torch.manual_seed(3)
+        for _ in range(2):
+            list(loader := Loader(url, 7, num_workers=n, **SMALL))
+            list(loader)
+        return torch.rand(4).tolist()
+
+    assert drawn(num_workers) == drawn(0)
 
 
 # ---- what runs while it runs

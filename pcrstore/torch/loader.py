@@ -4,10 +4,10 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from pcrstore.buffers import BatchMemory
 from pcrstore.crops import Crop
 from pcrstore.dial import Fidelities, SharedNumber
 from pcrstore.errors import OptionError, WorkerDiedError
-from pcrstore.feed import Batch, Feed
+from pcrstore.feed import Batch
 from pcrstore.loader import BaseLoader
 from pcrstore.loading import Data, Loading, OnError, Opaque, Spec, Where
 from pcrstore.order import Stretch
@@ -30,16 +30,97 @@ from pcrstore.torch.processes import load, ranks, start_method, threads_of
 
 __all__ = ["Loader"]
 
+Found = TypeVar("Found")
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _DIED: Final = "DataLoader worker"
 """How torch's RuntimeError about a dead worker begins (torch/utils/data/dataloader.py, 2.13)."""
 
-_OF_CONSUMER: Final = frozenset({"samples", "batches", "stall_seconds"})
-"""Counters that workers cannot tell: what is handed over, and how long that was waited for."""
+Sent = tuple[Sequence[torch.Tensor], int, Signals]
+"""What a worker sends for each batch: its tensors, its own number, and its counters so far."""
 
 
-class Loader(BaseLoader):
+def _tensors(
+    loading: Loading, batch: Batch[torch.Tensor], *, with_positions: bool
+) -> tuple[torch.Tensor, ...]:
+    images = batch.payload.permute(0, 3, 1, 2)
+    labels = torch.from_numpy(batch.labels)
+    if with_positions:
+        return images, labels, torch.from_numpy(loading.positions(batch))
+    return images, labels
+
+
+class _WorkerStream(torch_data.IterableDataset[Sent]):
+    """What a worker process of `Loader` iterates over: its batches, its number, its counters."""
+
+    def __init__(
+        self,
+        loading: Loading,
+        topology: Topology,
+        stretches: list[Stretch] | None,
+        epoch: int,
+        rank: int,
+        n_threads: int,
+        with_positions: bool,  # noqa: FBT001 - as the loader has it
+    ) -> None:
+        super().__init__()
+        self._loading = loading
+        self._topology = topology
+        self._stretches = stretches
+        self.epoch = SharedNumber(epoch)
+        self._rank = rank
+        self._n_threads = n_threads
+        self._with_positions = with_positions
+        self._before: Signals | None = None
+        self._ended = Signals()
+
+    def __iter__(self) -> Iterator[Sent]:
+        info = torch_data.get_worker_info()
+        worker = 0 if info is None else info.id
+        before = self._before = self._before or self._loading.traffic()
+        epoch = self.epoch.value
+        feed = self._loading.feed(
+            self._loading.leg(epoch, self._stretches, self._topology),
+            epoch,
+            rank=self._rank,
+            worker=worker,
+            n_threads=self._n_threads,
+            allocate=self._allocate,
+        )
+        try:
+            for batch in feed:
+                total = self._loading.traffic() - before + self._ended + feed.signals()
+                # What is handed over, and how long that is waited for, the consumer counts.
+                total = replace(total, samples=0, batches=0, stall_seconds=0.0)
+                tensors = _tensors(self._loading, batch, with_positions=self._with_positions)
+                yield tensors, worker, total
+        finally:
+            self._ended += replace(feed.signals(), queue_depth=0)
+
+    def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
+        """Return shared memory, as torch's own collation does: sending it copies nothing."""
+        rendering = self._loading.rendering
+        shape = (n, rendering.height, rendering.width, 3)
+        storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
+        images = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # stubs lack it
+        return images.numpy(), images
+
+
+class _Pool(NamedTuple):
+    """Worker processes that stay from epoch to epoch."""
+
+    who: tuple[int, Topology]
+    """Rank and topology that they read for."""
+    stream: _WorkerStream
+    batches: "torch_data.DataLoader[Sent]"
+
+    def is_alive(self) -> bool:
+        """Say whether no worker has died: one may, while the consumer does something else."""
+        workers = getattr(self.batches._iterator, "_workers", [])  # noqa: SLF001 - nothing public
+        return all(w.is_alive() for w in workers)
+
+
+class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     """Batches of a dataset as tensors.
 
     One process keeps all its cores busy: records are fetched ahead in the background and decoded in
@@ -186,7 +267,6 @@ class Loader(BaseLoader):
         self._with_positions = positions
         self._progress = progress
         self._memory = BatchMemory(batch_size, self._row)
-        self._feed: Feed[torch.Tensor] | None = None
         self._of_workers = Signals()
         self._told: dict[int, Signals] = {}
         self._pool: _Pool | None = None
@@ -196,43 +276,49 @@ class Loader(BaseLoader):
         rendering = self._loading.rendering
         return rendering.height, rendering.width, 3
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        self._end()
-        epoch, rank, leg = self._begin()
-        mine = self._now
-        self._started = time.perf_counter()
-        batches = self._threaded if self._num_workers == 0 else self._from_workers
-        bar = tqdm(total=leg.n_batches, unit="batch", disable=not self._progress)
-        try:
-            with bar:
-                for n, batch in enumerate(batches(leg, epoch, rank), 1):
-                    self._n_yielded = n
-                    bar.update()
-                    if self._progress:
-                        bar.set_postfix_str(str(self.stats()), refresh=False)
-                    yield batch
-                    if self._now is not mine:  # another iteration has begun
-                        return
-        finally:
-            if self._now is mine:
-                self._end()
+    def close(self) -> None:
+        """End the iteration under way, and let threads, worker processes and connections go.
 
-    def _end(self) -> None:
-        if self._feed is not None:
-            self._feed.close()
-        self._stop_clock()
-        self._feed, self._of_workers = None, Signals()
+        A loader that was closed can tell its state and be iterated again: it reads the next epoch,
+        as after a `break`, with new workers.
+        """
+        super().close()
+        self._pool = None
+
+    def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        if self._num_workers:
+            pool = self._pool_for(leg, epoch, rank)
+            batches = self._from_workers(self._of_torch(lambda: iter(pool)))
+        else:
+            self._feed = feed = self._loading.feed(
+                leg,
+                epoch,
+                rank=rank,
+                worker=0,
+                n_threads=threads_of(self._n_threads, leg.topology.world_size, 1),
+                allocate=self._allocate,
+            )
+            batches = (
+                _tensors(self._loading, batch, with_positions=self._with_positions)
+                for batch in feed
+            )
+        return self._shown(batches, leg.n_batches) if self._progress else batches
+
+    def _shown(
+        self, batches: Iterator[tuple[torch.Tensor, ...]], n_batches: int
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
+        with tqdm(total=n_batches, unit="batch") as bar:
+            for batch in batches:
+                bar.update()
+                bar.set_postfix_str(str(self.stats()), refresh=False)
+                yield batch
+
+    def _end(self, reason: str = "") -> None:
+        super()._end(reason)
+        self._of_workers = Signals()
 
     def _running(self) -> Signals:
-        return self._of_workers if self._feed is None else self._feed.signals()
-
-    def _threaded(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        n_threads = threads_of(self._n_threads, leg.topology.world_size, 1)
-        self._feed = self._loading.feed(
-            leg, epoch, rank=rank, worker=0, n_threads=n_threads, allocate=self._allocate
-        )
-        for batch in self._feed:
-            yield _tensors(self._loading, batch, with_positions=self._with_positions)
+        return super()._running() + self._of_workers
 
     def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
         if self._pin_memory:
@@ -242,21 +328,26 @@ class Loader(BaseLoader):
         array = self._memory.take(n)
         return array, torch.from_numpy(array)
 
-    def _from_workers(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        batches = self._pool_for(leg, epoch, rank)
+    def _from_workers(self, batches: Iterator[Sent]) -> Iterator[tuple[torch.Tensor, ...]]:
         waiting = time.perf_counter()
+        while (found := self._of_torch(lambda: next(batches, None))) is not None:
+            tensors, worker, total = found
+            stalled = time.perf_counter() - waiting
+            self._of_workers += Signals(samples=len(tensors[0]), batches=1, stall_seconds=stalled)
+            # Sums, not what is new: batches that a break leaves behind may have told it.
+            self._of_workers += total - self._told.get(worker, Signals())
+            self._told[worker] = total
+            yield tuple(tensors)
+            waiting = time.perf_counter()
+
+    def _of_torch(self, call: Callable[[], Found]) -> Found:
+        """Return what torch's DataLoader answers.
+
+        Raises:
+            WorkerDiedError: A worker was killed.
+        """
         try:
-            for *tensors, worker, numbers in batches:
-                stalled = time.perf_counter() - waiting
-                self._of_workers += Signals(
-                    samples=len(tensors[0]), batches=1, stall_seconds=stalled
-                )
-                # Sums, not what is new: batches that a break leaves behind may have told it.
-                total = Signals(**numbers)
-                self._of_workers += total - self._told.get(worker, Signals())
-                self._told[worker] = total
-                yield tuple(tensors)
-                waiting = time.perf_counter()
+            return call()
         except Exception as e:
             # torch's frames hold the error and the workers: a cycle, which forks would inherit.
             e.with_traceback(None)
@@ -269,19 +360,16 @@ class Loader(BaseLoader):
                     ) from e
             raise
 
-    def _pool_for(
-        self, leg: Leg, epoch: int, rank: int
-    ) -> "torch_data.DataLoader[tuple[object, ...]]":
+    def _pool_for(self, leg: Leg, epoch: int, rank: int) -> "torch_data.DataLoader[Sent]":
         """Return worker processes that yield a leg: those of the last epoch where they can.
 
         They know an epoch by its number; what is left of one travels only to new ones.
         """
-        if self._pool is not None and leg.is_whole and self._pool[0] == (rank, leg.topology):
-            _, stream, batches = self._pool
-            if _is_alive(batches):
-                stream.epoch.value = epoch
-                self._told = {w: replace(s, queue_depth=0) for w, s in self._told.items()}
-                return batches
+        who, pool = (rank, leg.topology), self._pool
+        if pool is not None and leg.is_whole and pool.who == who and pool.is_alive():
+            pool.stream.epoch.value = epoch
+            self._told = {w: replace(s, queue_depth=0) for w, s in self._told.items()}
+            return pool.batches
         self._told = {}
         n_threads = threads_of(self._n_threads, leg.topology.world_size, self._num_workers)
         stream = _WorkerStream(
@@ -300,25 +388,12 @@ class Loader(BaseLoader):
             multiprocessing_context=self._context,
             pin_memory=self._pin_memory,
             persistent_workers=leg.is_whole,
+            # For the seed that torch draws for workers: not from the generator that all share, or
+            # a training would depend on num_workers.
+            generator=torch.Generator(),
         )
-        self._pool = ((rank, leg.topology), stream, batches) if leg.is_whole else None
+        self._pool = _Pool(who, stream, batches) if leg.is_whole else None
         return batches
-
-
-def _tensors(
-    loading: Loading, batch: Batch[torch.Tensor], *, with_positions: bool
-) -> tuple[torch.Tensor, ...]:
-    images = batch.payload.permute(0, 3, 1, 2)
-    labels = torch.from_numpy(batch.labels)
-    if with_positions:
-        return images, labels, torch.from_numpy(loading.positions(batch))
-    return images, labels
-
-
-def _is_alive(batches: "torch_data.DataLoader[tuple[object, ...]]") -> bool:
-    """Say whether no worker has died: one may, while the consumer does something else."""
-    workers = getattr(batches._iterator, "_workers", [])  # noqa: SLF001 - nothing public tells
-    return all(w.is_alive() for w in workers)
 
 
 def _context(given: StartMethod | BaseContext | None) -> BaseContext:
@@ -330,66 +405,3 @@ def _context(given: StartMethod | BaseContext | None) -> BaseContext:
         )
     # Not get_context(None), after which the program could not choose a method any more.
     return multiprocessing.get_context(given or start_method())
-
-
-class _WorkerStream(torch_data.IterableDataset[tuple[object, ...]]):
-    """What a worker process of `Loader` iterates over: its batches, its number, its counters."""
-
-    def __init__(
-        self,
-        loading: Loading,
-        topology: Topology,
-        stretches: list[Stretch] | None,
-        epoch: int,
-        rank: int,
-        n_threads: int,
-        with_positions: bool,  # noqa: FBT001 - as the loader has it
-    ) -> None:
-        super().__init__()
-        self._loading = loading
-        self._topology = topology
-        self._stretches = stretches
-        self.epoch = SharedNumber(epoch)
-        self._rank = rank
-        self._n_threads = n_threads
-        self._with_positions = with_positions
-        self._before: Signals | None = None
-        self._ended = Signals()
-
-    def __iter__(self) -> Iterator[tuple[object, ...]]:
-        info = torch_data.get_worker_info()
-        worker = 0 if info is None else info.id
-        before = self._before = self._before or self._loading.traffic()
-        epoch = self.epoch.value
-        feed = self._loading.feed(
-            self._loading.leg(epoch, self._stretches, self._topology),
-            epoch,
-            rank=self._rank,
-            worker=worker,
-            n_threads=self._n_threads,
-            allocate=self._allocate,
-        )
-        try:
-            for batch in feed:
-                total = self._loading.traffic() - before + self._ended + feed.signals()
-                numbers = {
-                    name: getattr(total, name)
-                    for name in Signals.__dataclass_fields__
-                    if name not in _OF_CONSUMER
-                }
-                tensors = _tensors(self._loading, batch, with_positions=self._with_positions)
-                yield (*tensors, worker, numbers)
-        finally:
-            self._ended += replace(feed.signals(), queue_depth=0)
-
-    def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
-        """Return shared memory, as torch's own collation does: sending it copies nothing."""
-        rendering = self._loading.rendering
-        shape = (n, rendering.height, rendering.width, 3)
-        storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
-        images = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # stubs lack it
-        return images.numpy(), images
-
-
-_Pool = tuple[tuple[int, Topology], _WorkerStream, "torch_data.DataLoader[tuple[object, ...]]"]
-"""Worker processes that stay from epoch to epoch, and for which rank and topology."""

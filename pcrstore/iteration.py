@@ -1,0 +1,87 @@
+"""One iteration of a loader: its batches in order, to their end or until it is cut off.
+
+    under way ──last batch, error, close(), dropped──▶ over: there is no more
+        └──another begins, or the loader is closed──▶ cut off: to go on is an error
+
+A loop that is left by `break` drops its iteration; only one that is kept can be cut off.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Generic, Self, TypeVar
+
+from pcrstore.errors import UsageError
+
+__all__ = ["Iteration"]
+
+Item = TypeVar("Item")
+
+
+class Iteration(Generic[Item]):
+    """Batches of one iteration.
+
+    Args:
+        batches: In order.
+        n_batches: How many there are. A loader of which somebody stops the threads ends too early,
+            and that must not look like the end of an epoch.
+        given: Called before each batch is handed over.
+        ended: Called once, where it ends by itself and is not cut off.
+    """
+
+    def __init__(
+        self,
+        batches: Iterator[Item],
+        n_batches: int,
+        *,
+        given: Callable[[], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._batches: Iterator[Item] | None = batches
+        self._n_left = n_batches
+        self._given = given
+        self._ended = ended
+        self._reason = ""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        """Return the next batch.
+
+        Raises:
+            UsageError: Batches are left, and the iteration was cut off.
+        """
+        if self._batches is None:
+            raise self._end()
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._reason = self._reason or "the threads of this loader were stopped"
+            self.close()
+            raise self._end() from None
+        except BaseException:
+            self.close()
+            raise
+        if self._reason:  # by another thread, while this one waited
+            raise self._end()
+        self._n_left -= 1
+        self._given()
+        return batch
+
+    def _end(self) -> Exception:
+        if self._reason and self._n_left:
+            return UsageError(f"{self._reason}: {self._n_left} batches of this iteration are left")
+        return StopIteration()
+
+    def cut_off(self, reason: str) -> None:
+        """Let it be an error to go on, unless it is over."""
+        if self._batches is not None:
+            self._batches, self._reason = None, reason
+
+    def close(self) -> None:
+        """End it here: there is no more."""
+        if self._batches is not None:
+            self._batches = None
+            self._ended()
+
+    def __del__(self) -> None:
+        self.close()
