@@ -13,13 +13,16 @@ less than 2**32 images.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["UID_BYTES", "crc32c", "place_words", "record_seed"]
+
+_value: Final[Callable[[bytes | NDArray[np.uint8]], int]] = google_crc32c.value
 
 UID_BYTES = 16
 """Length of the unique id of an object, part or Zarr group."""
@@ -34,7 +37,7 @@ def crc32c(data: bytes | NDArray[np.uint8]) -> int:
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
-    return int(google_crc32c.value(data))
+    return _value(data)
 
 
 def record_seed(uid: bytes, ordinal: int) -> int:
