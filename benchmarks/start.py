@@ -44,6 +44,7 @@ def run(url, options, method, engine, has_read, n_workers):
     if has_read:
         dataset, options = pcrstore.open(url, options, engine=engine), None
         dataset.read([0], 1)
+        engine = "auto"
     loader = Loader(
         dataset, 4, fidelity=1, size=16, num_workers=n_workers, positions=True,
         multiprocessing_context=method, engine=engine, storage_options=options,

@@ -16,6 +16,7 @@ from weakref import ref
 from pcrstore.dial import Fidelities
 from pcrstore.errors import OptionError
 from pcrstore.feed import Feed
+from pcrstore.integers import integer
 from pcrstore.iteration import Iteration
 from pcrstore.loading import Loading
 from pcrstore.order import EpochOrder, Stretch
@@ -173,10 +174,9 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         A position within this epoch that `load_state_dict` set is kept.
 
         Raises:
-            OptionError: A negative epoch.
+            OptionError: Not an integer, or negative.
         """
-        if epoch < 0:
-            raise OptionError(f"epoch must be 0 or more, got {epoch}")
+        epoch = integer(epoch, "epoch", least=0)
         loaded = self._next if self._next is not None and self._next.is_loaded else None
         if loaded is not None and loaded.epoch == epoch:
             self._next = replace(loaded, is_asked_for=True)

@@ -5,7 +5,7 @@ Spec (what the user asked for) ──▶ Loading ──▶ Feed of one stream
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypedDict, TypeVar
 
@@ -19,6 +19,7 @@ from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.dial import Dial, Fidelities
 from pcrstore.errors import OptionError
 from pcrstore.feed import Batch, Feed
+from pcrstore.integers import integer
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.pixels import Rendering
 from pcrstore.population import Mix, Population, Source
@@ -28,7 +29,17 @@ from pcrstore.signals import Signals
 from pcrstore.sizes import parse_size
 from pcrstore.stores import Engine
 
-__all__ = ["Loading", "MoreOptions", "Spec", "Where"]
+__all__ = [
+    "Data",
+    "Loading",
+    "MoreOptions",
+    "OnError",
+    "Opaque",
+    "Selection",
+    "Spec",
+    "Where",
+    "check_options",
+]
 
 PART_BYTES: Final = 2 * 2**20
 """A record prefix longer than this is read by several requests at once, so that few records are
@@ -88,6 +99,13 @@ class Spec:
     engine: Engine = "auto"
 
 
+def check_options(loader: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raise `OptionError` where an option is given that a loader does not have."""
+    unknown = set(given) - set(known)
+    if unknown:
+        raise OptionError(f"{loader} has no option {min(unknown)}")
+
+
 class Loading:
     """Datasets, selection, order and dial: what all processes of a loader share.
 
@@ -106,7 +124,13 @@ class Loading:
         for name, known in (("opaque", ("decode", "skip")), ("on_error", ("raise", "skip"))):
             if getattr(spec, name) not in known:
                 raise OptionError(f"{name} must be one of {known}, got {getattr(spec, name)!r}")
-        crop = spec.crop or (RandomResizedCrop() if spec.shuffle else CenterCrop())
+        spec = replace(
+            spec,
+            seed=integer(spec.seed, "seed", least=0),
+            shuffle_window=integer(spec.shuffle_window, "shuffle_window", least=1),
+        )
+        default = RandomResizedCrop() if spec.shuffle else CenterCrop()
+        crop = default if spec.crop is None else spec.crop
         self.rendering = Rendering(size=spec.size, crop=crop, dct_scaling=spec.dct_scaling)
         self.prefetch_bytes = parse_size(spec.prefetch)
         mix = spec.dataset if isinstance(spec.dataset, Mix) else Mix({spec.dataset: 1.0})
@@ -117,6 +141,8 @@ class Loading:
             raise OptionError("storage_options are for URLs: an open dataset has its own")
         if spec.version is not None and (given or len(mix.weights) > 1):
             raise OptionError("version is for one URL: open datasets have theirs")
+        if given and spec.engine != "auto":
+            raise OptionError("engine is for URLs: an open dataset has its own")
 
         def opened(url: str | os.PathLike[str]) -> Dataset:
             options = spec.storage_options
@@ -135,7 +161,7 @@ class Loading:
             spec, dataset="", fidelity=1, where=None, select=None, storage_options=None
         )
         self._connect()
-        self.order(0)  # checks seed and window
+        self.order(0)  # checks how wide the window may be
 
     def _connect(self) -> None:
         cache = (

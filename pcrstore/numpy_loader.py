@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.dial import Fidelities
-from pcrstore.errors import OptionError
+from pcrstore.integers import integer
 from pcrstore.loader import BaseLoader, check_rank
-from pcrstore.loading import Data, Loading, MoreOptions, Spec
+from pcrstore.loading import Data, Loading, MoreOptions, Spec, check_options
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.workers import usable_cores
 
@@ -20,8 +20,11 @@ __all__ = ["NumpyLoader"]
 class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
     """Batches of a dataset as NumPy arrays, decoded in threads of this process.
 
-    JAX and TensorFlow feed from it. The arguments are those of `pcrstore.torch.Loader`; rank and
-    world_size must be given where there are several (`jax.process_index()`).
+    JAX and TensorFlow feed from it. The arguments mean what they mean for `pcrstore.torch.Loader`,
+    and each iteration reads the next epoch, as there. There are no worker processes, no pinned
+    memory and no line of progress here; and the environment is not looked at, so rank and
+    world_size must be given where there are several processes (`jax.process_index()`,
+    `jax.process_count()`).
 
     Args:
         dataset: URL, path, open dataset, or `Mix`.
@@ -38,7 +41,9 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         positions: Yield a third array, the position of each sample in the dataset; in a mix
             counted on over the datasets.
         storage_options: As for fsspec.
-        options: Others of `pcrstore.torch.Loader`.
+        options: Others of `pcrstore.torch.Loader`: crop, where, select, shuffle_window, prefetch,
+            hedge, dct_scaling, apply_orientation, opaque, on_error, version, cache, cache_limit,
+            engine.
 
     Yields:
         uint8 (N, height, width, 3) and int64 (N,), -1 for no label.
@@ -65,6 +70,7 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         storage_options: Mapping[str, object] | None = None,
         **options: Unpack[MoreOptions],
     ) -> None:
+        check_options("NumpyLoader", options, MoreOptions.__annotations__)
         spec = Spec(
             dataset=dataset,
             fidelity=fidelity,
@@ -78,8 +84,8 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
             world_size=world_size, batch_size=batch_size, uneven=uneven, drop_last=drop_last
         )
         check_rank(rank, world_size)
-        if n_threads is not None and n_threads < 1:
-            raise OptionError(f"n_threads must be positive, got {n_threads}")
+        if n_threads is not None:
+            n_threads = integer(n_threads, "n_threads", least=1)
         super().__init__(Loading(spec), lambda: (rank, topology))
         self._fidelity = fidelity
         self._n_threads = n_threads or usable_cores()

@@ -28,6 +28,7 @@ from pcrstore.decode import (
     use_simplejpeg,
 )
 from pcrstore.errors import OptionError
+from pcrstore.integers import integer
 
 __all__ = ["Rendering", "render", "render_pixels"]
 
@@ -40,11 +41,12 @@ class Rendering:
     """What becomes of every image.
 
     Raises:
-        OptionError: On making one, where a side is less than 1.
+        OptionError: On making one, where a side is no integer of at least 1, or the crop is none.
     """
 
     size: int | tuple[int, int]
-    """Of the result: the side of a square, or (height, width)."""
+    """Of the result: the side of a square, or (height, width). Integers of NumPy become Python's
+    own."""
     crop: Crop
     dct_scaling: bool = True
     """Decode at 1/2, 1/4 or 1/8 where the crop still has at least as many pixels as the result.
@@ -53,8 +55,10 @@ class Rendering:
     """
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise OptionError(f"size must be at least 1, got {self.size}")
+        object.__setattr__(self, "size", _size(self.size))
+        crop = self.crop
+        if isinstance(crop, type) or not (hasattr(crop, "n_draws") and hasattr(crop, "box")):
+            raise OptionError(f"crop must be a crop, such as CenterCrop(), got {crop!r}")
 
     @property
     def height(self) -> int:
@@ -65,6 +69,16 @@ class Rendering:
     def width(self) -> int:
         """Of the result."""
         return self.size if isinstance(self.size, int) else self.size[1]
+
+
+def _size(size: object) -> int | tuple[int, int]:
+    """Return a size that was given: a side, or a tuple or list of height and width."""
+    if not isinstance(size, tuple | list):
+        return integer(size, "size", least=1)
+    if len(size) != 2:
+        raise OptionError(f"size must be a side, or height and width, got {size!r}")
+    height, width = (integer(side, "size", least=1) for side in size)
+    return height, width
 
 
 class _Scratch(threading.local):

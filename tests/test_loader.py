@@ -115,9 +115,23 @@ def test_a_loop_that_is_left_begins_the_next_epoch():
 
 def test_an_epoch_cannot_be_negative():
     loader = a_loader()
-    with pytest.raises(OptionError, match="got -1"):
+    with pytest.raises(OptionError, match="epoch must be an integer of at least 0, got -1"):
         loader.set_epoch(-1)
+    for epoch in (1.0, "1", True, None):
+        with pytest.raises(OptionError, match=f"epoch must be .* got {epoch!r}"):
+            loader.set_epoch(epoch)
     assert read(loader) == EPOCHS[0]
+
+
+def test_integers_may_be_of_numpy_and_states_are_json_all_the_same():
+    one = np.int64(1)
+    loader = a_loader(seed=one, shuffle_window=np.uint8(4), n_threads=one, size=(one, one))
+    loader.set_epoch(one)
+    assert read(loader, 1) == epoch_of(1, seed=1)[:6]
+    state = through_json(loader.state_dict())
+    other = a_loader(seed=1)
+    other.load_state_dict(state)
+    assert read(other) == epoch_of(1, seed=1)[6:]
 
 
 @pytest.mark.parametrize("rest", ["old-first", "new-first", "together"])
@@ -738,6 +752,11 @@ def test_an_open_dataset_brings_its_options_and_version():
         a_loader(storage_options={"key": "x"})
     with pytest.raises(OptionError, match="version is for one URL"):
         a_loader(version=1)
+    for data in (DS, Mix({DS: 1, a_dataset(n=7, seed=50): 1})):
+        for engine in ("fsspec", "obstore", "nonsense"):
+            with pytest.raises(OptionError, match="engine is for URLs"):
+                a_loader(data, engine=engine)
+        assert a_loader(data, engine="auto").epoch == 0
 
 
 def test_workers_are_not_sent_what_is_done_with(tmp_path):

@@ -349,10 +349,42 @@ def test_a_wrong_option_is_refused(options):
         rendered(make("420"), Squash(), **options)
 
 
-@pytest.mark.parametrize("size", [0, -1, (0, 5), (5, 0)])
+@pytest.mark.parametrize("size", [0, -1, (0, 5), (5, 0), [5, 0], np.int64(0)], ids=repr)
 def test_a_size_below_one_is_refused(size):
-    with pytest.raises(OptionError, match="size must be at least 1"):
+    with pytest.raises(OptionError, match="size must be an integer of at least 1, got"):
         Rendering(size=size, crop=Squash())
+
+
+@pytest.mark.parametrize(
+    "size", [64.0, "64", None, True, (), (64,), (64, 64, 3), (64, 64.0), ("6", "4")], ids=repr
+)
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(OptionError, match="size must be"):
+        Rendering(size=size, crop=Squash())
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (np.int64(9), 9),
+        ((np.uint8(9), 8), (9, 8)),
+        ([9, 8], (9, 8)),
+        (1, 1),
+        ((1, 1), (1, 1)),
+    ],
+    ids=repr,
+)
+def test_a_size_may_be_of_any_integers(size, expected):
+    rendering = Rendering(size=size, crop=Squash())
+    assert rendering.size == expected
+    assert {type(side) for side in (rendering.height, rendering.width)} == {int}
+    assert hash(rendering) == hash(Rendering(size=expected, crop=Squash()))
+
+
+@pytest.mark.parametrize("crop", ["center", Squash, RandomResizedCrop, None, 0.5, print], ids=repr)
+def test_a_crop_that_is_none_is_refused(crop):
+    with pytest.raises(OptionError, match="crop must be a crop, such as"):
+        Rendering(size=8, crop=crop)
 
 
 def test_a_rendering_travels_to_workers():

@@ -145,7 +145,7 @@ def test_cores_are_shared_among_ranks_and_workers(
 
 
 def test_wrong_thread_counts_are_refused(environment):
-    for n in (0, -1):
+    for n in (0, -1, "2", 2.0, True):
         with pytest.raises(OptionError, match="n_threads"):
             threads_of(n, 1, 1)
     environment(LOCAL_WORLD_SIZE="a few")

@@ -35,7 +35,7 @@ def run(url, options, method, engine, has_read):
         assert dataset.read([0, 5], 2)
     loader = Loader(
         dataset, 4, size=16, num_workers=2, positions=True, multiprocessing_context=method,
-        engine=engine, storage_options=None if has_read else options,
+        engine="auto" if has_read else engine, storage_options=None if has_read else options,
     )
     epochs = []
     for k in (1, 5):

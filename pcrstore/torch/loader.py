@@ -20,6 +20,7 @@ from pcrstore.crops import Crop
 from pcrstore.dial import Fidelities, SharedNumber
 from pcrstore.errors import OptionError, WorkerDiedError
 from pcrstore.feed import Batch
+from pcrstore.integers import integer
 from pcrstore.loader import BaseLoader
 from pcrstore.loading import Data, Loading, OnError, Opaque, Spec, Where
 from pcrstore.order import Stretch
@@ -217,8 +218,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         positions: bool = False,
         progress: bool = False,
     ) -> None:
-        if type(num_workers) is not int or num_workers < 0:
-            raise OptionError(f"num_workers must be 0 or more, got {num_workers!r}")
+        num_workers = integer(num_workers, "num_workers", least=0)
         spec = Spec(
             dataset=dataset,
             fidelity=fidelity,

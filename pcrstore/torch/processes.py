@@ -12,13 +12,14 @@ from torch.utils import data as torch_data
 
 from pcrstore.dataset import Dataset, dataset_in, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
+from pcrstore.integers import integer
 from pcrstore.loader import check_rank
 from pcrstore.loading import Loading, Spec
 from pcrstore.shares import Topology
 from pcrstore.stores import ForkingStore
 from pcrstore.workers import usable_cores
 
-__all__ = ["load", "ranks", "settle", "start_method", "threads_of"]
+__all__ = ["load", "local_world_size", "ranks", "settle", "start_method", "threads_of"]
 
 
 def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -56,9 +57,7 @@ def local_world_size(world_size: int) -> int:
 def threads_of(n_threads: int | None, world_size: int, n_processes: int) -> int:
     """Return the decoding threads of a process: what is asked for, or its share of the cores."""
     if n_threads is not None:
-        if n_threads < 1:
-            raise OptionError(f"n_threads must be positive, got {n_threads}")
-        return n_threads
+        return integer(n_threads, "n_threads", least=1)
     return max(1, usable_cores() // local_world_size(world_size) // n_processes)
 
 
