@@ -119,7 +119,9 @@ class Leg:
     def left_after(self, n_batches: int) -> list[Stretch]:
         """Return what is left once every rank has yielded so many batches of this leg.
 
-        Padding is not part of it: it was added to this leg alone. Nor is what the leg drops.
+        Padding is not part of it: it was added to this leg alone. What the leg would drop is, for
+        a leg that is stopped drops nothing yet: it stands at the end, where a leg of the same
+        topology drops it again, and one of another may read it. At the leg's end nothing is left.
 
         Raises:
             OptionError: More batches than there are.
@@ -128,6 +130,8 @@ class Leg:
             raise OptionError(f"batches yielded must be in 0..{self.n_batches}, got {n_batches}")
         if n_batches == 0:
             return self.stretches
+        if n_batches == self.n_batches:
+            return []
         sizes, read = self._sizes(self.n_batches), self._sizes(n_batches)
         # The padding stands at the end of the line: the last shares lose it.
         over = max(0, sum(sizes) - self._left)
@@ -135,8 +139,8 @@ class Leg:
             lost = min(sizes[i], over)
             sizes[i] -= lost
             over -= lost
-        shares = cut(self.order, self.stretches, sizes)
+        shares = cut(self.order, self.stretches, [*sizes, self.n_dropped])
         out: list[Stretch] = []
-        for share, size, n in zip(shares, sizes, read, strict=True):
+        for share, size, n in zip(shares, sizes, read, strict=False):
             out += skip(self.order, share, min(size, n))
-        return out
+        return [*out, *shares[-1]]

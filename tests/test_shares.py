@@ -180,6 +180,7 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
     )
     lines, stretches = lines_of(order), order.all()
     seen, real, n_padded, n_dropped = Counter(), Counter(), 0, 0
+    left = set(read(order, lines, stretches))
     for i, t in enumerate(topologies):
         leg = Leg(order, stretches, t)
         played = check(leg, lines)
@@ -188,18 +189,17 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
         seen.update(played.until(n))
         real.update(played.real(0, n))
         n_padded += leg.n_padded
-        n_dropped += leg.n_dropped if n or last else 0
-        if not last:
-            stretches = leg.left_after(n)
-            left = read(order, lines, stretches)
-            if n:
-                assert sorted(left) == sorted(played.real(n))
-            else:
-                assert stretches == leg.stretches
+        left -= set(played.real(0, n))
+        if n and n == leg.n_batches:  # at its end what it drops is dropped for good
+            n_dropped += leg.n_dropped
+            left.clear()
+        stretches = leg.left_after(n)
+        assert sorted(read(order, lines, stretches)) == sorted(left)
+        assert n or stretches == leg.stretches
     assert set(seen) <= {x for line in lines for x in line}
     assert set(real.values()) <= {1}
     # A leg may drop what one before, stopped early, has read for padding.
-    assert order.n_samples - len(real) == n_dropped
+    assert order.n_samples - len(real) == n_dropped + len(left)
     assert len(seen) >= len(real)
     assert sum(seen.values()) - len(seen) <= n_padded
 
@@ -249,13 +249,31 @@ def test_one_reader_reads_the_order_as_it_is():
         assert read(order, lines, rest.share(0, 0)) == read(order, lines, order.all())[n * 8 :]
 
 
-def test_a_leg_resumed_as_it_was_yields_the_same_batches_in_one_process():
-    order = an_order(100, shard=40)
+@settings(deadline=None)
+@given(
+    st.integers(0, 120),
+    st.builds(
+        topology,
+        st.sampled_from(RANKS),
+        batch=st.integers(1, 9),
+        uneven=st.sampled_from(["pad", "drop"]),
+        drop_last=st.booleans(),
+    ),
+    st.data(),
+)
+def test_a_leg_resumed_as_it_was_yields_the_same_batches_in_one_process(n, t, data):
+    order = an_order(n, shard=40)
     lines = lines_of(order)
-    leg = Leg(order, order.all(), topology(1, 0, 8))
-    whole = check(leg, lines).batches[0]
-    rest = check(Leg(order, leg.left_after(5), leg.topology), lines).batches[0]
-    assert rest == whole[5:]
+    leg = Leg(order, order.all(), t)
+    stopped = data.draw(st.integers(0, max(0, leg.n_batches - 1)))
+    rest = Leg(order, leg.left_after(stopped), t)
+    assert rest.n_batches == leg.n_batches - stopped
+    assert (rest.n_padded, rest.n_dropped) == (leg.n_padded, leg.n_dropped)
+    wanted, got = check(leg, lines), check(rest, lines)
+    # Padding is what a leg begins with: another one has another.
+    assert got.real() == wanted.real(stopped)
+    if not leg.n_padded:
+        assert got.batches == [batches[stopped:] for batches in wanted.batches]
 
 
 def test_without_shuffle_ranks_read_the_stored_order_one_after_the_other():
@@ -280,13 +298,34 @@ def test_padding_reads_the_first_samples_again():
     assert leg.left_after(1) == []
 
 
-def test_what_a_leg_drops_is_left_only_while_it_has_not_begun():
-    order = an_order(11)
-    leg = Leg(order, order.all(), topology(2, 0, 2, "drop"))
-    assert leg.n_dropped == 1
-    assert n_of(order, leg.left_after(0)) == 11
-    assert n_of(order, leg.left_after(1)) == 6
-    assert n_of(order, leg.left_after(3)) == 0
+DROPPED = {
+    # samples, ranks, batch, uneven, drop_last: dropped, left after each number of batches
+    "none": ((12, 2, 2, "drop", False), 0, [12, 8, 4, 0]),
+    "one": ((11, 2, 2, "drop", False), 1, [11, 7, 3, 0]),
+    "not-full": ((11, 2, 2, "pad", True), 0, [11, 7, 3, 0]),
+    "not-full-batch": ((13, 1, 4, "pad", True), 1, [13, 9, 5, 0]),
+    "batches": ((17, 2, 3, "drop", True), 5, [17, 11, 0]),
+    "all": ((5, 2, 3, "drop", True), 5, [5]),
+}
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_a_leg_drops_is_left_until_its_end(name):
+    (n, ranks, batch, uneven, drop_last), dropped, wanted = DROPPED[name]
+    order = an_order(n)
+    leg = Leg(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
+    assert leg.n_dropped == dropped
+    assert [n_of(order, leg.left_after(i)) for i in range(leg.n_batches + 1)] == wanted
+
+
+def test_one_reader_reads_what_ranks_that_stopped_would_have_dropped():
+    order = an_order(250)
+    lines = lines_of(order)
+    stopped = Leg(order, order.all(), topology(3, 0, 8, "drop", drop_last=True))
+    rest = Leg(order, stopped.left_after(1), topology(1, 0, 8))
+    assert (stopped.n_dropped, rest.n_dropped) == (10, 0)
+    seen = Played(stopped, lines).until(1) + Played(rest, lines).until(rest.n_batches)
+    assert sorted(seen) == sorted(read(order, lines, order.all()))
 
 
 @pytest.mark.parametrize("n", [-1, 0, 3, 4])
