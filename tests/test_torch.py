@@ -284,7 +284,7 @@ class Job:
         assert all(s == states[0] for s in states)
         self.state = self.pick.choice(states)
         self.n_padded += padded
-        self.n_dropped += dropped if 0 < taken == total else 0  # while stopped nothing is dropped yet
+        self.n_dropped += dropped if 0 < taken == total else 0  # not where stopped
 
     def check(self, n):
         """Check that an epoch of n samples was read, but for padding and what is left out."""
