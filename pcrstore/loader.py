@@ -108,6 +108,13 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         self._iteration: ref[Iteration[Item]] | None = None
         """The last one; not held, for a loop that is left drops it and so ends it."""
 
+    def __repr__(self) -> str:
+        datasets = ", ".join(repr(s.dataset) for s in self._loading.population.sources)
+        return (
+            f"<{type(self).__name__} of {datasets} at fidelity {_brief(self._fidelity)}, "
+            f"{self.n_samples} samples an epoch>"
+        )
+
     # ---- iterations
 
     def __iter__(self) -> Iteration[Item]:
@@ -235,6 +242,9 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         batches that the loop was given, not those fetched ahead; what wraps a loader and is itself
         ahead of the training must hand over the state of the batch that it gave. Ranks take
         batches in step, so the state of any rank is the state of the job.
+
+        The fidelity is not in it, nor is what becomes of the images (size, crop): they do not
+        decide what is read next. A fidelity that changes while training is yours to restore.
         """
         if self._next is not None and not self._is_running():
             position, topology, n = self._next, self._topology()[1], 0
@@ -259,6 +269,8 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go on from a state, to the sample, on any number of ranks and workers.
 
+        The fidelity stays as it is; set it too, where the one that stopped had another.
+
         Raises:
             OptionError: Not a state, or one of other data, another selection, seed or window.
         """
@@ -268,7 +280,11 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     # ---- signals
 
     def stats(self) -> Signals:
-        """Return the counters since the loader was made; `str` of them is one line."""
+        """Return the counters since the loader was made; `str` of them is one line.
+
+        They are this loader's alone, but for `retries`: the store of an open dataset counts those
+        of everybody who reads it.
+        """
         running = 0.0 if self._started is None else time.perf_counter() - self._started
         return self._done + self._running() + self._loading.traffic() + Signals(seconds=running)
 

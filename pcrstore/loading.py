@@ -4,6 +4,7 @@ Spec (what the user asked for) ──▶ Loading ──▶ Feed of one stream
 └── travels to worker processes
 """
 
+import copy
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,7 @@ class Loading:
         self.spec = replace(
             spec, dataset="", fidelity=1, where=None, select=None, storage_options=None
         )
+        self._fingerprint: dict[str, object] | None = None
         self._connect()
         self.order(0)  # checks how wide the window may be
 
@@ -271,6 +273,11 @@ class Loading:
 
     def fingerprint(self) -> dict[str, object]:
         """Return what a state must agree in with the loader that takes it up again."""
+        if self._fingerprint is None:  # once: a selection may be of millions of positions
+            self._fingerprint = self._digest()
+        return copy.deepcopy(self._fingerprint)
+
+    def _digest(self) -> dict[str, object]:
         selected = [s.positions for s in self.population.sources if s.positions is not None]
         return {
             "seed": self.spec.seed,

@@ -50,6 +50,8 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
 
     Raises:
         OptionError: An option that cannot be used.
+        FidelityError: A dataset does not have the fidelity.
+        UsageError: While iterating: another iteration has begun, or the loader was closed.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword

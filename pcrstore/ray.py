@@ -371,6 +371,12 @@ def _known(ds: Dataset, names: Sequence[str]) -> list[str]:
     return list(names)
 
 
+class _NoColumnError(OptionError, KeyError):
+    """What a mapping raises, and what a user of this package catches."""
+
+    __str__ = Exception.__str__  # KeyError's own shows a message in quotes
+
+
 class _Lazy(Mapping[str, NDArray[np.generic]]):
     """Columns as arrays, each read when it is first asked for."""
 
@@ -379,9 +385,15 @@ class _Lazy(Mapping[str, NDArray[np.generic]]):
         self._read: dict[str, NDArray[np.generic]] = {}
 
     def __getitem__(self, name: str) -> NDArray[np.generic]:
+        if name not in self:
+            known = ", ".join(sorted(self))
+            raise _NoColumnError(f"column must be one of {known}, got {name}")
         if name not in self._read:
             self._read[name] = np.asarray(_named(self._ds, name, self._ds.column(name)))
         return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ds.columns
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ds.columns)

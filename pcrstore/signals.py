@@ -21,7 +21,7 @@ class Signals:
     """Samples handed to the consumer."""
     batches: int = 0
     seconds: float = 0.0
-    """Time spent inside epochs, from asking for the first batch to the end."""
+    """Time spent inside epochs, from `iter(loader)` to the end."""
     stall_seconds: float = 0.0
     """Part of it that the consumer waited for a batch."""
     requests: int = 0
@@ -38,9 +38,9 @@ class Signals:
     """Scan groups of records that came from the disk cache."""
     cache_bytes: int = 0
     fetch_seconds: float = 0.0
-    """Waiting for the store, checking and cutting."""
+    """Waiting for the store."""
     decode_seconds: float = 0.0
-    """Decoding, cropping and resizing."""
+    """Cutting files out of records, checking, decoding, cropping and resizing."""
     queue_depth: int = 0
     """Batches that were ready when the last one was taken; over workers, their sum."""
 
@@ -55,14 +55,13 @@ class Signals:
         )
 
     def __str__(self) -> str:
-        """Return one line: rates, stall, bytes and what went wrong."""
-        seconds = self.seconds or 1e-9
+        """Return one line: rates, stall, bytes and what went wrong; "-" is a rate of nothing."""
         parts = [
-            f"{self.samples / seconds:.0f} images/s",
-            f"{self.bytes / seconds / 1e6:.1f} MB/s",
-            f"{self.bytes / max(1, self.samples) / 1e3:.1f} kB/image",
+            f"{_rate(self.samples, self.seconds, '.0f')} images/s",
+            f"{_rate(self.bytes / 1e6, self.seconds, '.1f')} MB/s",
+            f"{_rate(self.bytes / 1e3, self.samples, '.1f')} kB/image",
             f"{self.requests} GETs",
-            f"stalled {100 * self.stall_seconds / seconds:.0f} %",
+            f"stalled {_rate(100 * self.stall_seconds, self.seconds, '.0f')} %",
             f"queue {self.queue_depth}",
         ]
         counts = {"retries": self.retries, "hedges": self.hedges, "skipped": self.skipped}
@@ -70,3 +69,8 @@ class Signals:
         if self.cache_hits:
             parts.append(f"{self.cache_bytes / 1e6:.1f} MB from the cache")
         return ", ".join(parts)
+
+
+def _rate(amount: float, per: float, form: str) -> str:
+    """Return an amount per second or sample; "-" where none has passed."""
+    return format(amount / per, form) if per else "-"

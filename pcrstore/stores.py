@@ -124,13 +124,15 @@ class ForkingStore:
         self._store = open_store(url, storage_options, engine="fsspec")
         self._pid = self._maker
         self._is_settled = False
+        self._retries_before = 0
+        """Of the store that this process read through until it settled."""
 
     def __getstate__(self) -> dict[str, object]:
         return {"_maker": self._maker, "_arguments": self._arguments}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__dict__.update(state)
-        self._pid, self._is_settled = -1, False
+        self._pid, self._is_settled, self._retries_before = -1, False, 0
 
     def __repr__(self) -> str:
         return f"ForkingStore({self.url!r})"
@@ -141,7 +143,7 @@ class ForkingStore:
             url, options, engine = self._arguments
             engine = "fsspec" if os.getpid() == self._maker else engine
             self._store = open_store(url, options, engine=engine)
-            self._pid = os.getpid()
+            self._pid, self._retries_before = os.getpid(), 0
         return self._store
 
     @property
@@ -158,12 +160,15 @@ class ForkingStore:
         """Read here too as children would: no worker reads for this process."""
         if self._pid == self._maker == os.getpid() and not self._is_settled:
             url, options, engine = self._arguments
-            self._store, self._is_settled = open_store(url, options, engine=engine), True
+            store = open_store(url, options, engine=engine)
+            self._retries_before = self.n_retries
+            self._store, self._is_settled = store, True
 
     @property
     def n_retries(self) -> int:
         """Requests of this process that failed in a way worth another try."""
-        return int(getattr(self._here(), "n_retries", 0))
+        n = int(getattr(self._here(), "n_retries", 0))
+        return n + self._retries_before
 
     def get(self, name: str) -> bytes:
         """Return a whole object, in one request."""

@@ -395,6 +395,18 @@ def test_a_state_that_is_loaded_wins_over_what_is_under_way():
     assert read(loader) == EPOCHS[0][6:]
 
 
+def test_what_is_selected_is_digested_once(monkeypatch):
+    loader = a_loader(select=range(19))
+    states = [loader.state_dict()]
+    monkeypatch.setattr("pcrstore.loading.crc32c", lambda _: {}["again"])
+    states.append(loader.state_dict())
+    states[0]["data"]["versions"].append("not ours to write")
+    read(loader, 1)
+    states.append(loader.state_dict())
+    loader.load_state_dict(states[1])
+    assert states[1]["data"] == states[2]["data"] != states[0]["data"]
+
+
 def test_setting_the_epoch_of_a_state_keeps_its_place_and_another_does_not():
     first = a_loader()
     read(first, 2)
@@ -619,6 +631,20 @@ def test_what_does_not_decide_the_order_may_change():
     assert read(loader) == EPOCHS[0][18:]
 
 
+# ---- what it says of itself
+
+
+def test_a_loader_says_what_it_reads():
+    assert (
+        repr(a_loader(fidelity=2)) == f"<NumpyLoader of {DS!r} at fidelity 2, 20 samples an epoch>"
+    )
+    mix = Mix({DS: 2, a_dataset(n=7, seed=50): 1}, epoch_size=30)
+    assert repr(a_loader(mix, fidelity="full")).count("7 images") == 1
+    each = repr(a_loader(fidelity=[1, 2] * 10))
+    assert "at fidelity [1, 2, 1, " in each
+    assert len(each) < 300
+
+
 # ---- fidelity and signals
 
 
@@ -665,6 +691,15 @@ def test_loaders_of_one_dataset_count_for_themselves():
         n_read(i, lambda i=i: read(loaders[i]))
         assert [loader.stats().requests for loader in loaders] == seen
     assert ds.traffic == before
+
+
+def test_a_fidelity_that_was_changed_is_not_in_the_state():
+    loader = a_loader(fidelity=1)
+    state = loader.state_dict()
+    loader.fidelity = 5
+    assert loader.state_dict() == state
+    loader.load_state_dict(state)
+    assert loader.fidelity == 5
 
 
 def test_time_runs_inside_of_epochs_alone():

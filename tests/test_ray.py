@@ -173,7 +173,29 @@ def test_only_columns_that_are_named_are_read(monkeypatch, tmp_path):
     assert cost(lambda c: c["label"] * c["label"] == 0) == by_label
 
 
+def test_columns_are_a_mapping_like_any_other(folder):
+    seen = []
+
+    def look(columns):
+        assert "label" in columns
+        assert "colour" not in columns
+        assert 3 not in columns
+        assert columns.get("colour") is None
+        assert columns.get("colour", 3) == 3
+        assert columns.get("label") is columns["label"]
+        assert dict(columns).keys() == set(columns)
+        with pytest.raises(KeyError, match=r"^column must be one of .*, got colour$") as caught:
+            columns["colour"]
+        assert isinstance(caught.value, OptionError)
+        seen.append(len(columns))
+        return columns["label"] == 0
+
+    PcrstoreDatasource(folder, where=look)
+    assert seen == [len(pcrstore.open(folder).columns)]
+
+
 BAD = {
+    "column-of-a-function": ({"where": lambda c: c["colour"] == 0}, "label.*, got colour"),
     "column": ({"where": {"colour": "red"}}, "colour"),
     "class": ({"where": {"label": "fox"}}, "fox"),
     "split": ({"where": {"split": ["train", "test"]}}, "'test'"),

@@ -48,5 +48,10 @@ def test_what_did_not_happen_is_not_said(numbers, expected):
     assert said[6:] == expected
 
 
-def test_nothing_done_divides_by_nothing():
-    assert str(Signals()).startswith("0 images/s, 0.0 MB/s, 0.0 kB/image, 0 GETs")
+def test_a_rate_of_nothing_is_a_dash():
+    """The index is read before the first epoch, in which time begins to count."""
+    said = "- images/s, - MB/s, {} kB/image, 9 GETs, stalled - %, queue 0"
+    assert str(Signals(requests=9)) == said.format("-")
+    assert str(Signals(requests=9, bytes=139)) == said.format("-")
+    assert str(Signals(requests=9, bytes=100, samples=1)) == said.format("0.1")
+    assert str(Signals(seconds=2.0)).startswith("0 images/s, 0.0 MB/s, - kB/image")

@@ -218,3 +218,24 @@ def test_a_maker_without_children_reads_with_the_fast_engine(s3_server):
     store.settle()
     assert isinstance(store._here(), ObstoreStore)
     assert isinstance(again._here(), FsspecStore)
+
+
+class Failing:
+    """A store that has failed so often."""
+
+    def __init__(self, n_retries):
+        self.n_retries = n_retries
+
+
+def test_retries_are_counted_on_when_the_store_changes_and_anew_in_a_child(monkeypatch):
+    opened = iter([Failing(3), Failing(40), Failing(500)])
+    monkeypatch.setattr("pcrstore.stores.open_store", lambda *_, **__: next(opened))
+    store = ForkingStore("s3://bucket/ds")
+    assert store.n_retries == 3
+    for _ in range(2):
+        store.settle()
+        assert store.n_retries == 43
+    assert in_child(lambda: store.n_retries) == "500"
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301 (our own bytes)
+    assert copy.n_retries == 500
+    assert store.n_retries == 43

@@ -10,6 +10,8 @@ import time
 import traceback
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import fields
+from inspect import signature
 from itertools import chain
 
 import pytest
@@ -19,8 +21,15 @@ from hypothesis import strategies as st
 from small_datasets import threads, until
 
 import pcrstore
-from pcrstore import ChecksumError, NumpyLoader, OptionError, UsageError, WorkerDiedError
+from pcrstore import (
+    ChecksumError,
+    NumpyLoader,
+    OptionError,
+    UsageError,
+    WorkerDiedError,
+)
 from pcrstore.crops import CenterCrop
+from pcrstore.loading import Spec
 
 torch = pytest.importorskip("torch")
 
@@ -491,6 +500,16 @@ def test_memory_is_not_pinned_without_a_gpu_and_a_warning_says_so(url, num_worke
 def test_wrong_options_are_named(url, options, said):
     with pytest.raises(OptionError, match=said):
         Loader(url, **options)
+
+
+@pytest.mark.parametrize("loader", [Loader, NumpyLoader])
+def test_defaults_are_those_of_the_spec(loader):
+    """They stand in the signatures too, for readers and editors."""
+    of_spec = {f.name: f.default for f in fields(Spec)}
+    given = signature(loader).parameters.values()
+    mine = {p.name: p.default for p in given if p.name in of_spec and p.name != "dataset"}
+    assert mine == {name: of_spec[name] for name in mine}
+    assert mine.keys() >= {"fidelity", "size", "shuffle", "seed", "storage_options"}
 
 
 # ---- what goes wrong

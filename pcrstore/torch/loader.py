@@ -128,7 +128,9 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     threads, so `num_workers=0` is the fast way for a plain pipeline. With `num_workers` processes
     each yields whole batches in turn.
 
-    Every iteration reads the next epoch, also after a `break`, unless `set_epoch` says which.
+    Every iteration reads the next epoch, also after a `break`, unless `set_epoch` says which. There
+    is one at a time: where another begins, going on with the older one is a `UsageError`. Workers
+    stay from epoch to epoch, and go with the loader, or by `close()` or `with`.
 
     Args:
         dataset: URL, path, open `pcrstore.Dataset`, or `Mix` of them.
@@ -156,8 +158,10 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         dct_scaling: Decode at 1/2, 1/4 or 1/8 where the crop is at least so much larger than size.
         apply_orientation: Turn images as their EXIF orientation says.
         opaque: "decode" files that were kept as they are, or "skip" them.
-        on_error: "skip" an image that cannot be decoded: another of its batch is repeated, the log
-            names it and `stats().skipped` counts it. Damage in the store is always raised.
+        on_error: "skip" an image that cannot be decoded: another of its batch is repeated, pixels,
+            label and position, so that a position may come twice; the log names it and
+            `stats().skipped` counts it. A batch of which nothing can be decoded is raised all the
+            same, and so is damage in the store.
         version: Of the dataset at the URL; None: the newest. Give it where ranks start apart in
             time and images are being appended.
         pin_memory: Yield pinned memory, for copies to a GPU that do not block; without CUDA a
@@ -179,6 +183,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     Raises:
         OptionError: An option that cannot be used.
         FidelityError: A dataset does not have the fidelity.
+        UsageError: While iterating: another iteration has begun, or the loader was closed.
         WorkerDiedError: While iterating: a worker was killed. Where that happens while your own
             code runs, torch raises its RuntimeError there.
     """
