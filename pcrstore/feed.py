@@ -25,7 +25,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.buffers import trim
+from pcrstore.buffers import share_one_arena, trim
 from pcrstore.errors import JpegError
 from pcrstore.fetching import ForkSafeLock
 from pcrstore.hashing import uniforms
@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 
 BATCHES_READY: Final = 4
 """Batches that are decoded or being decoded before the consumer takes them."""
+
+_DECODING_SECONDS: Final = 1.0
+"""How long the end of an iteration waits for images that are being decoded."""
 
 _LAST_SECONDS: Final = 2.0
 """How long an interpreter that ends waits for requests that are under way."""
@@ -120,6 +123,7 @@ class Feed(Generic[Payload]):
         )
         self._n_ready = 0
         self._life = Life()
+        share_one_arena()
         self._prefetcher = Prefetcher(stream, self._life)
         self._decoders = Threads(n_threads, "decode")
         self._driver = Threads(1, "drive")
@@ -135,6 +139,8 @@ class Feed(Generic[Payload]):
                 del batch
         finally:
             self.close()
+            # What decoders decode into is theirs until they end, which idle ones do at once.
+            self._decoders.join(_DECODING_SECONDS)
             trim()
 
     def _take(self) -> Batch[Payload] | None:

@@ -69,6 +69,13 @@ class Threads:
         for _ in self._threads:
             self._queue.put(None)
 
+    def join(self, seconds: float) -> None:
+        """Wait at most so long for the threads to end."""
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - time.monotonic()))
+
     @classmethod
     def end_all(cls, seconds: float) -> None:
         """Stop all threads there are, and wait at most so long for them to end."""
@@ -77,6 +84,4 @@ class Threads:
         for threads in every:
             threads.stop()
         for threads in every:
-            for thread in threads._threads:  # noqa: SLF001 - of its own class
-                if thread is not threading.current_thread():
-                    thread.join(max(0.0, end - time.monotonic()))
+            threads.join(max(0.0, end - time.monotonic()))

@@ -1,6 +1,10 @@
 """Memory of a batch is given out again once nobody can look at it, and never before."""
 
+import ctypes
 import gc
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -159,3 +163,37 @@ def test_memory_of_a_consumer_that_keeps_everything_is_kept_once():
     kept.clear()
     gc.collect()
     assert len(memory._free) == 8
+
+
+THREADS = """
+import ctypes, threading
+from pcrstore.buffers import share_one_arena
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+share_one_arena()
+threads = [threading.Thread(target=libc.malloc, args=(100_000,)) for _ in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+libc.malloc_stats()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="of glibc")
+@pytest.mark.parametrize(
+    ("environment", "shared"),
+    [({}, True), ({"MALLOC_ARENA_MAX": "5"}, False), ({"GLIBC_TUNABLES": ""}, False)],
+    ids=str,
+)
+def test_threads_share_one_arena_unless_the_user_says_otherwise(environment, shared):
+    kept = {k: v for k, v in os.environ.items() if k not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Arena 0:" in done.stderr
+    assert ("Arena 1:" in done.stderr) is not shared
