@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from pcrstore.errors import OptionError
+from pcrstore.reals import real
 
 __all__ = ["Box", "CenterCrop", "Crop", "RandomResizedCrop", "Squash"]
 
@@ -56,6 +57,14 @@ class Crop(Protocol):
         """
 
 
+def _bounds(value: object, name: str) -> tuple[float, float]:
+    """Return a least and a largest number that were given as a tuple or list."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise OptionError(f"{name} must be two numbers, least and largest, got {value!r}")
+    least, largest = (real(bound, name) for bound in value)
+    return least, largest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomResizedCrop:
     """A random share of the area at a random ratio of sides, then perhaps mirrored.
@@ -65,7 +74,7 @@ class RandomResizedCrop:
     anywhere, and when none fits it is the largest in the middle. Sides are whole pixels.
 
     Raises:
-        OptionError: On making one, where a bound is out of range or of order.
+        OptionError: On making one, where a bound is no number, or out of range or of order.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -80,6 +89,9 @@ class RandomResizedCrop:
     n_draws: ClassVar[int] = 2 * _TRIES + 2 + 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", _bounds(self.scale, "scale"))
+        object.__setattr__(self, "ratio", _bounds(self.ratio, "ratio"))
+        object.__setattr__(self, "flip", real(self.flip, "flip"))
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise OptionError(f"scale must be 0 < least <= largest <= 1, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
@@ -130,7 +142,7 @@ class CenterCrop:
     224 / 256. One box does both, without rounding in between.
 
     Raises:
-        OptionError: On making one, where the fraction is not in (0, 1].
+        OptionError: On making one, where the fraction is no number in (0, 1].
     """
 
     fraction: float = 224 / 256
@@ -139,6 +151,7 @@ class CenterCrop:
     n_draws: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fraction", real(self.fraction, "fraction"))
         if not 0 < self.fraction <= 1:
             raise OptionError(f"fraction must be over 0 and at most 1, got {self.fraction}")
 

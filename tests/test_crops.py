@@ -199,6 +199,18 @@ WRONG = {
     "flip-under-0": {"flip": -0.01},
     "flip-over-1": {"flip": 1.01},
     "flip-nan": {"flip": math.nan},
+    "scale-number": {"scale": 1},
+    "scale-one": {"scale": (0.5,)},
+    "scale-three": {"scale": (0.1, 0.2, 0.3)},
+    "scale-text": {"scale": "01"},
+    "scale-of-text": {"scale": ("0.1", "1")},
+    "scale-none": {"scale": None},
+    "scale-booleans": {"scale": (True, True)},
+    "ratio-number": {"ratio": 4 / 3},
+    "ratio-too-large": {"ratio": (1, 10**400)},
+    "flip-text": {"flip": "x"},
+    "flip-boolean": {"flip": True},
+    "flip-none": {"flip": None},
 }
 
 
@@ -208,7 +220,7 @@ def test_a_wrong_option_is_refused(options):
         RandomResizedCrop(**options)
 
 
-@pytest.mark.parametrize("fraction", [0.0, -1.0, 1.001, math.nan])
+@pytest.mark.parametrize("fraction", [0.0, -1.0, 1.001, math.nan, "1", None, True, [1.0]], ids=repr)
 def test_a_wrong_fraction_is_refused(fraction):
     with pytest.raises(OptionError, match="fraction must be"):
         CenterCrop(fraction=fraction)
@@ -217,6 +229,12 @@ def test_a_wrong_fraction_is_refused(fraction):
 def test_the_ends_of_the_options_are_allowed():
     RandomResizedCrop(scale=(1e-9, 1.0), ratio=(1e-9, 1e9), flip=0.0)
     assert CenterCrop(fraction=1.0).box(4, 3, []) == Box(left=0.5, top=0, right=3.5, bottom=3)
+
+
+def test_options_may_be_of_any_numbers_and_in_lists():
+    crop = RandomResizedCrop(scale=[np.float32(0.5), 1], ratio=(1, np.int64(2)), flip=0)
+    assert crop == RandomResizedCrop(scale=(0.5, 1.0), ratio=(1.0, 2.0), flip=0.0)
+    assert hash(crop)
 
 
 @pytest.mark.parametrize("crop", CROPS)
