@@ -27,7 +27,7 @@ from pcrstore.errors import NotFoundError, OptionError
 from pcrstore.fetching import RangeCache
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
 from pcrstore.index import FORMATS
-from pcrstore.manifest import Manifest
+from pcrstore.manifest import MAX_VERSION, Manifest
 from pcrstore.plan import Pieces, ReadPlan
 from pcrstore.reader import Reader, Window
 from pcrstore.rows import Values
@@ -219,7 +219,7 @@ class Dataset:
             return self._reader.catalog.column(name, range(len(self)))
         return self._reader.catalog.column(name, self._positions(indices))
 
-    def find(self, **conditions: object) -> NDArray[np.int64]:
+    def find(self, /, **conditions: object) -> NDArray[np.int64]:
         """Return the positions of the images that meet all conditions, ascending.
 
         Reads the pages of the columns named, and nothing of the images.
@@ -496,8 +496,10 @@ def dataset_in(
 ) -> Dataset:
     """Open the dataset of a store; see `open_dataset`."""
     if version is not None:
-        if not _is_integer(version) or version < 1:
-            raise OptionError(f"version must be a positive integer, got {version!r}")
+        if not _is_integer(version) or not 1 <= version <= MAX_VERSION:
+            raise OptionError(
+                f"version must be a positive integer, at most {MAX_VERSION}, got {version!r}"
+            )
         try:
             return Dataset(store, read_manifest(store, version), cost)
         except NotFoundError:

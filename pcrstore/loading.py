@@ -23,8 +23,9 @@ from pcrstore.feed import Batch, Feed
 from pcrstore.integers import integer
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.pixels import Rendering
-from pcrstore.population import Mix, Population, Source
+from pcrstore.population import Mix, Population, Source, mix_of
 from pcrstore.prefetch import Stream
+from pcrstore.selection import conditions_of
 from pcrstore.shares import Leg, Topology
 from pcrstore.signals import Signals
 from pcrstore.sizes import parse_size
@@ -134,7 +135,7 @@ class Loading:
         crop = default if spec.crop is None else spec.crop
         self.rendering = Rendering(size=spec.size, crop=crop, dct_scaling=spec.dct_scaling)
         self.prefetch_bytes = parse_size(spec.prefetch)
-        mix = spec.dataset if isinstance(spec.dataset, Mix) else Mix({spec.dataset: 1.0})
+        mix = mix_of(spec.dataset)
         if spec.select is not None and len(mix.weights) > 1:
             raise OptionError("select gives positions in one dataset; in a mix use where")
         given = [d for d in mix.weights if isinstance(d, Dataset)]
@@ -333,7 +334,7 @@ def _positions(dataset: Dataset, spec: Spec) -> NDArray[np.int64] | None:
             raise OptionError(
                 f"select must be in 0..{len(dataset) - 1}, got {found[0]}..{found[-1]}"
             )
-    conditions = dict(spec.where or {})
+    conditions = conditions_of(spec.where)
     if spec.opaque == "skip":
         conditions.setdefault("format", ["jpeg", "encoded"])
     if conditions:

@@ -25,6 +25,7 @@ __all__ = [
     "LATEST",
     "MANIFESTS",
     "MAX_SPLITS",
+    "MAX_VERSION",
     "Checked",
     "Manifest",
     "Quality",
@@ -50,7 +51,7 @@ MAX_CLASSES: Final = 10_000_000
 MAX_SPLITS: Final = 255
 """The `split` column is a u8 whose 255 stands for none."""
 
-_MAX_VERSION: Final = 2**32 - 2
+MAX_VERSION: Final = 2**32 - 2
 _FEATURES: Final[frozenset[str]] = frozenset()
 """Required features this release knows. A manifest that names another one is refused."""
 
@@ -64,8 +65,8 @@ def manifest_name(version: int) -> str:
     >>> manifest_name(1)
     'manifests/fffffffe.pcrm'
     """
-    if not 1 <= version <= _MAX_VERSION:
-        raise FormatError(f"version must be in 1..{_MAX_VERSION}, got {version}")
+    if not 1 <= version <= MAX_VERSION:
+        raise FormatError(f"version must be in 1..{MAX_VERSION}, got {version}")
     return f"{MANIFESTS}/{2**32 - 1 - version:08x}.pcrm"
 
 
@@ -77,7 +78,7 @@ def version_of(name: str) -> int | None:
     """
     m = re.fullmatch(rf"{MANIFESTS}/([0-9a-f]{{8}})\.pcrm", name)
     version = 2**32 - 1 - int(m[1], 16) if m else 0
-    return version if 1 <= version <= _MAX_VERSION else None
+    return version if 1 <= version <= MAX_VERSION else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,8 +238,8 @@ def decode_manifest(data: bytes, *, version: int, where: str) -> Manifest:
             f"{where}: needs {', '.join(sorted(unknown))}, which this pcrstore does not know; "
             "upgrade pcrstore"
         )
-    if f.integer("version", 1, _MAX_VERSION) != version:
-        f.fail("version", f"{version}, as its name says", f.integer("version", 1, _MAX_VERSION))
+    if f.integer("version", 1, MAX_VERSION) != version:
+        f.fail("version", f"{version}, as its name says", f.integer("version", 1, MAX_VERSION))
     return _decode_body(f, version)
 
 
@@ -338,6 +339,6 @@ def decode_latest(data: bytes, *, where: str) -> int:
         ChecksumError: Damaged.
     """
     m = re.fullmatch(rb"(pcrstore-latest ([1-9][0-9]{0,9})) crc32c=([0-9a-f]{8})\n", data)
-    if m is None or crc32c(m[1]) != int(m[3], 16) or int(m[2]) > min(_MAX_VERSION, MAX_INT):
+    if m is None or crc32c(m[1]) != int(m[3], 16) or int(m[2]) > min(MAX_VERSION, MAX_INT):
         raise ChecksumError(f"{where}: the latest hint is damaged, got {data[:64]!r}")
     return int(m[2])

@@ -9,15 +9,21 @@ datasets, selections, weights ──▶ Population ──(seed, epoch)──▶ 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError
+from pcrstore.integers import integer
 from pcrstore.order import EpochOrder, Stretch
+from pcrstore.reals import real
 
-__all__ = ["Leaflet", "Mix", "Population", "Source", "Unit"]
+__all__ = ["Leaflet", "Mix", "Population", "Source", "Unit", "mix_of"]
+
+_MOST_SAMPLES: Final = 2**40
+"""Of an epoch of a mix. It is held as a stretch for every 2^18 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,10 @@ class Mix:
 
     An epoch has as many samples as the datasets have images together, or `epoch_size`; a dataset
     with more than its share is read on in the next epoch, one with less is read again.
+
+    Raises:
+        OptionError: On making one: not a mapping of URLs or datasets to weights over 0, or a size
+            that is none.
     """
 
     weights: Mapping[str | os.PathLike[str] | Dataset, float] = field(repr=False)
@@ -33,12 +43,40 @@ class Mix:
     epoch_size: int | None = None
 
     def __post_init__(self) -> None:
+        given: object = self.weights
+        if not isinstance(given, Mapping):
+            kind = type(given).__name__
+            raise OptionError(f"a mix must be a mapping of datasets to weights, got a {kind}")
         if not self.weights:
             raise OptionError("a mix must have at least one dataset, got none")
-        if not all(0 < w < float("inf") for w in self.weights.values()):
+        for data in self.weights:
+            _check_data(data)
+        if not all(0 < real(w, "a weight") < float("inf") for w in self.weights.values()):
             raise OptionError(f"weights must be over 0, got {list(self.weights.values())}")
-        if self.epoch_size is not None and self.epoch_size < 1:
-            raise OptionError(f"epoch_size must be positive, got {self.epoch_size}")
+        if self.epoch_size is not None:
+            size = integer(self.epoch_size, "epoch_size", least=1)
+            if size > _MOST_SAMPLES:
+                raise OptionError(f"epoch_size must be at most {_MOST_SAMPLES}, got {size}")
+            object.__setattr__(self, "epoch_size", size)
+
+
+def _check_data(data: object) -> None:
+    # Its kind alone is said, for a URL may have a password in it.
+    if not isinstance(data, str | os.PathLike | Dataset):
+        kind = type(data).__name__
+        raise OptionError(f"a dataset must be a URL, a path or an open dataset, got a {kind}")
+
+
+def mix_of(data: object) -> Mix:
+    """Return a mix as it is, and of a URL, a path or an open dataset a mix of that alone.
+
+    Raises:
+        OptionError: Something else.
+    """
+    if isinstance(data, Mix):
+        return data
+    _check_data(data)
+    return Mix({data: 1.0})  # type: ignore[dict-item]  # as just looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

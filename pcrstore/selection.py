@@ -17,10 +17,35 @@ from pcrstore.index import FORMATS, NO_LABEL, NO_SPLIT
 from pcrstore.manifest import Manifest
 from pcrstore.rows import Values
 
-__all__ = ["matching"]
+__all__ = ["conditions_of", "matching"]
 
 _NONE: Final = {"label": NO_LABEL, "split": NO_SPLIT}
 """What an image without a label or a split has in those columns."""
+
+_SHOWN: Final = 80
+"""Characters of a wrong value that a message repeats."""
+
+
+def conditions_of(where: object) -> dict[str, object]:
+    """Return conditions on columns as `Dataset.find` takes them.
+
+    Args:
+        where: A mapping of columns to what is wanted of them; None: no conditions.
+
+    Raises:
+        OptionError: Not a mapping, or not of names.
+    """
+    if where is None:
+        return {}
+    if not isinstance(where, Mapping):
+        raise OptionError(
+            'where must be a mapping of columns to what is wanted, such as {"split": "train"}, '
+            f"got {repr(where)[:_SHOWN]}"
+        )
+    for name in where:
+        if not isinstance(name, str):
+            raise OptionError(f"where must name columns by text, got {repr(name)[:_SHOWN]}")
+    return dict(where)
 
 
 def matching(manifest: Manifest, name: str, values: Values, wanted: object) -> NDArray[np.bool_]:
@@ -51,7 +76,9 @@ def _accepted(manifest: Manifest, name: str, wanted: object) -> NDArray[np.gener
     column = next(c for c in manifest.columns if c.name == name)
     if column.width > 1:
         raise OptionError(f"{name} has {column.width} values an image: give a function")
-    several = isinstance(wanted, Collection | np.ndarray) and not isinstance(wanted, str)
+    if isinstance(wanted, np.ndarray):
+        wanted = wanted.tolist()  # of a single number in no list, too
+    several = isinstance(wanted, Collection) and not isinstance(wanted, str | bytes | Mapping)
     given: list[object] = list(wanted) if several else [wanted]  # type: ignore[call-overload]  # as just looked at
     names = _names(manifest).get(name)
     values = [_stored(name, w, names) for w in given]

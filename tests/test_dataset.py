@@ -474,6 +474,9 @@ def test_a_path_object_is_a_url(tmp_path):
     [
         (0, OptionError, "positive"),
         (-1, OptionError, "positive"),
+        (2**32 - 1, OptionError, "at most 4294967294, got 4294967295"),
+        (2**63, OptionError, "at most 4294967294"),
+        (2**32 - 2, NotFoundError, "no version 4294967294 there"),
         (2, NotFoundError, "no version 2 there; the newest is 1"),
     ],
 )

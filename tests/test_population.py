@@ -1,6 +1,7 @@
 """Every sample selected is read once, from the records that hold it, whatever the selection."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pcrstore.errors import OptionError
 from pcrstore.hashing import uniforms
 from pcrstore.loading import Loading, Spec
 from pcrstore.order import Stretch, cut, n_of, skip
-from pcrstore.population import Mix, Population, Source
+from pcrstore.population import Mix, Population, Source, mix_of
 
 N = 20
 DATASETS = [a_dataset(n=N), a_dataset(n=7, seed=50), a_dataset(n=1, seed=90)]
@@ -188,7 +189,21 @@ MIXES = {
     "weight-negative": (lambda: Mix({"a": 1, "b": -1}), "over 0"),
     "weight-endless": (lambda: Mix({"a": float("inf")}), "over 0"),
     "weight-none": (lambda: Mix({"a": float("nan")}), "over 0"),
-    "size-0": (lambda: Mix({"a": 1}, epoch_size=0), "positive"),
+    "list": (lambda: Mix(["a"]), "mapping of datasets to weights, got a list"),
+    "text": (lambda: Mix("a"), "mapping of datasets to weights, got a str"),
+    "nothing-at-all": (lambda: Mix(None), "mapping of datasets to weights, got a NoneType"),
+    "number-for-a-dataset": (lambda: Mix({"a": 1, 1: 1}), "open dataset, got a int"),
+    "bytes-for-a-dataset": (lambda: Mix({b"a": 1}), "open dataset, got a bytes"),
+    "list-for-a-dataset": (lambda: mix_of(["a"]), "open dataset, got a list"),
+    "none-for-a-dataset": (lambda: mix_of(None), "open dataset, got a NoneType"),
+    "weight-text": (lambda: Mix({"a": "1"}), "a weight must be a number, got '1'"),
+    "weight-boolean": (lambda: Mix({"a": True}), "a weight must be a number, got True"),
+    "weight-missing": (lambda: Mix({"a": 1, "b": None}), "a weight must be a number, got None"),
+    "size-0": (lambda: Mix({"a": 1}, epoch_size=0), "epoch_size must be .* at least 1, got 0"),
+    "size-text": (lambda: Mix({"a": 1}, epoch_size="5"), "epoch_size must be .*, got '5'"),
+    "size-fraction": (lambda: Mix({"a": 1}, epoch_size=10.5), "epoch_size must be .*, got 10.5"),
+    "size-boolean": (lambda: Mix({"a": 1}, epoch_size=True), "epoch_size must be .*, got True"),
+    "size-over": (lambda: Mix({"a": 1}, epoch_size=2**40 + 1), "at most 1099511627776, got"),
 }
 
 
@@ -196,6 +211,19 @@ MIXES = {
 def test_mixes_that_are_none(make, says):
     with pytest.raises(OptionError, match=says):
         make()
+
+
+@pytest.mark.parametrize("size", [1, np.int64(7), 2**40])
+def test_a_mix_may_have_any_integer_for_a_size(size):
+    mix = Mix({"a": 1, Path("b"): np.float32(2), DATASETS[0]: 3}, epoch_size=size)
+    assert (type(mix.epoch_size), mix.epoch_size) == (int, size)
+
+
+@pytest.mark.parametrize("data", ["a", Path("a"), DATASETS[0]], ids=["url", "path", "open"])
+def test_one_dataset_is_a_mix_of_itself(data):
+    mix = mix_of(data)
+    assert mix == Mix({data: 1.0})
+    assert mix_of(mix) is mix
 
 
 COUNTS = {
@@ -225,7 +253,7 @@ def test_one_dataset_may_have_an_epoch_size():
 
 
 def positions_of(**more):
-    [source] = Loading(Spec(dataset=DATASETS[0], **more)).population.sources
+    [source] = Loading(Spec(**{"dataset": DATASETS[0], **more})).population.sources
     return list(range(N)) if source.positions is None else source.positions.tolist()
 
 
@@ -256,6 +284,14 @@ REFUSED = {
     "nothing": ({"select": []}, "no image is selected"),
     "nothing-found": ({"where": {"label": -1}}, "no image is selected"),
     "no-such-column": ({"where": {"colour": 1}}, "column must be"),
+    "where-text": ({"where": "cat"}, "where must be a mapping"),
+    "where-list": ({"where": ["label"]}, "where must be a mapping"),
+    "where-nothing": ({"where": ""}, "where must be a mapping"),
+    "where-zero": ({"where": 0}, "where must be a mapping"),
+    "where-by-number": ({"where": {1: 2}}, "where must name columns"),
+    "where-argument": ({"where": {"self": 1}}, "column must be"),
+    "dataset": ({"dataset": None}, "open dataset, got a NoneType"),
+    "datasets": ({"dataset": [DATASETS[0]]}, "open dataset, got a list"),
     "no-such-class": ({"where": {"label": "cow"}}, "label must be one of cat, dog"),
     "opaque": ({"opaque": "drop"}, "opaque must be"),
     "seed": ({"seed": -1}, "seed"),

@@ -1,12 +1,14 @@
 """Images are found by what the columns say of them, and a condition without meaning is refused."""
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from flows import RECORD, DictStore, convert_to, dataset, photo, photos, png, write_tree
 
 from pcrstore.errors import OptionError
+from pcrstore.selection import conditions_of
 from pcrstore.testing import RecordingStore
 
 FILES = {**photos(14), "dog/kept.png": png(1), "odd/not-an-image.jpg": b"text"}
@@ -63,6 +65,9 @@ CONDITIONS = {
     "set": ({"label": {"cat", "dog"}}, lambda r: r["class"] in ("cat", "dog")),
     "array": ({"label": np.array([0, 1])}, lambda r: r["label"] in (0, 1)),
     "none-of-them": ({"label": []}, lambda _: False),
+    "array-of-one-number": ({"label": np.array(1)}, lambda r: r["label"] == 1),
+    "array-of-text": ({"label": np.array(["cat"])}, lambda r: r["class"] == "cat"),
+    "large-number": ({"label": 10**30}, lambda _: False),
     "range": ({"label": range(1, 9)}, lambda r: r["label"] >= 1),
     "format": ({"format": "opaque"}, lambda r: r["format"] == "opaque"),
     "number": ({"width": 48}, lambda r: r["width"] == 48),
@@ -94,6 +99,11 @@ def test_find_gives_the_positions_that_meet_all_conditions(found, conditions, me
 
 NOT_FOUND = {
     "column": ({"colour": 1}, "column must be one of"),
+    "name-of-an-argument": ({"self": 1}, "column must be one of"),
+    "bytes": ({"label": b"\0\1"}, r"the name of one, got b'\\x00\\x01'"),
+    "mapping": ({"label": {0: 1}}, r"the name of one, got {0: 1}"),
+    "list-in-a-list": ({"label": [[0]]}, r"the name of one, got \[0\]"),
+    "array-of-rows": ({"label": np.array([[0, 1]])}, r"the name of one, got \[0, 1\]"),
     "class": ({"label": "cow"}, "label must be one of cat, dog, odd, got 'cow'"),
     "class-of-several": ({"label": ["cat", "cow"]}, "got 'cow'"),
     "split": ({"split": "test"}, "split must be one of train, val, got 'test'"),
@@ -116,6 +126,34 @@ def test_conditions_that_cannot_be_met_are_refused(found, conditions, says):
     ds, _, _ = found
     with pytest.raises(OptionError, match=says):
         ds.find(**conditions)
+
+
+@pytest.mark.parametrize(
+    "where", [None, {}, {"label": "cat"}, MappingProxyType({"label": 1})], ids=repr
+)
+def test_conditions_are_a_mapping_of_names(where):
+    assert conditions_of(where) == dict(where or {})
+
+
+NO_CONDITIONS = {
+    "text": ("cat", "mapping of columns to what is wanted, such as .*, got 'cat'"),
+    "empty-text": ("", "mapping of columns .*, got ''"),
+    "list": (["label"], r"mapping of columns .*, got \['label'\]"),
+    "empty-list": ([], r"mapping of columns .*, got \[\]"),
+    "pairs": ([("label", "cat")], "mapping of columns"),
+    "zero": (0, "mapping of columns .*, got 0"),
+    "false": (False, "mapping of columns .*, got False"),
+    "function": (len, "mapping of columns"),
+    "number-for-a-name": ({1: 2}, "where must name columns by text, got 1"),
+    "one-name-that-is-none": ({"label": 1, None: 2}, "where must name columns by text, got None"),
+    "long": ("a" * 1000, "got 'a{79}$"),
+}
+
+
+@pytest.mark.parametrize(("where", "says"), NO_CONDITIONS.values(), ids=NO_CONDITIONS)
+def test_what_is_no_mapping_of_names_is_refused(where, says):
+    with pytest.raises(OptionError, match=says):
+        conditions_of(where)
 
 
 def test_find_reads_columns_alone(found):
