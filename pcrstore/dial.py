@@ -22,7 +22,10 @@ from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity import Fidelity, resolve
 from pcrstore.hashing import hashes, key_of, uniforms
 from pcrstore.index import MAX_GROUPS
+from pcrstore.integers import integer
 from pcrstore.manifest import Manifest
+from pcrstore.order import MAX_EPOCH
+from pcrstore.reals import real
 
 __all__ = ["Dial", "Fidelities", "Mixture", "SharedNumber"]
 
@@ -50,9 +53,14 @@ class Mixture:
     def __post_init__(self) -> None:
         if self.per not in ("record", "sample"):
             raise OptionError(f'per must be "record" or "sample", got {self.per!r}')
-        if not self.weights or not all(w >= 0 for w in self.weights.values()):
+        if not isinstance(self.weights, Mapping):
+            raise OptionError(
+                f"weights must be a mapping of fidelities to numbers, got {self.weights!r}"
+            )
+        weights = [real(w, "a weight") for w in self.weights.values()]
+        if not weights or not all(w >= 0 for w in weights):
             raise OptionError(f"weights must be 0 or more, got {dict(self.weights)}")
-        if not 0 < max(self.weights.values()) < float("inf"):
+        if not 0 < max(weights) < float("inf"):
             raise OptionError(f"one weight at least must be over 0, got {dict(self.weights)}")
 
 
@@ -62,10 +70,14 @@ Fidelities = Fidelity | Mixture | Each
 
 
 class SharedNumber:
-    """A 64-bit integer that this process sets and its workers see; a copy elsewhere."""
+    """The number of an epoch that this process sets and its workers see; a copy elsewhere.
+
+    Raises:
+        OptionError: Set to what is no integer in 0..2^62: 64 bits would take it for another.
+    """
 
     def __init__(self, value: int) -> None:
-        self._word = RawValue(ctypes.c_int64, value)
+        self._word = RawValue(ctypes.c_int64, _epoch(value))
 
     def __getstate__(self) -> dict[str, Any]:
         """As `Dial`."""
@@ -82,7 +94,14 @@ class SharedNumber:
 
     @value.setter
     def value(self, value: int) -> None:
-        self._word.value = value
+        self._word.value = _epoch(value)
+
+
+def _epoch(value: object) -> int:
+    epoch = integer(value, "epoch", least=0)
+    if epoch > MAX_EPOCH:
+        raise OptionError(f"epoch must be at most {MAX_EPOCH}, got {epoch}")
+    return epoch
 
 
 def _is_starting() -> bool:
@@ -133,8 +152,13 @@ class Dial:
         if _is_each(fidelity):
             self._set_each(fidelity)
             return
-        mixture = fidelity if isinstance(fidelity, Mixture) else Mixture({fidelity: 1.0})  # type: ignore[dict-item]  # TypeGuard does not narrow the other branch
-        words = [_word(mixture, m) for m in self._manifests]
+        if not isinstance(fidelity, Mixture):
+            groups = [resolve(fidelity, m) for m in self._manifests]  # type: ignore[arg-type]  # TypeGuard does not narrow the other branch
+            words = [
+                _word(Mixture({k: 1.0}), m) for k, m in zip(groups, self._manifests, strict=True)
+            ]
+        else:
+            words = [_word(fidelity, m) for m in self._manifests]
         for i, word in enumerate(words):
             self._words[i] = word
 

@@ -30,8 +30,17 @@ from numpy.typing import NDArray
 
 from pcrstore.errors import OptionError
 from pcrstore.hashing import hashes, key_of
+from pcrstore.integers import integer
 
-__all__ = ["EpochOrder", "Run", "Stretch", "cut", "n_of", "skip"]
+__all__ = ["MAX_EPOCH", "EpochOrder", "Run", "Stretch", "cut", "n_of", "skip"]
+
+MAX_EPOCH: Final = 2**62
+"""Workers see it in 64 bits."""
+
+_MAX_SEED: Final = 2**64 - 1
+"""Keys are of 64 bits: a seed above would have the order of one below."""
+
+_MAX_WINDOW: Final = 2**24
 
 SHARD_IMAGES: Final = 2**18
 """Images of a canonical shard: 4 index parts, so that a reader of 1/64 of a large dataset reads
@@ -101,19 +110,17 @@ class EpochOrder:
         shuffle: bool,
         window: int,
     ) -> None:
-        if not 1 <= window <= 2**24:
-            raise OptionError(f"shuffle window must be in 1..{2**24} samples, got {window}")
-        if seed < 0 or epoch < 0:
-            raise OptionError(f"seed and epoch must be 0 or more, got {seed} and {epoch}")
+        self._seed = _within(seed, "seed", 0, _MAX_SEED)
+        self._epoch = _within(epoch, "epoch", 0, MAX_EPOCH)
+        self._window = _within(window, "shuffle_window", 1, _MAX_WINDOW)
+        if not isinstance(shuffle, bool):
+            raise OptionError(f"shuffle must be true or false, got {shuffle!r}")
+        self._shuffle = shuffle
         self._blocks = [np.asarray(b, np.int64) for b in blocks]
         self._counts = tuple(counts)
         for edges, count in zip(self._blocks, self._counts, strict=True):
             if count < 0 or count > edges[-1] == 0:
                 raise OptionError(f"an epoch cannot read {count} of {edges[-1]} images")
-        self._seed = seed
-        self._epoch = epoch
-        self._shuffle = shuffle
-        self._window = window
         self._n_left: dict[Stretch, int] = {}
         self.n_samples = sum(self._counts)
         """Samples of the epoch."""
@@ -255,6 +262,14 @@ class EpochOrder:
         low = max(stretch.start, border - self._window - 1)
         near = np.arange(low, border)
         return near[self.codes(stretch.shard, low, border) >= stretch.after], border
+
+
+def _within(value: object, name: str, least: int, most: int) -> int:
+    """Return an option that must be an integer from `least` to `most`."""
+    number = integer(value, name, least=least)
+    if number > most:
+        raise OptionError(f"{name} must be at most {most}, got {number}")
+    return number
 
 
 def crop_keys(

@@ -11,14 +11,20 @@ and the state of one is the state of the job.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from pcrstore.errors import OptionError
 from pcrstore.order import EpochOrder, Stretch, cut, n_of, skip
 
-__all__ = ["Leg", "Topology", "Uneven"]
+__all__ = ["MAX_READERS", "Leg", "Topology", "Uneven"]
 
 Uneven = Literal["pad", "drop"]
+
+MAX_READERS: Final = 2**16
+"""Workers on all ranks. Shares are worked out one by one: a number that was mistyped, or a state
+that was spoilt, must not take for ever."""
+
+_MAX_BATCH: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +46,17 @@ class Topology:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} must be a positive integer, got {value!r}")
+        if self.world_size * self.n_workers > MAX_READERS:
+            raise OptionError(
+                f"there must be at most {MAX_READERS} workers on all ranks, "
+                f"got {self.n_workers} on {self.world_size}"
+            )
+        if self.batch_size > _MAX_BATCH:
+            raise OptionError(f"batch_size must be at most {_MAX_BATCH}, got {self.batch_size}")
         if self.uneven not in ("pad", "drop"):
             raise OptionError(f'uneven must be "pad" or "drop", got {self.uneven!r}')
+        if not isinstance(self.drop_last, bool):
+            raise OptionError(f"drop_last must be true or false, got {self.drop_last!r}")
 
 
 class Leg:

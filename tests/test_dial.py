@@ -72,6 +72,8 @@ WRONG = {
     "over": (6, FidelityError, "must be in 1..5, got 6"),
     "boolean": (True, FidelityError, "integer"),
     "none": (None, FidelityError, "integer"),
+    "mapping": ({3: 1}, FidelityError, r"got \{3: 1\}"),
+    "set": ({3}, FidelityError, r"got \{3\}"),
     "text": ("original", FidelityError, "must be 1..5"),
     "in-a-mixture": (Mixture({3: 1, 6: 1}), FidelityError, "got 6"),
     "too-few-each": ([3] * 99, OptionError, "expected 100 fidelities, got 99"),
@@ -96,7 +98,10 @@ def test_what_is_no_fidelity_is_refused_and_changes_nothing(fidelity, error, say
 
 @pytest.mark.parametrize(
     "weights",
-    [{}, {1: -1}, {1: 0}, {1: 0, 2: 0.0}, {1: float("nan")}, {1: float("inf")}, {1: 1, 2: -1e-9}],
+    [
+        *({}, {1: -1}, {1: 0}, {1: 0, 2: 0.0}, {1: float("nan")}, {1: float("inf")}),
+        *({1: 1, 2: -1e-9}, {1: "1"}, {1: None}, {1: True}, [3], "3", {3}, None),
+    ],
     ids=str,
 )
 def test_weights_that_are_none_are_refused(weights):
@@ -299,6 +304,23 @@ def test_a_number_is_shared_with_workers_and_copied_elsewhere():
     process.start()
     process.join(60)
     assert number.value == 9
+
+
+@pytest.mark.parametrize("value", [0, 2**62, np.int64(5)])
+def test_an_epoch_may_be_so_large(value):
+    number = SharedNumber(value)
+    number.value = value
+    assert number.value == value
+
+
+@pytest.mark.parametrize("value", [-1, 2**62 + 1, 2**64 + 5, 10**30, 1.0, "1", None, True])
+def test_an_epoch_that_would_be_read_as_another_is_refused(value):
+    number = SharedNumber(3)
+    with pytest.raises(OptionError, match="epoch must be"):
+        number.value = value
+    with pytest.raises(OptionError, match="epoch must be"):
+        SharedNumber(value)
+    assert number.value == 3
 
 
 def _set_to_nine(number):

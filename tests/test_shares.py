@@ -364,6 +364,35 @@ def test_counts_of_a_topology_are_positive_integers(name, value):
         Topology(**{name: value})
 
 
+LIMITS = {
+    "readers": ({"world_size": 2**12, "n_workers": 2**4}, None),
+    "ranks": ({"world_size": 2**16}, None),
+    "workers": ({"n_workers": 2**16}, None),
+    "ranks-over": (
+        {"world_size": 2**16 + 1},
+        "at most 65536 workers on all ranks, got 1 on 65537",
+    ),
+    "workers-over": ({"n_workers": 2**16 + 1}, "at most 65536 workers on all ranks"),
+    "readers-over": ({"world_size": 2**12, "n_workers": 2**4 + 1}, "got 17 on 4096"),
+    "ranks-endless": ({"world_size": 10**30}, "at most 65536 workers on all ranks"),
+    "batch": ({"batch_size": 2**31 - 1}, None),
+    "batch-over": ({"batch_size": 2**31}, "batch_size must be at most 2147483647, got 2147483648"),
+    "drop-last": ({"drop_last": True}, None),
+    "drop-last-number": ({"drop_last": 1}, "drop_last must be true or false, got 1"),
+    "drop-last-text": ({"drop_last": "no"}, "drop_last must be true or false, got 'no'"),
+    "drop-last-none": ({"drop_last": None}, "drop_last must be true or false, got None"),
+}
+
+
+@pytest.mark.parametrize(("options", "says"), LIMITS.values(), ids=LIMITS)
+def test_a_topology_has_limits(options, says):
+    if says is None:
+        assert Topology(**options)
+    else:
+        with pytest.raises(OptionError, match=says):
+            Topology(**options)
+
+
 @pytest.mark.parametrize("uneven", ["pad", "drop", "keep", ""])
 def test_what_is_uneven_is_padded_or_dropped(uneven):
     if uneven in ("pad", "drop"):
