@@ -99,9 +99,6 @@ class Backoff:
             raise error
         spent = time.monotonic() - self._start
         deadline = min(self.policy.deadline, error.patience or self.policy.deadline)
-        if spent > _PATIENCE_SECONDS and not self._said:
-            self._said = True
-            _log.warning("%s; trying again for up to %.0f s", error, deadline - spent)
         # A shift beyond 30 is over any max_delay and would overflow in the end.
         bound = self.policy.first_delay * (1 << min(self.n_tries - 1, 30))
         delay = random.uniform(0, min(bound, self.policy.max_delay))  # noqa: S311 (not a secret)
@@ -111,6 +108,9 @@ class Backoff:
             plural = "" if self.n_tries == 1 else "s"
             note = f" (gave up after {self.n_tries} request{plural} in {spent:.1f} s)"
             raise TransientStoreError(f"{error}{note}") from error.__cause__
+        if spent > _PATIENCE_SECONDS and not self._said:
+            self._said = True
+            _log.warning("%s; trying again for up to %.0f s", error, deadline - spent)
         return delay
 
 

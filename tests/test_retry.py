@@ -98,6 +98,33 @@ def test_tries_and_patience_are_limits(clock):
     assert clock.now <= 102.0
 
 
+SLOW = {
+    # seconds of each try, patience, deadline: what is logged
+    "soon": (1.0, None, 4.0, []),
+    "nobody-there-at-first": (35.0, 10.0, 120.0, []),
+    "at-the-deadline": (35.0, None, 35.0, []),
+    "time-left": (6.0, None, 120.0, ["busy; trying again for up to 114 s"]),
+    "little-left": (6.0, 7.0, 120.0, ["busy; trying again for up to 1 s"]),
+}
+
+
+@pytest.mark.parametrize(("took", "patience", "deadline", "logged"), SLOW.values(), ids=SLOW)
+def test_a_retry_is_announced_only_where_one_is_made(
+    clock, caplog, monkeypatch, took, patience, deadline, logged
+):
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
+
+    def attempt():
+        clock.now += took
+        error = RetryableError("busy")
+        error.patience = patience
+        raise error
+
+    with pytest.raises(TransientStoreError, match="gave up after"):
+        retry(attempt, RetryPolicy(deadline=deadline), same)
+    assert [record.getMessage() for record in caplog.records] == logged
+
+
 def test_a_stalled_try_is_given_up():
     policy = RetryPolicy(deadline=0.2, stall=0.05, first_delay=0.001)
     tries = []
