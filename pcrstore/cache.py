@@ -280,7 +280,13 @@ class DatasetCache:
 
 
 def _path(folder: str | os.PathLike[str]) -> Path:
-    text = os.fspath(folder)
-    if not text or text.startswith("~") or "://" in text or "\0" in text:
+    text: object = os.fspath(folder) if isinstance(folder, os.PathLike) else folder
+    if (
+        not isinstance(text, str)
+        or not text
+        or text.startswith("~")
+        or "://" in text
+        or "\0" in text
+    ):
         raise OptionError(f"cache must be a folder on this machine, got {text!r}")
     return Path(os.path.abspath(text))  # noqa: PTH100 (resolve() would follow links)

@@ -23,7 +23,7 @@ from pcrstore.stores_fsspec import FsspecStore
 from pcrstore.stores_local import LocalStore
 from pcrstore.stores_obstore import ObstoreStore
 
-__all__ = ["Engine", "ForkingStore", "open_store"]
+__all__ = ["Engine", "ForkingStore", "checked_url", "open_store"]
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 Engine: TypeAlias = Literal["auto", "fsspec", "obstore"]
@@ -52,8 +52,9 @@ def open_store(
         OptionError: An option, engine or URL that cannot be used.
         MissingDependencyError: The driver is not installed; the message says which.
     """
-    url = os.fspath(url)
+    url = checked_url(url)
     _check_engine(engine)
+    _check_options(storage_options)
     if not url and filesystem is None:
         raise OptionError("url is empty")
     if filesystem is not None:
@@ -75,9 +76,29 @@ def open_store(
     return FsspecStore(url, storage_options, policy=policy)
 
 
-def _check_engine(engine: str) -> None:
-    if engine not in {"auto", "fsspec", "obstore"}:
+def checked_url(url: object) -> str:
+    """Return a URL or path as text.
+
+    Raises:
+        OptionError: Neither text nor a path of text, or with a zero byte.
+    """
+    text = os.fspath(url) if isinstance(url, os.PathLike) else url
+    if not isinstance(text, str):
+        raise OptionError(f"url must be a text or a path, got a {type(text).__name__}")
+    if "\0" in text:
+        raise OptionError("url must not have a zero byte in it")
+    return text
+
+
+def _check_engine(engine: object) -> None:
+    if engine not in ("auto", "fsspec", "obstore"):
         raise OptionError(f"engine must be auto, fsspec or obstore, got {engine!r}")
+
+
+def _check_options(options: object) -> None:
+    # Its kind alone is said, for there may be secrets in it.
+    if options is not None and not isinstance(options, Mapping):
+        raise OptionError(f"storage_options must be a mapping, got a {type(options).__name__}")
 
 
 def _can_use_obstore() -> bool:
@@ -119,6 +140,7 @@ class ForkingStore:
         engine: Engine = "auto",
     ) -> None:
         _check_engine(engine)  # here, and not in every child
+        _check_options(storage_options)
         self._maker = os.getpid()
         self._arguments = url, dict(storage_options or {}), engine
         self._store = open_store(url, storage_options, engine="fsspec")

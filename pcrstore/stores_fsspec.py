@@ -373,6 +373,9 @@ class FsspecStore:
             raise OptionError(
                 f"a storage option of {redact_url(self._url)} cannot be used: {reason}"
             ) from None
+        except Exception as e:  # noqa: BLE001 (some connect when made, and raise anything)
+            made = self._translator.error("open", "", e)
+            raise made from made.__cause__
         if protocol in {"s3", "s3a"}:
             fs.retries = 1  # ours is the only loop; s3fs would square its own with botocore's
         return fs, str(root)

@@ -1283,10 +1283,26 @@ def test_a_folder_that_turned_unsafe_is_not_written_to(folder, tmp_path):
     assert not list((tmp_path / "real").iterdir())
 
 
-@pytest.mark.parametrize("given_folder", ["", "~/cache", "s3://bucket/cache", "a\0b"])
+class BytesPath:
+    """A path object that is of bytes."""
+
+    def __fspath__(self):
+        return b"/x"
+
+    def __repr__(self):
+        return "BytesPath()"
+
+
+@pytest.mark.parametrize(
+    "given_folder",
+    ["", "~/cache", "s3://bucket/cache", "a\0b", 1, b"x", None, ["x"], BytesPath()],
+    ids=repr,
+)
 def test_what_is_no_folder_is_refused(given_folder):
     with pytest.raises(OptionError, match="must be a folder on this machine"):
         Cache(given_folder)
+    with pytest.raises(OptionError, match="must be a folder on this machine"):
+        Cache.existing(given_folder)
 
 
 def test_no_limit_is_refused(folder):

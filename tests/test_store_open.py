@@ -1,19 +1,28 @@
 """Which adapter a URL gets, and what is said when it can have none."""
 
+import socket
 import sys
 import time
+import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pcrstore import stores
-from pcrstore.errors import MissingDependencyError, OptionError
+from pcrstore import stores, stores_fsspec
+from pcrstore.errors import (
+    AccessDeniedError,
+    MissingDependencyError,
+    OptionError,
+    StoreError,
+    TransientStoreError,
+)
 from pcrstore.ranges import ByteRange
 from pcrstore.store import probe_conditional_create
-from pcrstore.stores import open_store
+from pcrstore.stores import ForkingStore, open_store
 from pcrstore.stores_fsspec import FsspecStore
 from pcrstore.stores_local import LocalStore
 from pcrstore.stores_obstore import ObstoreStore
@@ -83,6 +92,64 @@ def test_an_unknown_protocol_is_said():
         open_store("zz://bkt/ds")
     with pytest.raises(OptionError, match="empty"):
         open_store("")
+
+
+class BytesPath:
+    """A path object that is of bytes."""
+
+    def __fspath__(self):
+        return b"/x"
+
+
+NO_URLS = {
+    "none": (None, "url must be a text or a path, got a NoneType"),
+    "number": (1, "got a int"),
+    "list": (["/x"], "got a list"),
+    "bytes": (b"/x", "got a bytes"),
+    "path-of-bytes": (BytesPath(), "got a bytes"),
+    "zero-byte": ("a\0b", "zero byte"),
+    "zero-byte-in-a-path": (Path("a\0b"), "zero byte"),
+    "zero-byte-in-a-bucket": ("s3://a\0b", "zero byte"),
+}
+
+
+@pytest.mark.parametrize("opened", [open_store, ForkingStore])
+@pytest.mark.parametrize(("url", "says"), NO_URLS.values(), ids=NO_URLS)
+def test_what_is_no_url_is_refused(url, says, opened):
+    with pytest.raises(OptionError, match=says):
+        opened(url)
+
+
+@pytest.mark.parametrize("opened", [open_store, ForkingStore])
+def test_options_and_engines_of_other_kinds_are_refused(opened):
+    for options in ("key=k", ["key"], 1, ""):
+        with pytest.raises(OptionError, match="storage_options must be a mapping, got a") as caught:
+            opened("/x", options)
+        assert "key=" not in str(caught.value)
+    for engine in (None, ["fsspec"], {}, "curl"):
+        with pytest.raises(OptionError, match="engine must be auto, fsspec or obstore, got"):
+            opened("/x", engine=engine)
+
+
+SECRET = "pw-of-" + "mine"
+FAILING = {
+    "host": (socket.gaierror(-2, "Name or service not known"), TransientStoreError),
+    "port": (ConnectionRefusedError(111, "Connection refused"), TransientStoreError),
+    "access": (PermissionError(13, "no"), AccessDeniedError),
+    "reply": (EOFError(f"530 {SECRET} is no password"), StoreError),
+    "anything": (RuntimeError("odd"), StoreError),
+}
+
+
+@pytest.mark.parametrize(("raised", "error"), FAILING.values(), ids=FAILING)
+def test_a_failure_to_connect_when_a_store_is_made_names_it(monkeypatch, raised, error):
+    def failing(*_args, **_options):
+        raise raised
+
+    monkeypatch.setattr(stores_fsspec, "url_to_fs", failing)
+    with pytest.raises(error, match=r"cannot open ftp://nowhere\.invalid/x: ") as caught:
+        open_store(f"ftp://me:{SECRET}@nowhere.invalid/x")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_chain_of_file_systems_reads(tmp_path):
