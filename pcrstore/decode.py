@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from pcrstore.errors import (
     DamagedJpegError,
@@ -323,7 +323,14 @@ def decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
         except Image.DecompressionBombError as e:
             raise LimitError(f"over Pillow's limit on pixels: {e}") from e
         except Exception as e:  # see _decode_pillow
-            raise DecodeError(f"Pillow cannot decode the file: {e}") from e
+            raise DecodeError(f"Pillow cannot decode the file: {_reason(e)}") from e
+
+
+def _reason(error: Exception) -> str:
+    """Return what Pillow says; of a file that it cannot name it shows the place in memory."""
+    if isinstance(error, UnidentifiedImageError):
+        return "of no image format that is read"
+    return str(error)
 
 
 def open_plain(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, bytes, bytes]:
@@ -346,7 +353,7 @@ def open_plain(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Imag
         except (LimitError, DecodeError):
             raise
         except Exception as e:  # see _decode_pillow
-            raise DecodeError(f"Pillow cannot decode the file: {e}") from e
+            raise DecodeError(f"Pillow cannot decode the file: {_reason(e)}") from e
     return plain, image.info.get("exif", b""), image.info.get("icc_profile", b"")
 
 

@@ -28,7 +28,7 @@ from jpeg_files import (
 from PIL import Image, ImageOps
 
 from pcrstore import decode as decode_module
-from pcrstore.decode import SCALES, decode
+from pcrstore.decode import SCALES, decode, open_plain
 from pcrstore.errors import DecodeError, JpegError, LimitError, MissingDependencyError, OptionError
 from pcrstore.jpeg import EOI, SOI, parse, parse_header
 from pcrstore.scripts import BUILTIN
@@ -262,8 +262,16 @@ def test_scans_are_limited(n):
 
 
 def test_postscript_is_not_run():
-    with pytest.raises(DecodeError, match="cannot identify image file"):
+    with pytest.raises(DecodeError, match=r"of no image format that is read$"):
         decode(BROKEN["eps"])
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+def test_errors_do_not_show_where_in_memory_a_file_lies(data):
+    for read in (decode, open_plain):
+        with pytest.raises(DecodeError) as caught:
+            read(data)
+        assert " at 0x" not in str(caught.value)
 
 
 @needs_jpegtran
