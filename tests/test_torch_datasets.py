@@ -1,6 +1,7 @@
 """Datasets for torch's own loaders: shared out among workers, resumed, read by any sampler."""
 
 import copy
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from flows import dataset, write_tree
 
 import pcrstore
-from pcrstore import CenterCrop, Mixture, OptionError, RandomResizedCrop
+from pcrstore import CenterCrop, Mixture, OptionError, RandomResizedCrop, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -122,6 +123,47 @@ def mean(image):
     """Return a number for an image."""
     assert image.dtype == torch.uint8
     return image.double().mean()
+
+
+def test_going_on_with_an_older_iteration_is_an_error(url):
+    ds = IterableDataset(url, 1, 8)
+    older = iter(ds)
+    for _ in range(5):
+        next(older)
+    never_begun = iter(ds)
+    newest = iter(ds)
+    next(newest)
+    said = "another iteration of this dataset has begun: %d samples of this one are left"
+    with pytest.raises(UsageError, match=said % (N - 5)):
+        next(older)
+    with pytest.raises(UsageError, match=said % N):
+        next(never_begun)
+    assert ds.state_dict()["batches"] == 1
+    assert len(list(newest)) == N - 1
+    assert list(newest) == []
+
+
+def test_an_iteration_that_has_given_all_ends_as_others_do(url):
+    ds = IterableDataset(url, 1, 8)
+    older = iter(ds)
+    for _ in range(N):
+        next(older)
+    next(iter(ds))
+    assert list(older) == []
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_a_loop_that_is_left_does_not_count_for_the_next(url, n):
+    ds = IterableDataset(url, 1, 8)
+    for i, _ in enumerate(ds):
+        if i == n:
+            break
+    batches = iter(DataLoader(ds, 4))
+    next(batches)
+    assert ds.state_dict()["batches"] == 4
+    del batches
+    next(iter(ds))
+    assert ds.state_dict()["batches"] == 1
 
 
 # ---- iterable, resumed
@@ -265,6 +307,32 @@ def test_a_state_of_several_workers_wants_as_many(url, stateful):
         next(iter(ds))
 
 
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_state_of_one_worker_is_not_for_the_others(url, worker):
+    state = {**IterableDataset(url, 1, 8).state_dict(), "num_workers": 2, "worker": worker}
+    ds = IterableDataset(url, 1, 8)
+    ds.load_state_dict({**state, "batches": 9})
+    with pytest.raises(OptionError, match=f"of worker {worker} of 2, got worker {1 - worker}"):
+        list(DataLoader(ds, 4, num_workers=2))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_beside_workers_there_is_no_position_to_tell(url, num_workers):
+    ds = IterableDataset(url, 1, 8)
+    at_start = ds.state_dict()
+    loader = DataLoader(ds, 4, num_workers=num_workers)
+    batches = iter(loader)
+    next(batches)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="each has a position of its own"):
+            ds.state_dict()
+        list(batches)
+    ds.load_state_dict(at_start)
+    assert ds.state_dict() == at_start
+    next(iter(ds))
+    assert ds.state_dict()["batches"] == 1
+
+
 # ---- map
 
 
@@ -403,6 +471,50 @@ def test_a_state_of_something_else_is_refused(url):
             ds.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("batches", value) for value in (None, -1, True, 1.0, "3", N + 1)),
+        *(("worker", value) for value in (None, -1, True, "0", 1)),
+        ("batch_size", 2),
+        ("drop_last", True),
+    ],
+)
+def test_a_state_that_was_spoilt_is_refused_when_it_is_loaded(url, name, value):
+    ds = IterableDataset(url, 1, 8)
+    state = ds.state_dict()
+    without = {k: v for k, v in state.items() if k != name}
+    for spoilt in (without, {**state, name: value}):
+        with pytest.raises(OptionError, match=f"{name}.* of a state|must have .*{name}"):
+            ds.load_state_dict(spoilt)
+    assert len(list(ds)) == N
+
+
+@pytest.mark.parametrize(("num_workers", "worker", "most"), [(1, 0, 40), (3, 0, 14), (3, 2, 13)])
+def test_a_worker_has_yielded_no_more_than_its_share(url, num_workers, worker, most):
+    ds = IterableDataset(url, 1, 8)
+    state = {**ds.state_dict(), "num_workers": num_workers, "worker": worker}
+    ds.load_state_dict({**state, "batches": most})
+    with pytest.raises(OptionError, match=rf"batches of a state must be in 0\.\.{most}, got"):
+        ds.load_state_dict({**state, "batches": most + 1})
+    with pytest.raises(OptionError, match="worker of a state must be in"):
+        ds.load_state_dict({**state, "worker": num_workers})
+
+
+@pytest.mark.parametrize("kind", [IterableDataset, MapDataset])
+@pytest.mark.parametrize("epoch", [1.0, "1", None, True])
+def test_an_epoch_is_an_integer(url, kind, epoch):
+    ds = kind(url, 1, 8)
+    with pytest.raises(OptionError, match="epoch must be an integer"):
+        ds.set_epoch(epoch)
+    ds.set_epoch(np.int32(1))
+
+
+def test_an_option_that_there_is_not_is_named(tmp_path):
+    with pytest.raises(OptionError, match="IterableDataset has no option batch_size"):
+        IterableDataset(tmp_path, batch_size=3)
+
+
 def test_a_map_takes_what_means_something_to_it(tmp_path):
     with pytest.raises(OptionError, match="MapDataset has no option hedge"):
         MapDataset(tmp_path, hedge=True)
@@ -420,6 +532,17 @@ def test_datasets_can_be_copied(url):
         assert again.classes == made.classes
 
 
+def test_a_copy_has_the_position_and_goes_its_own_way(url):
+    ds = IterableDataset(url, 1, 8)
+    samples = iter(ds)
+    for _ in range(5):
+        next(samples)
+    again = copy.deepcopy(ds)
+    assert again.state_dict() == ds.state_dict()
+    next(iter(again))
+    assert len(list(samples)) == N - 5
+
+
 def test_another_epoch_drops_a_loaded_state(url):
     made = IterableDataset(url, 1, 8)
     rows = iter(made)
@@ -431,7 +554,26 @@ def test_another_epoch_drops_a_loaded_state(url):
     other.set_epoch(0)
     assert len(list(other)) == N - 5
     other.load_state_dict(state)
-    other.set_epoch(1)
+    with pytest.warns(UserWarning, match=r"set_epoch\(1\) drops the position in epoch 0"):
+        other.set_epoch(1)
+    assert other.state_dict()["epoch"] == 1
     assert len(list(other)) == N
     with pytest.raises(OptionError, match="a state that counts samples expected, got 'batches'"):
         other.load_state_dict(Loader(url, fidelity=1).state_dict())
+
+
+def test_a_position_is_lost_where_something_is_left_alone(url):
+    ds = IterableDataset(url, 1, 8)
+    list(ds)
+    ended = ds.state_dict()
+    other = IterableDataset(url, 1, 8)
+    other.load_state_dict(ended)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.set_epoch(1)  # nothing was left
+    other.load_state_dict({**ended, "batches": N - 1})
+    assert len(singles(DataLoader(other, 4, num_workers=1))) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.set_epoch(1)  # a worker went on from it
+    assert len(singles(DataLoader(other, 4, num_workers=1))) == N

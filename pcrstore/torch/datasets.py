@@ -1,8 +1,10 @@
 """Datasets for torch's own DataLoader: iterable and map-style."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
@@ -13,10 +15,19 @@ from pcrstore.buffers import BatchMemory
 from pcrstore.crops import Crop
 from pcrstore.dataset import Dataset
 from pcrstore.dial import Fidelities, SharedNumber
-from pcrstore.errors import OptionError
+from pcrstore.errors import OptionError, UsageError
 from pcrstore.hashing import uniforms
+from pcrstore.integers import integer
 from pcrstore.loader import SAMPLES, STATE_FORMAT, Dialled, resume, rows_of
-from pcrstore.loading import Data, MoreOptions, Opaque, Selection, Spec, Where
+from pcrstore.loading import (
+    Data,
+    MoreOptions,
+    Opaque,
+    Selection,
+    Spec,
+    Where,
+    check_options,
+)
 from pcrstore.order import Stretch, crop_keys, skip
 from pcrstore.pixels import render
 from pcrstore.population import Mix
@@ -28,6 +39,33 @@ __all__ = ["IterableDataset", "MapDataset"]
 
 _SAMPLES_AT_ONCE: Final = 32
 """Samples that `IterableDataset` has decoded together before it yields them one by one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One iteration of an `IterableDataset`."""
+
+    state: Mapping[str, object] | None
+    """What it goes on from; None: it begins an epoch."""
+    now: tuple[Leg, int, int] | None = None
+    """Leg, epoch and worker, once it reads."""
+    n_yielded: int = 0
+    """Samples of the leg, those before it too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """What a state says."""
+
+    epoch: int
+    stretches: list[Stretch] | None
+    """What was left of the epoch when the iteration began; None: all."""
+    topology: Topology
+    worker: int
+    n_read: int
+    """Samples that this worker has yielded since."""
+    n_left: int
+    """Those that it has not."""
 
 
 class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
@@ -49,10 +87,14 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         uneven: As `Loader`.
         transform: Applied to each image, a uint8 (3, height, width) tensor.
         options: Others of `Loader`: crop, where, select, shuffle_window, prefetch, hedge,
-            dct_scaling, apply_orientation, opaque, cache, cache_limit, engine.
+            dct_scaling, apply_orientation, opaque, on_error, version, cache, cache_limit, engine.
 
     Yields:
         The image, uint8 (3, height, width) unless transformed, and its label.
+
+    Raises:
+        OptionError: An option that cannot be used.
+        UsageError: While iterating: a newer iteration has begun. A dataset has one position.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -72,6 +114,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         **options: Unpack[MoreOptions],
     ) -> None:
         super().__init__()
+        check_options("IterableDataset", options, MoreOptions.__annotations__)
         spec = Spec(
             dataset=dataset,
             fidelity=fidelity,
@@ -89,9 +132,12 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         self._transform = transform
         self._epoch = SharedNumber(0)
         self._state: Mapping[str, object] | None = None
-        self._begun: Mapping[str, object] | None = None
-        self._now: tuple[Leg, int, int] | None = None
-        self._n_yielded = 0
+        """Loaded, and not yet gone on from."""
+        self._newest: _Run | None = None
+        self._position: _Run | None = None
+        """The newest iteration, unless a state was loaded since."""
+        self._is_with_workers = SharedNumber(0)
+        """Whether the newest iteration is one of worker processes; they say so."""
         ranks(rank, world_size)
         threads_of(n_threads, 1, 1)
         Topology(uneven=uneven)
@@ -103,12 +149,25 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         return state
 
     def set_epoch(self, epoch: int) -> None:
-        """Let every iteration that begins from now on read this epoch, in workers too."""
-        if epoch < 0:
-            raise OptionError(f"epoch must be 0 or more, got {epoch}")
-        self._epoch.value = epoch
-        if self._state is not None and self._state.get("epoch") != epoch:
-            self._state = None
+        """Let every iteration that begins from now on read this epoch, in workers too.
+
+        A position within this epoch that `load_state_dict` set is kept.
+
+        Raises:
+            OptionError: Not an integer, or negative.
+        """
+        self._epoch.value = epoch = integer(epoch, "epoch", least=0)
+        state = self._state
+        if state is None or state["epoch"] == epoch:
+            return
+        self._state = None
+        # Workers have gone on from it where they are newer: then it is not lost.
+        if not self._is_with_workers.value and self._place(state).n_left:
+            warnings.warn(
+                f"set_epoch({epoch}) drops the position in epoch {state['epoch']} that was "
+                f"loaded; set_epoch({state['epoch']}) keeps it",
+                stacklevel=2,
+            )
 
     def _topology(self) -> tuple[int, int, Topology]:
         rank, world_size = ranks(*self._given)
@@ -128,19 +187,20 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         # At once: torchdata makes an iterator of a state and drops it where that was of an end, and
         # asks for the state of one that has yielded nothing.
-        self._begun, self._state = self._state, None
-        self._now, self._n_yielded = None, 0
-        return self._samples(self._begun)
+        run = self._newest = self._position = _Run(state=self._state)
+        self._state = None
+        self._is_with_workers.value = int(torch_data.get_worker_info() is not None)
+        return self._samples(run)
 
-    def _samples(self, state: Mapping[str, object] | None) -> Iterator[tuple[torch.Tensor, int]]:
+    def _samples(self, run: _Run) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
         settle(self._loading)
-        epoch, stretches, n_read = self._resumed(state, topology)
+        epoch, stretches, n_read = self._resumed(run.state, worker, topology)
         leg = self._loading.leg(epoch, stretches, topology)
-        n = sum(leg.batch_sizes(worker))
-        self._now, self._n_yielded = (leg, epoch, worker), n_read
+        n_in_all = _n_samples(leg, worker)
+        run.now, run.n_yielded = (leg, epoch, worker), n_read
         rest = skip(leg.order, leg.share(rank, worker), n_read)
-        n -= n_read
+        n = n_in_all - n_read
         sizes = [min(_SAMPLES_AT_ONCE, n - i) for i in range(0, n, _SAMPLES_AT_ONCE)]
         memory = BatchMemory(
             _SAMPLES_AT_ONCE, (self._loading.rendering.height, self._loading.rendering.width, 3)
@@ -159,28 +219,43 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             for i, label in enumerate(batch.labels.tolist()):
                 # A sample outlives its batch in a collation that waits, so it gets its own memory.
                 image = images[i].contiguous()
-                self._n_yielded += 1
+                if self._newest is not run:
+                    raise UsageError(
+                        "another iteration of this dataset has begun: "
+                        f"{n_in_all - run.n_yielded} samples of this one are left"
+                    )
+                run.n_yielded += 1
                 yield (image if self._transform is None else self._transform(image)), label
 
     def state_dict(self) -> dict[str, object]:
         """Return the position of this process: with workers, each has its own.
 
         torchdata's StatefulDataLoader keeps those of all workers, and gives each its own back; it
-        wants the same number of workers again. `Loader` resumes on any.
-        """
-        state = self._state or self._begun
-        if self._now is None and state is not None:
-            return dict(state)
-        return self._written(self._now)
+        wants the same number of workers again. `Loader` resumes on any. Beside a DataLoader with
+        workers the process that iterates over it has no position to tell.
 
-    def _written(self, now: tuple[Leg, int, int] | None) -> dict[str, object]:
-        if now is None:
+        Raises:
+            UsageError: Workers read, and this process is none of them.
+        """
+        if self._is_with_workers.value and torch_data.get_worker_info() is None:
+            raise UsageError(
+                "workers read this dataset, and each has a position of its own: take the state of "
+                "torchdata's StatefulDataLoader, or use pcrstore.torch.Loader"
+            )
+        run = self._position
+        state = self._state
+        if state is None and run is not None and run.now is None:
+            state = run.state
+        return self._written(run) if state is None else dict(state)
+
+    def _written(self, run: _Run | None) -> dict[str, object]:
+        left: list[list[int]] | None
+        if run is None or run.now is None:
             _, worker, topology = self._topology()
-            epoch, left = int(self._epoch.value), None
+            epoch, left, n = self._epoch.value, None, 0
         else:
-            leg, epoch, worker = now
-            topology = leg.topology
-            left = rows_of(leg.stretches)
+            leg, epoch, worker = run.now
+            topology, left, n = leg.topology, rows_of(leg.stretches), run.n_yielded
         return {
             "format": STATE_FORMAT,
             "kind": SAMPLES,
@@ -192,7 +267,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             "batch_size": 1,
             "uneven": topology.uneven,
             "drop_last": False,
-            "batches": self._n_yielded,
+            "batches": n,
             "worker": worker,
         }
 
@@ -202,32 +277,75 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         Raises:
             OptionError: Not a state, or one of other data.
         """
-        self._check(state)
-        self._state, self._now = state, None
+        self._place(state)
+        self._state, self._position = dict(state), None
+        if torch_data.get_worker_info() is None:
+            self._is_with_workers.value = 0
 
-    def _check(self, state: object) -> tuple[int, list[Stretch] | None]:
-        """Return epoch and stretches of a state, whose count of samples may be a worker's."""
+    def _place(self, state: object) -> _Place:
+        """Check a state, whose count of samples may be a worker's."""
         at_start = {**state, "batches": 0} if isinstance(state, Mapping) else state
-        return resume(self._loading, at_start, kind=SAMPLES)
+        epoch, stretches = resume(self._loading, at_start, kind=SAMPLES)
+        given = state if isinstance(state, Mapping) else {}
+
+        def number(name: str, least: int) -> int:
+            return integer(given.get(name), f"{name} of a state", least=least)
+
+        if number("batch_size", 1) != 1 or given["drop_last"]:
+            raise OptionError(
+                "a state that counts samples must have batch_size 1 and drop_last false, "
+                f"got {given['batch_size']} and {given['drop_last']}"
+            )
+        topology = Topology(
+            world_size=number("world_size", 1),
+            n_workers=number("num_workers", 1),
+            uneven="pad" if given["uneven"] == "pad" else "drop",
+        )
+        worker, n_read = number("worker", 0), number("batches", 0)
+        if worker >= topology.n_workers:
+            raise OptionError(
+                f"worker of a state must be in 0..{topology.n_workers - 1}, got {worker}"
+            )
+        n = _n_samples(self._loading.leg(epoch, stretches, topology), worker)
+        if n_read > n:
+            raise OptionError(f"batches of a state must be in 0..{n}, got {n_read}")
+        return _Place(
+            epoch=epoch,
+            stretches=stretches,
+            topology=topology,
+            worker=worker,
+            n_read=n_read,
+            n_left=n - n_read,
+        )
 
     def _resumed(
-        self, state: Mapping[str, object] | None, topology: Topology
+        self, state: Mapping[str, object] | None, worker: int, topology: Topology
     ) -> tuple[int, list[Stretch] | None, int]:
         """Return epoch, what is left of it, and how much of the own share was read."""
         if state is None:
             return self._epoch.value, None, 0
-        was = (state["world_size"], state["num_workers"], state["uneven"])
-        epoch, left = self._check(state)
-        n = state["batches"]
-        if was == (topology.world_size, topology.n_workers, topology.uneven) and isinstance(n, int):
-            return epoch, left, n
-        if state["num_workers"] != 1:
+        place = self._place(state)
+        was = place.topology
+        if was == topology and place.worker == worker:
+            return place.epoch, place.stretches, place.n_read
+        if was == topology:
             raise OptionError(
-                f"the state is of one of {state['num_workers']} workers and can be resumed with as "
-                f"many, got {topology.n_workers}; pcrstore.torch.Loader resumes on any number"
+                f"the state is of worker {place.worker} of {was.n_workers}, got worker {worker}: "
+                "StatefulDataLoader gives each its own; pcrstore.torch.Loader has one for all"
             )
-        epoch, left = resume(self._loading, state, kind=SAMPLES)
-        return epoch, left, 0
+        if was.n_workers != 1:
+            raise OptionError(
+                f"the state is of one of {was.n_workers} workers of each of {was.world_size} ranks "
+                f"and can be resumed with as many, got {topology.n_workers} of "
+                f"{topology.world_size}; pcrstore.torch.Loader resumes on any number"
+            )
+        epoch, stretches = resume(self._loading, state, kind=SAMPLES)
+        return epoch, stretches, 0
+
+
+def _n_samples(leg: Leg, worker: int) -> int:
+    """Return the samples of a worker, where batches are of one."""
+    return len(range(worker, leg.n_batches, leg.topology.n_workers))
 
 
 class MapOptions(TypedDict, total=False):
@@ -278,9 +396,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         **options: Unpack[MapOptions],
     ) -> None:
         super().__init__()
-        unknown = set(options) - set(MapOptions.__annotations__)
-        if unknown:
-            raise OptionError(f"MapDataset has no option {min(unknown)}")
+        check_options("MapDataset", options, MapOptions.__annotations__)
         if isinstance(dataset, Mix):
             raise OptionError("MapDataset reads one dataset; join several by torch's ConcatDataset")
         spec = Spec(
@@ -301,10 +417,12 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         threads_of(n_threads, 1, 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let crops be drawn for this epoch from now on, in workers too."""
-        if epoch < 0:
-            raise OptionError(f"epoch must be 0 or more, got {epoch}")
-        self._epoch.value = epoch
+        """Let crops be drawn for this epoch from now on, in workers too.
+
+        Raises:
+            OptionError: Not an integer, or negative.
+        """
+        self._epoch.value = integer(epoch, "epoch", least=0)
 
     def __len__(self) -> int:
         return len(self._loading.population.sources[0])
