@@ -167,8 +167,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         pin_memory: Yield pinned memory, for copies to a GPU that do not block; without CUDA a
             warning, and nothing else.
         cache: Folder that keeps the scan groups of records that are read whole on local disk.
-        cache_limit: Its size, "10gb". Below what an epoch reads it helps little: every epoch has
-            another order, and what was used least recently goes first.
+        cache_limit: Its size, "10gb". Of an epoch that reads more, that much is found in it.
         engine: "obstore", "fsspec", or "auto".
         multiprocessing_context: How workers start: "fork", "spawn", "forkserver", or a context;
             None: the platform's way.
