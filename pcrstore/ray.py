@@ -9,11 +9,11 @@
 A task carries the URL, the options as given, the version and the images to read, nothing else.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -25,9 +25,11 @@ from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.fidelity import Fidelity
 from pcrstore.index import FORMATS
+from pcrstore.integers import integer
 from pcrstore.loading import Where
 from pcrstore.rows import Values
-from pcrstore.stores import Engine
+from pcrstore.selection import conditions_of
+from pcrstore.stores import Engine, checked_url
 
 try:
     import pyarrow as pa
@@ -77,7 +79,9 @@ def read_pcrstore(
     """Return a dataset as a Ray dataset, in stored order, nothing of the images read yet.
 
     A row has `key` (text), `label` (integer, -1 for none), `split` (text or null) and `image`. The
-    version is chosen now: later commits do not change what is read.
+    version is chosen now: later commits do not change what is read. Tasks are in stored order; Ray
+    keeps it in the rows where `ray.data.DataContext.get_current().execution_options.preserve_order`
+    is set.
 
     Args:
         url: As for `pcrstore.open`; every node must reach it, so that a folder must be shared.
@@ -96,8 +100,8 @@ def read_pcrstore(
     Raises:
         NotFoundError: There is no dataset, or no such version.
         FidelityError: A fidelity that the dataset does not have.
-        OptionError: A column, class or split that it does not have, or a URL that only this
-            process can read.
+        OptionError: A column, class or split that it does not have, a URL that only this process
+            can read, or any argument that is of another kind.
         StoreError: The store cannot be reached. Reading raises what `Dataset.fetch` raises.
     """
     source = PcrstoreDatasource(
@@ -110,6 +114,8 @@ def read_pcrstore(
         version=version,
         engine=engine,
     )
+    if override_num_blocks is not None:
+        override_num_blocks = integer(override_num_blocks, "override_num_blocks", least=1)
     out: ray.data.Dataset = ray.data.read_datasource(
         source, override_num_blocks=override_num_blocks
     )
@@ -182,8 +188,12 @@ class PcrstoreDatasource(Datasource):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's
         url = _everywhere(url)
+        if not isinstance(decode, bool):
+            raise OptionError(f"decode must be true or false, got {decode!r}")
+        conditions = where if callable(where) else conditions_of(where)
+        names = _names(columns)
         ds = open_dataset(url, storage_options, version=version, engine=engine)
-        extra = _known(ds, [c for c in columns or () if c not in _BASE])
+        extra = _known(ds, [c for c in names if c not in _BASE])
         self._source = _Source(
             url=url,
             options=storage_options,
@@ -195,7 +205,7 @@ class PcrstoreDatasource(Datasource):
         )
         self._dataset = repr(ds)
         self._schema = _schema(ds, self._source)
-        self._chosen = None if where is None else _chosen(ds, where)
+        self._chosen = None if where is None else _chosen(ds, conditions)
         self._plan(ds)
 
     def __repr__(self) -> str:
@@ -281,7 +291,7 @@ class PcrstoreDatasource(Datasource):
 
 def _everywhere(url: str | PathLike[str]) -> str:
     """Return a URL that means the same in every process of this machine."""
-    url = fspath(url)
+    url = checked_url(url)
     protocol, separator, _ = url.partition("://")
     if protocol.split("::")[-1] == "memory":
         raise OptionError("Ray's workers cannot read memory://, which is this process's own")
@@ -361,6 +371,20 @@ def _named(ds: Dataset, name: str, values: Values) -> list[str | None] | Values:
     if name == "format":
         return [FORMATS.get(int(v), "unknown") for v in np.asarray(values)]
     return values
+
+
+def _names(columns: object) -> list[str]:
+    """Return the columns that were asked for; None: none.
+
+    Raises:
+        OptionError: Not several names. One alone would be read letter by letter.
+    """
+    several = isinstance(columns, Collection) and not isinstance(columns, str | bytes | Mapping)
+    given: list[object] = list(columns) if several else [None]  # type: ignore[call-overload]  # as just looked at
+    names = [name for name in given if isinstance(name, str)]
+    if columns is not None and len(names) < len(given):
+        raise OptionError(f"columns must be names in a list, got {repr(columns)[:80]}")
+    return names
 
 
 def _known(ds: Dataset, names: Sequence[str]) -> list[str]:
