@@ -1,8 +1,12 @@
 """Datasets for torch's own loaders: shared out among workers, resumed, read by any sampler."""
 
 import copy
+import pickle
+import re
+import threading
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -382,6 +386,74 @@ def test_positions_are_those_of_the_selection(url):
     ds = MapDataset(url, size=16, where={"label": "cat"})
     assert len(ds) == len(chosen) < N
     assert singles(DataLoader(ds, 8)) == [want[i] for i in chosen.tolist()]
+
+
+@pytest.mark.parametrize("more", [{}, {"where": {"label": "cat"}}])
+@pytest.mark.parametrize(
+    "given", [[5, 2, 9, 30, 11], range(N - 1, -1, -1), np.array([7], np.uint8)]
+)
+def test_a_selection_keeps_its_order(url, given, more):
+    cats = set(pcrstore.open(url).find(label="cat").tolist())
+    ds = MapDataset(url, size=16, select=given, **more)
+    want = epoch_of(url, crop=CenterCrop(), fidelity="full")
+    expected = [int(i) for i in given if not more or int(i) in cats]
+    assert len(ds) == len(expected)
+    assert singles(DataLoader(ds, 8)) == [want[i] for i in expected]
+
+
+@pytest.mark.parametrize(
+    ("index", "error"),
+    [
+        *((i, TypeError) for i in (1.9, 1.0, np.float64(1), "a", None, slice(3), float("nan"))),
+        *((i, TypeError) for i in ([], [1], np.array([1, 2]))),
+        *((i, IndexError) for i in (10**30, -(10**30), N, -N - 1)),
+    ],
+)
+def test_an_index_is_what_a_list_takes(url, index, error):
+    ds = MapDataset(url, 1, 8)
+    for call in (ds.__getitem__, lambda i: ds.__getitems__([0, i])):
+        with pytest.raises(error, match=f"index must be .*, got {re.escape(repr(index))}"):
+            call(index)
+    for same in (3, np.uint8(3), torch.tensor(3), np.int64(3 - N)):
+        assert torch.equal(ds[same][0], ds[3][0])
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, n_threads):
+    photos = write_tree(tmp_path / "photos", {**FILES, "zz/broken.jpg": b"hello" * 40})
+    pcrstore.convert(
+        str(photos), str(tmp_path / "ds"), replace(OPTIONS, policy="opaque"), workers=1
+    )
+    ds = MapDataset(tmp_path / "ds", size=16, n_threads=n_threads)
+    [bad] = pcrstore.open(tmp_path / "ds").find(format="opaque").tolist()
+    for call in (lambda: ds[bad], lambda: ds.__getitems__([0, bad, 1])):
+        with pytest.raises(pcrstore.DecodeError, match=rf"ds.*: image {bad}: Pillow cannot"):
+            call()
+    with pytest.raises(pcrstore.DecodeError, match=f": image {bad}: "):
+        MapDataset(tmp_path / "ds", size=16, select=[3, bad])[1]
+
+
+def test_threads_stay_from_batch_to_batch(url):
+    def decoding():
+        return {t for t in threading.enumerate() if t.name.startswith("pcrstore-map")}
+
+    before = decoding()
+    ds = MapDataset(url, size=16, n_threads=2)
+    ds.__getitems__(range(9))
+    first = decoding() - before
+    assert len(first) == 2
+    for _ in range(3):
+        ds.__getitems__(range(9))
+    assert decoding() - before == first
+    other = pickle.loads(pickle.dumps(ds))  # noqa: S301 - our own bytes
+    assert torch.equal(other.__getitems__(range(9))[8][0], ds[8][0])
+    want = singles(DataLoader(ds, 9))
+    # A child that is forked has none of its parent's threads.
+    assert singles(DataLoader(ds, 9, num_workers=2, multiprocessing_context="fork")) == want
+    del ds, other
+    for thread in first:
+        thread.join(5)
+    assert not first & decoding()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,5 +1,6 @@
 """Datasets for torch's own DataLoader: iterable and map-style."""
 
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pcrstore.buffers import BatchMemory
 from pcrstore.crops import Crop
 from pcrstore.dataset import Dataset
 from pcrstore.dial import Fidelities, SharedNumber
-from pcrstore.errors import OptionError, UsageError
+from pcrstore.errors import JpegError, OptionError, UsageError
 from pcrstore.hashing import uniforms
 from pcrstore.integers import integer
 from pcrstore.loader import SAMPLES, STATE_FORMAT, Dialled, resume, rows_of
@@ -377,7 +378,8 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         n_threads: Decoding threads; None: cores / ranks on this host / workers.
         transform: Applied to each image, a uint8 (3, height, width) tensor.
         options: Others of `Loader`: crop (`CenterCrop()` unless given), where, select,
-            dct_scaling, apply_orientation, opaque, version, engine.
+            dct_scaling, apply_orientation, opaque, version, engine. Position i is the image
+            select[i], as in torch's Subset; what `where` and `opaque` leave out is not counted.
 
     Raises:
         OptionError: An option that cannot be used, or a `Mix`.
@@ -410,11 +412,21 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         )
         self._loading = load(spec, start=start_method())
         self._fidelity = fidelity
-        self._seed = seed
         self._n_threads = n_threads
         self._transform = transform
         self._epoch = SharedNumber(0)
+        self._images = self._loading.population.sources[0].positions
+        """Of each position, the image in the dataset; None: itself."""
+        if options.get("select") is not None:
+            given = np.asarray(options["select"]).astype(np.int64)
+            chosen = self._images
+            self._images = given if chosen is None else given[np.isin(given, chosen)]
+        self._pool: tuple[int, int, ThreadPoolExecutor] | None = None
         threads_of(n_threads, 1, 1)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave threads behind: every process has its own."""
+        return {**self.__dict__, "_pool": None}
 
     def set_epoch(self, epoch: int) -> None:
         """Let crops be drawn for this epoch from now on, in workers too.
@@ -428,6 +440,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         return len(self._loading.population.sources[0])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Return one sample; see `__getitems__` for what is raised."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
@@ -435,20 +448,20 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
 
         Raises:
             IndexError: A position outside of the selection.
+            TypeError: Not an integer.
+            JpegError: An image that cannot be decoded; it is named.
         """
         settle(self._loading)
-        n = len(self)
-        asked = np.asarray(indices, np.int64)
-        if len(asked) and not (-n <= asked.min() and asked.max() < n):
-            raise IndexError(f"index must be in 0..{n - 1}, got {asked.min()}..{asked.max()}")
         source, reader = self._loading.population.sources[0], self._loading.readers[0]
-        images = asked % n
-        if source.positions is not None:
-            images = source.positions[images]
+        n = len(self)
+        images = np.array([_position(index, n) for index in indices], np.int64)
+        if self._images is not None:
+            images = self._images[images]
         rendering, epoch = self._loading.rendering, self._epoch.value
+        seed = self._loading.spec.seed
         records = reader.catalog.locate(images).number.tolist()
         groups = [
-            self._loading.dial.choose(0, images[i : i + 1], record, seed=self._seed, epoch=epoch)
+            self._loading.dial.choose(0, images[i : i + 1], record, seed=seed, epoch=epoch)
             for i, record in enumerate(records)
         ]
         files = reader.files_at(
@@ -459,11 +472,14 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         turns = np.asarray(known["orientation"]).tolist()
         if not self._loading.spec.apply_orientation:
             turns = [1] * len(turns)
-        draws = uniforms(crop_keys(self._seed, epoch, 0, images), rendering.crop.n_draws).tolist()
+        draws = uniforms(crop_keys(seed, epoch, 0, images), rendering.crop.n_draws).tolist()
         out = np.empty((len(images), rendering.height, rendering.width, 3), np.uint8)
 
         def decode(i: int) -> None:
-            render(files[i], rendering, draws[i], out[i], orientation=turns[i])
+            try:
+                render(files[i], rendering, draws[i], out[i], orientation=turns[i])
+            except JpegError as e:
+                raise type(e)(f"{source.dataset.url}: image {images[i]}: {e}") from e
 
         info = torch_data.get_worker_info()
         n_workers = 1 if info is None else info.num_workers
@@ -472,10 +488,32 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             for i in range(len(files)):
                 decode(i)
         else:
-            with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(decode, range(len(files))))
+            list(self._threads(n_threads).map(decode, range(len(files))))
         tensors = torch.from_numpy(out).permute(0, 3, 1, 2)
         return [
             (image if self._transform is None else self._transform(image), int(label))
             for image, label in zip(tensors, np.asarray(known["label"]).tolist(), strict=True)
         ]
+
+    def _threads(self, n: int) -> ThreadPoolExecutor:
+        """Return the threads of this process; a parent's do not run in one that was forked."""
+        who = os.getpid(), n
+        if self._pool is None or self._pool[:2] != who:
+            self._pool = (*who, ThreadPoolExecutor(n, "pcrstore-map"))
+        return self._pool[2]
+
+
+def _position(index: object, n: int) -> int:
+    """Return the position that an index of n means, as a list has it.
+
+    Raises:
+        IndexError: Outside of -n..n-1.
+        TypeError: Not an integer.
+    """
+    try:
+        found = operator.index(index)  # type: ignore[arg-type]  # callers pass what they like
+    except TypeError:
+        raise TypeError(f"index must be an integer, got {index!r}") from None
+    if not -n <= found < n:
+        raise IndexError(f"index must be in 0..{n - 1}, got {found}")
+    return found % n
