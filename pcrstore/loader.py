@@ -1,4 +1,4 @@
-"""The position of a loader in its epochs, and its state.
+"""What all loaders of batches are: epochs one after the other, a state, and counters.
 
 epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dict ──▶ epoch, what is left of it
 """
@@ -8,9 +8,8 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 from weakref import ref
 
 from pcrstore.dial import Fidelities
@@ -19,30 +18,15 @@ from pcrstore.feed import Feed
 from pcrstore.integers import integer
 from pcrstore.iteration import Iteration
 from pcrstore.loading import Loading
-from pcrstore.order import EpochOrder, Stretch
-from pcrstore.shares import Leg, Topology, Uneven
+from pcrstore.order import Stretch
+from pcrstore.shares import Leg, Topology
 from pcrstore.signals import Signals
+from pcrstore.state import BATCHES, brief, resume, written
 
-__all__ = [
-    "BATCHES",
-    "SAMPLES",
-    "STATE_FORMAT",
-    "BaseLoader",
-    "Dialled",
-    "check_rank",
-    "resume",
-    "rows_of",
-]
-
-STATE_FORMAT: Final = 1
-BATCHES: Final = "batches"
-SAMPLES: Final = "samples"
+__all__ = ["BaseLoader", "Dialled", "check_rank"]
 
 Item = TypeVar("Item")
 Payload = TypeVar("Payload")
-
-_MOST_READERS: Final = 2**16
-"""Shares are worked out one by one: a state that was spoilt must not take for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +95,7 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     def __repr__(self) -> str:
         datasets = ", ".join(repr(s.dataset) for s in self._loading.population.sources)
         return (
-            f"<{type(self).__name__} of {datasets} at fidelity {_brief(self._fidelity)}, "
+            f"<{type(self).__name__} of {datasets} at fidelity {brief(self._fidelity)}, "
             f"{self.n_samples} samples an epoch>"
         )
 
@@ -251,20 +235,14 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         else:
             position, leg = self._under_way()
             topology, n = leg.topology, self._n_yielded
-        stretches = position.stretches
-        return {
-            "format": STATE_FORMAT,
-            "kind": BATCHES,
-            "data": self._loading.fingerprint(),
-            "epoch": position.epoch,
-            "left": rows_of(stretches),
-            "world_size": topology.world_size,
-            "num_workers": topology.n_workers,
-            "batch_size": topology.batch_size,
-            "uneven": topology.uneven,
-            "drop_last": topology.drop_last,
-            "batches": n,
-        }
+        return written(
+            self._loading,
+            kind=BATCHES,
+            epoch=position.epoch,
+            stretches=position.stretches,
+            topology=topology,
+            n=n,
+        )
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go on from a state, to the sample, on any number of ranks and workers.
@@ -298,106 +276,6 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
             self._done += Signals(seconds=time.perf_counter() - self._started)
         self._done += replace(self._running(), queue_depth=0)
         self._started = None
-
-
-def resume(loading: Loading, state: object, *, kind: str) -> tuple[int, list[Stretch] | None]:
-    """Return the epoch of a state and what is left of it; None: all.
-
-    Args:
-        loading: Of the loader that goes on.
-        state: Of the one that stopped.
-        kind: What its `batches` count: batches of a rank, or samples of a process.
-
-    Raises:
-        OptionError: Not a state, or not one of this loader's data.
-    """
-    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
-        raise OptionError(f"a state of format {STATE_FORMAT} expected, got {_brief(state)}")
-    if state.get("kind") != kind:
-        raise OptionError(f"a state that counts {kind} expected, got {_brief(state.get('kind'))}")
-    mine, theirs = loading.fingerprint(), state.get("data")
-    if theirs != mine:
-        other = theirs if isinstance(theirs, Mapping) else {}
-        differing = [name for name in mine if other.get(name) != mine[name]]
-        name = differing[0] if differing else "data"
-        hint = "; give version=" if name == "versions" else ""
-        raise OptionError(
-            f"the state is of another loader: {name} must be {mine.get(name)!r}, "
-            f"got {other.get(name)!r}{hint}"
-        )
-    epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
-    topology = Topology(
-        world_size=_integer(state, "world_size"),
-        n_workers=_integer(state, "num_workers"),
-        batch_size=_integer(state, "batch_size"),
-        uneven=_uneven(state),
-        drop_last=_drop_last(state),
-    )
-    if topology.world_size * topology.n_workers > _MOST_READERS:
-        raise OptionError(
-            f"a state must be of at most {_MOST_READERS} workers on all ranks, "
-            f"got {topology.n_workers} on {topology.world_size}"
-        )
-    order = loading.order(epoch)
-    stretches = _stretches(order, state.get("left"))
-    if not batches:
-        return epoch, stretches
-    return epoch, loading.leg(epoch, stretches, topology).left_after(batches)
-
-
-def rows_of(stretches: list[Stretch] | None) -> list[list[int]] | None:
-    """Return stretches as a state holds them."""
-    if stretches is None:
-        return None
-    return [[s.shard, s.start, s.stop, s.after] for s in stretches]
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else f"{text[:77]}..."
-
-
-def _integer(state: Mapping[object, object], name: str) -> int:
-    value = state.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise OptionError(f"{name} of a state must be an integer from 0, got {_brief(value)}")
-    return value
-
-
-def _uneven(state: Mapping[object, object]) -> Uneven:
-    value = state.get("uneven")
-    if value == "pad":
-        return "pad"
-    if value == "drop":
-        return "drop"
-    raise OptionError(f'uneven of a state must be "pad" or "drop", got {_brief(value)}')
-
-
-def _drop_last(state: Mapping[object, object]) -> bool:
-    value = state.get("drop_last")
-    if not isinstance(value, bool):
-        raise OptionError(f"drop_last of a state must be true or false, got {_brief(value)}")
-    return value
-
-
-def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
-    if left is None:
-        return None
-    rows: list[object] = list(left) if isinstance(left, list | tuple) else [left]
-    out: list[Stretch] = []
-    for row in rows:
-        numbers = [x for x in row if type(x) is int and x >= 0] if isinstance(row, list) else []
-        if len(numbers) != 4:
-            raise OptionError(f"left of a state must be rows of four integers, got {_brief(row)}")
-        shard, start, stop, after = numbers
-        if shard >= order.n_shards or not start <= stop <= order.size(shard) or after >= 2**62:
-            raise OptionError(f"left of a state must lie in the epoch, got {_brief(row)}")
-        out.append(Stretch(shard=shard, start=start, stop=stop, after=after))
-    in_order = sorted(out, key=lambda s: (s.shard, s.start, s.stop))
-    for a, b in pairwise(in_order):
-        if a.shard == b.shard and b.start < a.stop:
-            raise OptionError(f"left of a state must not overlap, got {rows_of([a, b])}")
-    return out
 
 
 def check_rank(rank: int, world_size: int) -> None:

@@ -29,8 +29,8 @@ import pcrstore
 from pcrstore import Mix, NumpyLoader
 from pcrstore.errors import DecodeError, FidelityError, OptionError, UsageError
 from pcrstore.feed import Feed
-from pcrstore.loader import STATE_FORMAT
 from pcrstore.loading import Spec
+from pcrstore.state import STATE_FORMAT
 
 N = 20
 DS = a_dataset(n=N)

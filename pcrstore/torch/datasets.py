@@ -19,7 +19,7 @@ from pcrstore.dial import Fidelities, SharedNumber
 from pcrstore.errors import JpegError, OptionError, UsageError
 from pcrstore.hashing import uniforms
 from pcrstore.integers import integer
-from pcrstore.loader import SAMPLES, STATE_FORMAT, Dialled, resume, rows_of
+from pcrstore.loader import Dialled
 from pcrstore.loading import (
     Data,
     MoreOptions,
@@ -33,6 +33,7 @@ from pcrstore.order import Stretch, crop_keys, skip
 from pcrstore.pixels import render
 from pcrstore.population import Mix
 from pcrstore.shares import Leg, Topology, Uneven
+from pcrstore.state import SAMPLES, resume, written
 from pcrstore.stores import Engine
 from pcrstore.torch.processes import load, ranks, settle, start_method, threads_of
 
@@ -250,27 +251,22 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         return self._written(run) if state is None else dict(state)
 
     def _written(self, run: _Run | None) -> dict[str, object]:
-        left: list[list[int]] | None
+        stretches: Sequence[Stretch] | None = None
         if run is None or run.now is None:
             _, worker, topology = self._topology()
-            epoch, left, n = self._epoch.value, None, 0
+            epoch, n = self._epoch.value, 0
         else:
             leg, epoch, worker = run.now
-            topology, left, n = leg.topology, rows_of(leg.stretches), run.n_yielded
-        return {
-            "format": STATE_FORMAT,
-            "kind": SAMPLES,
-            "data": self._loading.fingerprint(),
-            "epoch": epoch,
-            "left": left,
-            "world_size": topology.world_size,
-            "num_workers": topology.n_workers,
-            "batch_size": 1,
-            "uneven": topology.uneven,
-            "drop_last": False,
-            "batches": n,
-            "worker": worker,
-        }
+            topology, stretches, n = leg.topology, leg.stretches, run.n_yielded
+        state = written(
+            self._loading,
+            kind=SAMPLES,
+            epoch=epoch,
+            stretches=stretches,
+            topology=topology,
+            n=n,
+        )
+        return {**state, "worker": worker}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Let the next iteration go on from a state.
