@@ -321,7 +321,12 @@ def _positions(dataset: Dataset, spec: Spec) -> NDArray[np.int64] | None:
     """Return the positions selected, ascending; None for all."""
     found: NDArray[np.int64] | None = None
     if spec.select is not None:
-        given = np.asarray(spec.select)
+        try:
+            given = np.asarray(spec.select)
+        except ValueError as e:
+            raise OptionError(
+                f"select must be positions, got {type(spec.select).__name__}: {e}"
+            ) from e
         if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)):
             raise OptionError(
                 f"select must be positions, got {given.dtype} of shape {given.shape}; of a mask "

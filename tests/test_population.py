@@ -276,6 +276,7 @@ def test_what_is_selected(options, expected):
 
 REFUSED = {
     "mask": ({"select": np.ones(N, bool)}, "flatnonzero"),
+    "ragged": ({"select": [[1], [2, 3]]}, "select must be positions, got list"),
     "fractions": ({"select": [0.5]}, "positions"),
     "table": ({"select": [[1, 2]]}, "positions"),
     "twice": ({"select": [1, 2, 1]}, "no image twice, got 1"),
