@@ -67,3 +67,21 @@ def s3_server(_moto: str) -> S3Server:
     client.create_bucket(Bucket=bucket)
     client.close()
     return S3Server(endpoint=_moto, bucket=bucket)
+
+
+@pytest.fixture
+def no_threads_left():
+    """Fail when threads of loaders outlive a test by more than a moment."""
+    from small_datasets import threads, until  # noqa: PLC0415 - after the environment
+
+    before = set(threads())
+    yield
+    assert until(lambda: set(threads()) <= before), set(threads()) - before
+
+
+@pytest.fixture
+def small_tasks(monkeypatch):
+    """Ask for every record by itself."""
+    from pcrstore import prefetch  # noqa: PLC0415 - as above
+
+    monkeypatch.setattr(prefetch, "TASK_BYTES", 1)

@@ -5,7 +5,6 @@ Images are a few dozen pixels a side, records have three of them, index parts si
 
 import threading
 import time
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,14 +138,6 @@ def until(condition, seconds=10.0):
             return True
         time.sleep(0.005)
     return bool(condition())
-
-
-@contextmanager
-def no_threads_left():
-    """Fail when threads of loaders outlive the block by more than a moment."""
-    before = set(threads())
-    yield
-    assert until(lambda: set(threads()) <= before), set(threads()) - before
 
 
 def images_of(batches):

@@ -14,7 +14,6 @@ from small_datasets import (
     NO_GAPS,
     GatedStore,
     a_dataset,
-    no_threads_left,
     opened,
     recorded,
     stored,
@@ -36,17 +35,7 @@ from pcrstore.feed import BATCHES_READY, Feed
 from pcrstore.order import n_of
 from pcrstore.population import Mix
 
-
-@pytest.fixture(autouse=True)
-def _no_threads_left():
-    with no_threads_left():
-        yield
-
-
-@pytest.fixture
-def small_tasks(monkeypatch):
-    """Ask for every record by itself."""
-    monkeypatch.setattr(prefetch, "TASK_BYTES", 1)
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 # ---- order and contents

@@ -16,7 +16,6 @@ from small_datasets import (
     a_dataset,
     files,
     images_of,
-    no_threads_left,
     of_images,
     opened,
     recorded,
@@ -36,10 +35,7 @@ N = 20
 DS = a_dataset(n=N)
 
 
-@pytest.fixture(autouse=True)
-def _no_threads_left():
-    with no_threads_left():
-        yield
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 def a_loader(dataset=DS, batch_size=6, **more):

@@ -10,7 +10,6 @@ from small_datasets import (
     RECORD,
     a_dataset,
     images_of,
-    no_threads_left,
     of_images,
     opened,
     recorded,
@@ -40,10 +39,7 @@ N, G = 20, 5
 DS = a_dataset(n=N)
 
 
-@pytest.fixture(autouse=True)
-def _no_threads_left():
-    with no_threads_left():
-        yield
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 def a_loader(dataset=DS, batch_size=6, fidelity=3, size=16, **more):

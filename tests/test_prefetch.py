@@ -12,7 +12,6 @@ from small_datasets import (
     NO_GAPS,
     GatedStore,
     a_dataset,
-    no_threads_left,
     of_images,
     opened,
     recorded,
@@ -31,17 +30,7 @@ from pcrstore.prefetch import FETCHERS, Prefetcher, Stream
 from pcrstore.testing import RecordingStore
 from pcrstore.threads import Life
 
-
-@pytest.fixture(autouse=True)
-def _no_threads_left():
-    with no_threads_left():
-        yield
-
-
-@pytest.fixture
-def small_tasks(monkeypatch):
-    """Ask for every record by itself."""
-    monkeypatch.setattr(prefetch, "TASK_BYTES", 1)
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 class Slow:

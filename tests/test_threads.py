@@ -6,15 +6,11 @@ import threading
 import time
 
 import pytest
-from small_datasets import no_threads_left, until
+from small_datasets import until
 
 from pcrstore.threads import POLL_SECONDS, Life, Threads
 
-
-@pytest.fixture(autouse=True)
-def _no_threads_left():
-    with no_threads_left():
-        yield
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 def test_one_thread_keeps_the_order():
