@@ -3,11 +3,13 @@
 epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dict ──▶ epoch, what is left of it
 """
 
+import threading
 import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 from weakref import ref
@@ -91,6 +93,10 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         self._feed = None
         self._iteration: ref[Iteration[Item]] | None = None
         """The last one; not held, for a loop that is left drops it and so ends it."""
+        self._n_begun = 0
+        """Iterations; how many there were with it is the number of one."""
+        # One that the collector finds may end here while this thread holds it.
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         datasets = ", ".join(repr(s.dataset) for s in self._loading.population.sources)
@@ -107,12 +113,20 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         An older one that is not over cannot go on: its next batch is a `UsageError`.
         """
         position, rank, leg = self._upcoming()
+        with self._lock:
+            # What another thread still says of the older one is not of this one.
+            number = self._n_begun = self._n_begun + 1
         self._end("another iteration of this loader has begun")
         started = time.perf_counter()
         batches = self._start(leg, position.epoch, rank)
         self._now, self._next, self._n_yielded = (position, leg), None, 0
         self._started = started
-        iteration = Iteration(batches, leg.n_batches, given=self._count, ended=self._end)
+        iteration = Iteration(
+            batches,
+            leg.n_batches,
+            given=partial(self._given, number),
+            ended=partial(self._ended, number),
+        )
         self._iteration = ref(iteration)
         return iteration
 
@@ -120,8 +134,17 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[Item]:
         """Start to read a leg, at once; return its batches."""
 
-    def _count(self) -> None:
-        self._n_yielded += 1
+    def _given(self, number: int) -> None:
+        """Count a batch, unless it is of an older iteration."""
+        with self._lock:
+            if number == self._n_begun:
+                self._n_yielded += 1
+
+    def _ended(self, number: int) -> None:
+        """End the iteration under way, unless it is newer than the one that ended."""
+        with self._lock:
+            if number == self._n_begun:
+                self._end()
 
     def _end(self, reason: str = "") -> None:
         """End the iteration under way, and its threads; `reason` is why it cannot go on."""

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -155,6 +156,42 @@ def test_a_second_iteration_cuts_the_first_off(rest):
     assert new == EPOCHS[1]
     assert loader.state_dict()["batches"] == 4
     assert loader.stats().samples == N + 6
+
+
+def test_what_is_still_said_of_an_older_iteration_is_not_of_the_newer():
+    """Another thread was about to say it when the newer one began."""
+    loader = a_loader()
+    older = iter(loader)
+    next(older)
+    given, ended = older._given, older._ended
+    newer = iter(loader)
+    got = [next(newer)]
+    given()
+    assert loader.state_dict()["batches"] == 1
+    ended()
+    assert images_of([*got, *newer]) == EPOCHS[1]
+    assert loader.stats().batches == 5
+
+
+def test_an_iteration_that_ends_in_another_thread_does_not_end_one_that_begins(monkeypatch):
+    loader = a_loader()
+    real, is_ending, may_end = loader._end, threading.Event(), threading.Event()
+
+    def end(reason=""):
+        if not reason:
+            is_ending.set()
+            may_end.wait(0.2)
+        real(reason)
+
+    monkeypatch.setattr(loader, "_end", end)
+    older = iter(loader)
+    other = threading.Thread(target=older.close)
+    other.start()
+    assert is_ending.wait(5)
+    newer = iter(loader)
+    may_end.set()
+    other.join()
+    assert images_of(newer) == EPOCHS[1]
 
 
 def test_an_iteration_that_was_given_all_ends_although_another_has_begun():
