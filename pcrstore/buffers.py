@@ -61,7 +61,8 @@ def share_one_arena() -> None:
     Each thread else has an arena of its own, whose free end is never given back: what the largest
     image and body there took, 40 MB and more over 20 epochs. Decoding asks for memory a few dozen
     times an image, so sharing costs nothing. It holds for the whole process, and only where neither
-    MALLOC_ARENA_MAX nor GLIBC_TUNABLES says otherwise.
+    MALLOC_ARENA_MAX nor GLIBC_TUNABLES says otherwise. Arenas that threads have made before stay in
+    use, and where these are over eight, glibc does not listen any more.
     """
     if _mallopt is not None and not {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"} & os.environ.keys():
         _mallopt(_M_ARENA_MAX, 1)

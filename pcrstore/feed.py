@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, ClassVar, Final, Generic, TypeVar
@@ -124,9 +125,13 @@ class Feed(Generic[Payload]):
         self._n_ready = 0
         self._life = Life()
         share_one_arena()
-        self._prefetcher = Prefetcher(stream, self._life)
-        self._decoders = Threads(n_threads, "decode")
         self._driver = Threads(1, "drive")
+        with ExitStack() as started:
+            started.callback(self._driver.stop)
+            self._decoders = Threads(n_threads, "decode")
+            started.callback(self._decoders.stop)
+            self._prefetcher = Prefetcher(stream, self._life)
+            started.pop_all()
         self._alive.add(self)
         self._driver.put(self._drive)
 
@@ -149,11 +154,15 @@ class Feed(Generic[Payload]):
         if batch is None or self._life.is_over:
             return None
         if isinstance(batch, BaseException):
-            raise batch
+            errors = [batch]
+            del batch
+            raise errors.pop()  # a traceback holds this frame, which must not hold the error
         if not self._life.wait(batch.done):
             return None
         if batch.error is not None:
-            raise batch.error
+            errors = [batch.error]
+            batch.error = None
+            raise errors.pop()
         self._tokens.put(_TOKEN)
         with self._lock:
             self._counts["samples"] += len(batch.labels)
@@ -242,25 +251,10 @@ class Feed(Generic[Payload]):
 
     def _decode(self, batch: Batch[Payload], start: int, stop: int) -> None:
         began = time.perf_counter()
-        rendering, images = self._rendering, batch.images
-        rows = zip(
-            batch.rows[start:stop],
-            batch.draws[start:stop],
-            batch.orientations[start:stop],
-            strict=True,
-        )
-        for i, ((packed, image), draws, orientation) in enumerate(rows, start):
-            try:
-                render(packed.file(image), rendering, draws, images[i], orientation=orientation)
-            except BaseException as e:  # noqa: BLE001 - raised again by the consumer
-                error = self._named(e, batch, i)
-                if isinstance(e, JpegError) and self._skip_errors:
-                    _log.warning("%s: left out", error)
-                    batch.skipped.append(i)  # a list may be appended to by all threads
-                    batch.reason = error
-                    continue
-                batch.error = error
-                break
+        try:
+            self._render(batch, start, stop)
+        except BaseException as e:  # noqa: BLE001 - raised again by the consumer
+            batch.error = e
         seconds = time.perf_counter() - began
         with self._lock:
             self._counts["decode"] += seconds
@@ -269,32 +263,46 @@ class Feed(Generic[Payload]):
             self._n_ready += last
         if last:
             batch.rows, batch.draws = [], []
-            self._replace_skipped(batch)
+            try:
+                self._replace_skipped(batch)
+            except BaseException as e:  # noqa: BLE001 - as above
+                batch.error = e
             batch.done.set()
+
+    def _render(self, batch: Batch[Payload], start: int, stop: int) -> None:
+        rendering, images = self._rendering, batch.images
+        here = slice(start, stop)
+        rows = zip(batch.rows[here], batch.draws[here], batch.orientations[here], strict=True)
+        for i, ((packed, image), draws, orientation) in enumerate(rows, start):
+            try:
+                render(packed.file(image), rendering, draws, images[i], orientation=orientation)
+            except JpegError as e:
+                if not self._skip_errors:
+                    raise self._named(e, batch, i) from e
+                batch.reason = self._named(e, batch, i)
+                _log.warning("%s: left out", batch.reason)
+                batch.skipped.append(i)  # a list may be appended to by all threads
 
     def _replace_skipped(self, batch: Batch[Payload]) -> None:
         """Repeat other samples in rows that are left out: all ranks keep batches of one shape."""
+        reason, batch.reason = batch.reason, None
         if not batch.skipped or batch.error is not None:
             return
         good = np.setdiff1d(np.arange(len(batch.labels)), batch.skipped)
         if not len(good):
-            batch.error = batch.reason
+            batch.error = reason
             return
-        bad = np.array(batch.skipped)
+        bad = np.sort(batch.skipped)  # threads note them in any order
         other = good[np.arange(len(bad)) % len(good)]
         for of_row in (batch.images, batch.labels, batch.sources, batch.positions):
             of_row[bad] = of_row[other]
         with self._lock:
             self._counts["skipped"] += len(bad)
 
-    def _named(self, error: BaseException, batch: Batch[Payload], i: int) -> BaseException:
+    def _named(self, error: JpegError, batch: Batch[Payload], i: int) -> JpegError:
         """Say which image cannot be decoded."""
-        if not isinstance(error, JpegError):
-            return error
         name = self._prefetcher.name(int(batch.sources[i]), int(batch.positions[i]))
-        named = type(error)(f"{name}: {error}")
-        named.__cause__ = error
-        return named
+        return type(error)(f"{name}: {error}")
 
 
 atexit.register(Feed.close_all)

@@ -3,8 +3,9 @@
     ranges of a want ──▶ Packed ──file(i)──▶ what a decoder takes
                            └── a checksum fails: read again
 
-An image is cut by the thread that decodes it, in memory that this thread uses again at once, where
-files made ahead would each be fresh pages.
+An image of a prefix is cut by the thread that decodes it, in memory that this thread uses again at
+once, where files made ahead would each be fresh pages. Single images of a record are few, and cut
+together by the thread that needs the first of them.
 """
 
 import threading

@@ -46,6 +46,9 @@ _FIRST_HEADERS: Final = 64
 """Records whose headers are read first, where the index has them; then as many again, and so on:
 the first batch must not wait for those of a whole shard."""
 
+_MOST_HEADERS: Final = 4096
+"""Records whose headers are read at once at most; the catalog keeps four times as many."""
+
 _HEDGE_AFTER: Final = 3.0
 """A request is slow when it has taken this many times the median of those before it."""
 
@@ -158,8 +161,13 @@ class Prefetcher:
         self.seconds = 0.0
         """Waiting for the store, over all threads."""
         self.n_hedges = 0
-        self._fetchers = Threads(FETCHERS, "fetch")
         self._hedgers = Threads(2, "hedge") if stream.hedge else None
+        try:
+            self._fetchers = Threads(FETCHERS, "fetch")
+        except BaseException:
+            if self._hedgers is not None:
+                self._hedgers.stop()
+            raise
 
     def close(self) -> None:
         """Stop all threads, once life is over; requests under way end by themselves."""
@@ -191,6 +199,8 @@ class Prefetcher:
                     break
                 self._ahead.append((first_use, n_bytes))
                 self._ahead_bytes += n_bytes
+            if lane.next_unit == lane.n_headers:
+                self._load_headers(lane)
             lane.next_unit += 1
             group.append(unit)
             size += n_bytes
@@ -232,10 +242,7 @@ class Prefetcher:
             self._fetchers.put(lambda lane=lane: self._look_up(lane))  # type: ignore[misc]  # bound
             self._lanes.append(lane)
             self._asking.append(lane)
-        lane = self._asking[0]
-        if lane.next_unit == lane.n_headers:
-            self._load_headers(lane)
-        return lane
+        return self._asking[0]
 
     def _look_up(self, lane: _Lane) -> None:
         """Read what the index knows of a lane's samples, beside its first records."""
@@ -258,7 +265,8 @@ class Prefetcher:
     def _load_headers(self, lane: _Lane) -> None:
         """Read the next headers of records that do not bring their own, in one batch."""
         start = lane.n_headers
-        lane.n_headers = stop = min(len(lane.leaflet.units), max(_FIRST_HEADERS, 2 * start))
+        n = min(max(_FIRST_HEADERS, start), _MOST_HEADERS)
+        lane.n_headers = stop = min(len(lane.leaflet.units), start + n)
         for i, reader in enumerate(self._stream.readers):
             every = reader.needs_headers or self._stream.dial.is_per_sample(i)
             reader.catalog.headers(
@@ -286,33 +294,30 @@ class Prefetcher:
                 return
             self._pending.popleft()
             self._in_flight += fetch.n_bytes
-            self._fetchers.put(lambda fetch=fetch: self._fetch_and_go_on(fetch))  # type: ignore[misc]  # bound
-
-    def _fetch_and_go_on(self, fetch: _Fetch) -> None:
-        self._fetch(fetch)
-        with self._lock:
-            self._in_flight -= fetch.n_bytes
-            self._start_what_fits()
+            self._fetchers.put(lambda fetch=fetch: self._fetch(fetch))  # type: ignore[misc]  # bound
 
     def _fetch(self, fetch: _Fetch) -> None:
         fetch.started = start = time.perf_counter()
         records: list[Packed | None] | None = None
-        error = None
+        errors: list[BaseException] = []  # emptied below: a traceback holds this frame
         try:
             reader = self._stream.readers[fetch.units[0].source]
             records = [*reader.read([self._chosen(u) for u in fetch.units])]
         except BaseException as e:  # noqa: BLE001 - raised again by `take`
-            error = e
+            errors.append(e)
         seconds = time.perf_counter() - start
         self._durations.append(seconds)
         with self._lock:
             self.seconds += seconds
             fetch.n_trying -= 1
             # Records are taken out one by one: a late answer must not put them back.
-            if fetch.done.is_set() or (error is not None and fetch.n_trying):
-                return
-            fetch.records, fetch.error = records, error
-            fetch.done.set()
+            if not fetch.done.is_set() and not (errors and fetch.n_trying):
+                fetch.records = records
+                fetch.error = errors[0] if errors else None
+                fetch.done.set()
+                self._in_flight -= fetch.n_bytes
+                self._start_what_fits()
+        errors.clear()
 
     def _chosen(self, unit: Unit) -> Chosen:
         stream = self._stream
@@ -371,7 +376,9 @@ class Prefetcher:
             if not self._life.wait(lane.looked_up):
                 return None
             if lane.error is not None:
-                raise lane.error
+                errors = [lane.error]
+                lane.error = None
+                raise errors.pop()  # as `_record`
             found.append((lane.labels[a:b], leaf.source[a:b], leaf.image[a:b]))
             orientations += (
                 [1] * (b - a) if lane.orientations is None else lane.orientations[a:b].tolist()
@@ -397,7 +404,9 @@ class Prefetcher:
             return None
         packed = None if fetch.records is None else fetch.records[at]
         if fetch.records is None or packed is None:
-            raise fetch.error or PcrstoreError("a record was neither read nor failed")
+            errors = [fetch.error or PcrstoreError("a record was neither read nor failed")]
+            fetch.error = None
+            raise errors.pop()  # a traceback holds this frame, which must not hold the error
         fetch.records[at] = None
         lane.records[unit] = packed
         self._untrimmed += packed.n_bytes

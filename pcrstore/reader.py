@@ -266,12 +266,12 @@ class Reader:
         if self.cache is not None and isinstance(want, Prefix):
             for r in want.ranges():
                 self.cache.discard(r)
-        return self._read([want])[0]
+        return self._read([want], anew=True)[0]
 
-    def _read(self, wants: Sequence[Want]) -> list[list[bytes]]:
+    def _read(self, wants: Sequence[Want], *, anew: bool = False) -> list[list[bytes]]:
         """Return the bytes of the ranges of each want: from the cache, else from the store."""
         have: dict[ByteRange, bytes] = {}
-        if self.cache is not None:
+        if self.cache is not None and not anew:
             # Single cells are not kept: they would be files of a kilobyte.
             kept = [want for want in wants if isinstance(want, Prefix)]
             wanted = dict.fromkeys(r for want in kept for r in want.ranges())

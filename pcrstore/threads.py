@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import ClassVar, Final
 from weakref import WeakSet
 
@@ -50,12 +50,17 @@ class Threads:
             for i in range(n)
         ]
         self._all.add(self)  # threads that run hold it
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # the system gives no more
+            self.stop()
+            raise
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             work()
+            del work  # while it waits for the next it must not hold what this one does
 
     def put(self, work: Callable[[], None]) -> None:
         """Let one of the threads run `work`, which must not raise."""
@@ -63,7 +68,7 @@ class Threads:
 
     def stop(self) -> None:
         """Let every thread end after what it does now; drop what waits."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Empty):
             while True:
                 self._queue.get_nowait()
         for _ in self._threads:
@@ -73,7 +78,7 @@ class Threads:
         """Wait at most so long for the threads to end."""
         end = time.monotonic() + seconds
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, end - time.monotonic()))
 
     @classmethod

@@ -5,8 +5,10 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 from feeds import SIZE, Fed, G, N, read_into, samples
 from flows import DictStore
@@ -373,6 +375,65 @@ def test_a_driver_that_fails_is_an_error_of_the_consumer(name, monkeypatch):
     monkeypatch.setattr(Feed, name, fails)
     with Fed(a_dataset()) as fed, pytest.raises(MemoryError, match="made to fail"):
         list(fed.feed)
+
+
+def rows(n):
+    return np.empty((n, SIZE, SIZE, 3), np.uint8), None
+
+
+def test_a_store_that_fails_does_not_keep_what_was_read():
+    """What is held by a cycle stays until the collector comes by, which knows no bytes."""
+    store = Spoiled(DictStore(stored()), fails(TransientStoreError))
+    with Fed(opened(store)) as fed:
+        feed = fed.loading.feed(fed.leg, 0, rank=0, worker=0, n_threads=2, allocate=rows)
+        held = weakref.ref(feed._prefetcher)
+        gc.disable()
+        try:
+            with pytest.raises(TransientStoreError) as caught:
+                list(feed)
+            del feed, caught
+            assert until(lambda: held() is None)
+        finally:
+            gc.enable()
+
+
+def test_batches_with_images_left_out_are_let_go():
+    with Fed(a_dataset(text=(1, 7, 12, 18)), on_error="skip", batch=5) as fed:
+        gc.disable()
+        try:
+            seen = [weakref.ref(batch.done) for batch in fed.feed]
+            assert len(seen) == 4
+            assert until(lambda: not any(batch() for batch in seen))
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("name", ["_named", "_replace_skipped"])
+def test_a_decoder_that_fails_in_another_way_is_an_error_of_the_consumer(name, monkeypatch):
+    def fails(*_):
+        raise MemoryError("made to fail")
+
+    monkeypatch.setattr(Feed, name, fails)
+    with (
+        Fed(a_dataset(text=(3,)), on_error="skip") as fed,
+        pytest.raises(MemoryError, match="made to fail"),
+    ):
+        list(fed.feed)
+
+
+def test_a_feed_that_cannot_have_its_threads_leaves_none(monkeypatch):
+    start, n_started = threading.Thread.start, []
+
+    def starts(thread):
+        if thread.name.startswith("pcrstore-") and len(n_started) == 9:
+            raise RuntimeError("can't start new thread")
+        n_started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with pytest.raises(RuntimeError, match="can't start"):
+        Fed(a_dataset(), hedge=True)
+    assert len(n_started) == 9
 
 
 def test_an_index_that_is_gone_is_an_error_of_the_consumer():

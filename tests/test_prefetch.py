@@ -351,6 +351,16 @@ def test_what_is_slow_is_asked_for_again_and_its_late_answer_is_dropped():
 
 
 @pytest.mark.usefixtures("quick_hedges")
+def test_a_slow_request_that_was_asked_for_again_makes_room(monkeypatch):
+    monkeypatch.setattr(prefetch, "IN_FLIGHT_BYTES", 1)
+    store = Slow(DictStore(stored()), [3])
+    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
+        assert len(samples(fed.feed)) == N
+        assert not store.go.is_set()
+        store.go.set()
+
+
+@pytest.mark.usefixtures("quick_hedges")
 def test_nothing_is_asked_for_again_when_nothing_is_slow_or_nobody_wants_it():
     with Fed(opened(store := Slow(DictStore(stored()), []), NO_GAPS), hedge=True) as fed:
         list(fed.feed)

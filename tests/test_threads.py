@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from small_datasets import until
@@ -58,6 +59,33 @@ def test_end_all_waits_for_what_runs_and_no_longer_than_it_may():
     go.set()
     Threads.end_all(5)
     assert not any(t.name.startswith("pcrstore-test") for t in threading.enumerate())
+
+
+def test_a_thread_that_waits_holds_nothing():
+    class Held:
+        def __call__(self):
+            done.append(True)
+
+    threads, done, work = Threads(1, "test"), [], Held()
+    held = weakref.ref(work)
+    threads.put(work)
+    del work
+    assert until(lambda: done == [True] and held() is None)
+    threads.stop()
+
+
+def test_threads_that_do_not_start_are_not_waited_for(monkeypatch):
+    start = threading.Thread.start
+
+    def starts(thread):
+        if thread.name.endswith("-2"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with pytest.raises(RuntimeError, match="can't start"):
+        Threads(4, "test")
+    Threads.end_all(5)
 
 
 def test_a_thread_may_end_all_others():
