@@ -28,6 +28,7 @@ flock, nothing is stored.
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import stat
 import time
@@ -43,7 +44,7 @@ from pcrstore.cache_files import (
     is_left_behind,
     temporary_beside,
 )
-from pcrstore.cache_ledger import MARKER, Ledger, is_marked, make_marker
+from pcrstore.cache_ledger import MARKER, Ledger, is_marked, make_marker, read_state
 from pcrstore.errors import OptionError
 
 __all__ = ["CacheFolder", "check_folder"]
@@ -55,7 +56,8 @@ _NOT_OURS_BUT_FINE: Final = "lost+found"
 
 _KEEP: Final = 0.9
 """A sweep makes room for many: it goes down to this share of the limit. The first one, and the next
-after one that found too little, waits for as many bytes refused: hits show what is in use."""
+after one that found too little, waits for as many bytes refused since the cache was opened, by all
+processes: hits show what is in use."""
 
 _STALE: Final = 2.0
 """Longest gaps without a use. In epochs a gap is at most two, and hits show nearly that."""
@@ -78,6 +80,8 @@ class CacheFolder:
         """When this was opened. Seconds since 1970."""
         self._gap = 0.0
         """Longest gap that hits have shown lately; 0 before the first. Seconds."""
+        self._refused_before = math.inf
+        """Of the bytes refused that the ledger has, those from before this was opened."""
 
     def prepare(self) -> None:
         """Make the folder and its marker, unless they are there.
@@ -97,6 +101,8 @@ class CacheFolder:
                     f"{min(others)!r}"
                 )
             make_marker(self.path)
+        state = read_state(self.path)
+        self._note_refused(0 if state is None else state.refused)
 
     def read(self, name: str, size: int) -> bytes | None:
         """Return a file that is `size` bytes long; one of another length is removed.
@@ -211,17 +217,22 @@ class CacheFolder:
         """Count `size` more bytes, making room for them if need be; say whether there is room."""
         state = ledger.read()
         used, refused = (state.used, state.refused) if state else (self.limit + 1, 0)
+        self._note_refused(refused)
         if used > self.limit:  # the count is lost, or the limit was larger
             used = self._sweep(size)
         elif used + size > self.limit:
             refused += size
-            if refused >= self.limit * (1 - _KEEP):
+            if refused - self._refused_before >= self.limit * (1 - _KEEP):
                 used = self._sweep(size)
                 if used + size > self.limit * _KEEP:
                     refused = 0
         has_room = used + size <= self.limit
         ledger.write(used + size if has_room else used, self.limit, refused)
         return has_room
+
+    def _note_refused(self, refused: int) -> None:
+        """Note what the ledger has: where it is less than before, somebody began to count anew."""
+        self._refused_before = min(self._refused_before, refused)
 
     def _sweep(self, size: int) -> int:
         """Count everything again, remove what is stale and in the way of `size` bytes.

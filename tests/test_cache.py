@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -315,7 +315,7 @@ def test_the_least_recently_used_make_room_at_the_limit(folder, limit, kept):
 
 
 def test_a_sweep_goes_down_to_nine_tenths_once_a_tenth_was_refused(folder):
-    ds = Cache(folder, limit=100 * KB).of(URL)
+    ds, other = (Cache(folder, limit=100 * KB).of(URL) for _ in range(2))
     for i in range(100):
         ds.put(at(i), body(i))
     aged(folder, 100)
@@ -323,9 +323,42 @@ def test_a_sweep_goes_down_to_nine_tenths_once_a_tenth_was_refused(folder):
         ds.put(at(i), body(i))
     assert held(ds, 109) == list(range(100))
     aged(folder, 1000)
-    Cache(folder, limit=100 * KB).of(URL).put(at(109), body(109))  # refused by all processes
+    other.put(at(109), body(109))  # refused by all processes
     assert len(files(folder)) == 90
     assert counted(folder) == on_disk(folder) == 90 * KB
+
+
+@pytest.mark.parametrize("refused", [0, 9, 10, 50])
+def test_what_was_refused_before_a_cache_was_opened_drives_nothing_out(folder, refused):
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    for i in range(100):
+        ds.put(at(i), body(i))
+    with closing(cache_ledger.Ledger(folder)) as ledger, ledger.held():
+        ledger.write(100 * KB, 100 * KB, refused * KB)
+    aged(folder, 100)
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    for i in range(100, 109):
+        ds.put(at(i), body(i))
+        assert len(files(folder)) == 100
+    ds.put(at(109), body(109))
+    assert len(files(folder)) == 90
+    assert counted(folder) == on_disk(folder)
+
+
+def test_a_count_of_what_was_refused_that_begins_anew_is_of_this_opening(folder):
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    for i in range(100):
+        ds.put(at(i), body(i))
+    with closing(cache_ledger.Ledger(folder)) as ledger, ledger.held():
+        ledger.write(100 * KB, 100 * KB, 50 * KB)
+    aged(folder, 100)
+    ds = Cache(folder, limit=100 * KB).of(URL)
+    with closing(cache_ledger.Ledger(folder)) as ledger, ledger.held():
+        ledger.write(100 * KB, 100 * KB, 0)  # another process looked, and found too little
+    for i in range(100, 110):
+        assert len(files(folder)) == 100
+        ds.put(at(i), body(i))
+    assert len(files(folder)) == 90
 
 
 def test_a_hit_makes_a_body_recent(folder):
