@@ -15,6 +15,7 @@ from flows import dataset, write_tree
 
 import pcrstore
 from pcrstore import CenterCrop, Mixture, OptionError, RandomResizedCrop, UsageError
+from pcrstore.feed import Feed
 
 torch = pytest.importorskip("torch")
 
@@ -155,6 +156,27 @@ def test_an_iteration_that_has_given_all_ends_as_others_do(url):
         next(older)
     next(iter(ds))
     assert list(older) == []
+
+
+def test_the_epoch_is_the_one_of_when_the_iteration_began(url):
+    ds = IterableDataset(url, size=16)
+    ds.set_epoch(1)
+    iterator = iter(ds)
+    ds.set_epoch(5)
+    assert ds.state_dict()["epoch"] == 1
+    got = sorted((image.numpy().tobytes(), label) for image, label in iterator)
+    assert got == of_loader(url, 1)
+    assert ds.state_dict()["epoch"] == 1
+    got = sorted((image.numpy().tobytes(), label) for image, label in ds)
+    assert got == of_loader(url, 5)
+
+
+def test_threads_that_others_stop_are_no_end_of_an_epoch(url):
+    samples = iter(IterableDataset(url, size=16, n_threads=1))
+    next(samples)
+    Feed.close_all()
+    with pytest.raises(UsageError, match=f"threads .* stopped: {N - 32} samples .* left"):
+        list(samples)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])

@@ -49,6 +49,8 @@ class _Run:
 
     state: Mapping[str, object] | None
     """What it goes on from; None: it begins an epoch."""
+    epoch: int
+    """That it begins, unless it goes on."""
     now: tuple[Leg, int, int] | None = None
     """Leg, epoch and worker, once it reads."""
     n_yielded: int = 0
@@ -96,7 +98,8 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
 
     Raises:
         OptionError: An option that cannot be used.
-        UsageError: While iterating: a newer iteration has begun. A dataset has one position.
+        UsageError: While iterating: a newer iteration has begun, for a dataset has one position;
+            or somebody stopped its threads before the end.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -189,7 +192,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         # At once: torchdata makes an iterator of a state and drops it where that was of an end, and
         # asks for the state of one that has yielded nothing.
-        run = self._newest = self._position = _Run(state=self._state)
+        run = self._newest = self._position = _Run(state=self._state, epoch=self._epoch.value)
         self._state = None
         self._is_with_workers.value = int(torch_data.get_worker_info() is not None)
         return self._samples(run)
@@ -197,7 +200,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
     def _samples(self, run: _Run) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
         settle(self._loading)
-        epoch, stretches, n_read = self._resumed(run.state, worker, topology)
+        epoch, stretches, n_read = self._resumed(run, worker, topology)
         leg = self._loading.leg(epoch, stretches, topology)
         n_in_all = _n_samples(leg, worker)
         run.now, run.n_yielded = (leg, epoch, worker), n_read
@@ -228,6 +231,11 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                     )
                 run.n_yielded += 1
                 yield (image if self._transform is None else self._transform(image)), label
+        if run.n_yielded < n_in_all:
+            raise UsageError(
+                "the threads of this dataset were stopped: "
+                f"{n_in_all - run.n_yielded} samples of this iteration are left"
+            )
 
     def state_dict(self) -> dict[str, object]:
         """Return the position of this process: with workers, each has its own.
@@ -254,7 +262,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         stretches: Sequence[Stretch] | None = None
         if run is None or run.now is None:
             _, worker, topology = self._topology()
-            epoch, n = self._epoch.value, 0
+            epoch, n = self._epoch.value if run is None else run.epoch, 0
         else:
             leg, epoch, worker = run.now
             topology, stretches, n = leg.topology, leg.stretches, run.n_yielded
@@ -316,11 +324,12 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         )
 
     def _resumed(
-        self, state: Mapping[str, object] | None, worker: int, topology: Topology
+        self, run: _Run, worker: int, topology: Topology
     ) -> tuple[int, list[Stretch] | None, int]:
         """Return epoch, what is left of it, and how much of the own share was read."""
+        state = run.state
         if state is None:
-            return self._epoch.value, None, 0
+            return run.epoch, None, 0
         place = self._place(state)
         was = place.topology
         if was == topology and place.worker == worker:
