@@ -73,14 +73,7 @@ def resume(loading: Loading, state: object, *, kind: str) -> tuple[int, list[Str
         raise OptionError(f"a state that counts {kind} expected, got {brief(state.get('kind'))}")
     mine, theirs = loading.fingerprint(), state.get("data")
     if theirs != mine:
-        other = theirs if isinstance(theirs, Mapping) else {}
-        differing = [name for name in mine if other.get(name) != mine[name]]
-        name = differing[0] if differing else "data"
-        hint = "; give version=" if name == "versions" else ""
-        raise OptionError(
-            f"the state is of another loader: {name} must be {mine.get(name)!r}, "
-            f"got {other.get(name)!r}{hint}"
-        )
+        raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
     epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
     topology = Topology(
         world_size=_integer(state, "world_size"),
@@ -94,6 +87,20 @@ def resume(loading: Loading, state: object, *, kind: str) -> tuple[int, list[Str
     if not batches:
         return epoch, stretches
     return epoch, loading.leg(epoch, stretches, topology).left_after(batches)
+
+
+def _difference(mine: Mapping[str, object], theirs: object) -> str:
+    """Return what a state's data must be and is, where it differs."""
+    if not isinstance(theirs, Mapping):
+        return f"data must be a dict, got {brief(theirs)}"
+    for name, value in mine.items():
+        if name not in theirs:
+            return f"{name} must be {value!r}, and is missing"
+        if theirs[name] != value:
+            hint = "; give version=" if name == "versions" else ""
+            return f"{name} must be {value!r}, got {theirs[name]!r}{hint}"
+    more = next(name for name in theirs if name not in mine)
+    return f"{brief(more)} is not known to this release, got {brief(theirs[more])}"
 
 
 def _rows(stretches: Sequence[Stretch] | None) -> list[list[int]] | None:
