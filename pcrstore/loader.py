@@ -151,13 +151,14 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         iteration = None if self._iteration is None else self._iteration()
         if iteration is not None:
             iteration.cut_off(reason)
-        if self._feed is not None:
-            self._feed.close()
+        feed = self._feed
+        if feed is not None:
+            feed.close()
         self._stop_clock()
         self._feed = None
 
     def close(self) -> None:
-        """End the iteration under way, and let threads, worker processes and connections go.
+        """End the iteration under way, and let threads and worker processes go.
 
         A loader that was closed can tell its state and be iterated again: it reads the next epoch,
         as after a `break`.
@@ -286,17 +287,20 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         They are this loader's alone, but for `retries`: the store of an open dataset counts those
         of everybody who reads it.
         """
-        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        started = self._started  # once: another thread may end it
+        running = 0.0 if started is None else time.perf_counter() - started
         return self._done + self._running() + self._loading.traffic() + Signals(seconds=running)
 
     def _running(self) -> Signals:
         """Return the counters of the iteration under way, but for traffic and time."""
-        return Signals() if self._feed is None else self._feed.signals()
+        feed = self._feed  # once: another thread may end it
+        return Signals() if feed is None else feed.signals()
 
     def _stop_clock(self) -> None:
         """Add the iteration that ends to what was done before."""
-        if self._started is not None:
-            self._done += Signals(seconds=time.perf_counter() - self._started)
+        started = self._started
+        if started is not None:
+            self._done += Signals(seconds=time.perf_counter() - started)
         self._done += replace(self._running(), queue_depth=0)
         self._started = None
 

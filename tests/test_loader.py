@@ -650,6 +650,20 @@ def test_a_state_of_other_data_is_refused_by_name(options, says):
         loader.load_state_dict(GOOD)
 
 
+UNLIKE = {
+    "more": ({**GOOD["data"], "more": 1}, "'more' is not known to this release, got 1"),
+    "less": ({k: v for k, v in GOOD["data"].items() if k != "seed"}, "seed must be 0, and is miss"),
+    "none": ({**GOOD["data"], "seed": None}, "seed must be 0, got None"),
+    "number": (3, "data must be a dict, got 3"),
+}
+
+
+@pytest.mark.parametrize(("data", "says"), UNLIKE.values(), ids=UNLIKE)
+def test_data_that_is_written_otherwise_is_refused_by_name(data, says):
+    with pytest.raises(OptionError, match=f"of another loader: {says}"):
+        a_loader().load_state_dict({**GOOD, "data": data})
+
+
 def test_a_state_of_other_images_of_the_same_number_is_refused():
     state = a_loader(select=[1, 2, 3]).state_dict()
     with pytest.raises(OptionError, match="selection must be"):
@@ -744,6 +758,26 @@ def test_time_runs_inside_of_epochs_alone():
     assert 0 < running < loader.stats().seconds
     batches.close()
     assert loader.stats().seconds == loader.stats().seconds > running
+
+
+@pytest.mark.parametrize("name", ["_feed", "_started"])
+def test_signals_can_be_asked_for_while_another_thread_ends_the_iteration(name):
+    """It does so between any two looks of this one at what is under way."""
+
+    class Loader(NumpyLoader):
+        def look(self):
+            return self.__dict__.pop(name, None)
+
+        def put(self, value):
+            self.__dict__[name] = value
+
+    setattr(Loader, name, property(Loader.look, Loader.put))
+    loader = Loader(DS, 6, 1, 2)
+    loader.close()
+    batches = iter(loader)
+    next(batches)
+    assert loader.stats().seconds >= 0
+    batches.close()
 
 
 def test_signals_while_an_epoch_runs_count_what_was_given():

@@ -281,7 +281,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         return rendering.height, rendering.width, 3
 
     def close(self) -> None:
-        """End the iteration under way, and let threads, worker processes and connections go.
+        """End the iteration under way, and let threads and worker processes go.
 
         A loader that was closed can tell its state and be iterated again: it reads the next epoch,
         as after a `break`, with new workers.
