@@ -15,7 +15,7 @@ from typing import Final
 
 from benchmarks import _peer_data
 from benchmarks._client import Asked
-from benchmarks._common import fresh, peak_rss
+from benchmarks._common import fresh, peak_rss, timed_among_others
 from benchmarks._environment import environment
 from benchmarks.serve import Shaped
 
@@ -85,6 +85,8 @@ class Runs:
     epochs: list[list[dict[str, float]]] = field(default_factory=list)
     """Of each run: the cold epoch, then warm ones; as `_client.Epoch`."""
     peak_rss: list[int] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    """Share of all cores that server and link took meanwhile, which run on the same machine."""
     failures: list[str] = field(default_factory=list)
 
     def median(self, figure: str, epoch: int = 0) -> float:
@@ -162,13 +164,18 @@ class Arena:
             cached=who.cached,
             more={"n_shards": n_shards} if who.is_peer else {"dct_scaling": who.scaled},
         )
-        try:
+
+        def once() -> None:
             out, peak = self.driver(who.driver, asked)
+            runs.epochs.append(out["epochs"])
+            runs.peak_rss.append(peak)
+
+        try:
+            _, others = timed_among_others(once)
         except SystemExit as e:
             runs.failures.append(f"{str(e).rpartition('}')[2].strip()}, see {self.log.name}")
-            return
-        runs.epochs.append(out["epochs"])
-        runs.peak_rss.append(peak)
+        else:
+            runs.others.append(others)
 
     def limit(self, dataset: Path, fidelity: int, seconds: float) -> Limit:
         """Measure what decoding from memory gives."""
