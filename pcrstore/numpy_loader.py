@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.dial import Fidelities
+from pcrstore.feed import Batch
 from pcrstore.integers import integer
 from pcrstore.loader import BaseLoader, check_rank
 from pcrstore.loading import Data, Loading, MoreOptions, Spec, check_options
@@ -104,9 +105,10 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
             n_threads=self._n_threads,
             allocate=lambda n: (self._memory.take(n), None),
         )
-        return (
-            (batch.images, batch.labels, self._loading.positions(batch))
-            if self._with_positions
-            else (batch.images, batch.labels)
-            for batch in feed
-        )
+        # Not a generator, which would keep its batch until the next one is there.
+        return map(self._arrays, feed)
+
+    def _arrays(self, batch: Batch[None]) -> tuple[NDArray[np.generic], ...]:
+        if self._with_positions:
+            return batch.images, batch.labels, self._loading.positions(batch)
+        return batch.images, batch.labels

@@ -8,14 +8,17 @@ import time
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from weakref import ref
 
 import numpy as np
 import pytest
 from flows import DictStore, convert_to, photo, png, write_tree
 
+from pcrstore.buffers import BatchMemory
 from pcrstore.commit import newest_version, read_manifest
 from pcrstore.cost import DEFAULT_COST, CostModel, Link, Prices
 from pcrstore.dataset import Dataset
+from pcrstore.feed import Feed
 from pcrstore.options import Options
 from pcrstore.testing import RecordingStore
 
@@ -143,3 +146,24 @@ def until(condition, seconds=10.0):
 def images_of(batches):
     """Positions that batches of a loader with positions=True hold, in order."""
     return [int(i) for *_, positions in batches for i in np.asarray(positions)]
+
+
+def kept_while_waiting(monkeypatch):
+    """Return a list that says whether the first batch is kept while the second is waited for."""
+    taken, kept, n_waits = [], [], []
+    take, wait = BatchMemory.take, Feed._take
+
+    def taking(memory, n):
+        array = take(memory, n)
+        taken.append(ref(array))
+        return array
+
+    def waiting(feed):
+        n_waits.append(1)
+        if len(n_waits) == 2:  # decoders let go a moment after it is done
+            kept.append(not until(lambda: taken[0]() is None, 2))
+        return wait(feed)
+
+    monkeypatch.setattr(BatchMemory, "take", taking)
+    monkeypatch.setattr(Feed, "_take", waiting)
+    return kept

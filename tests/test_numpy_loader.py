@@ -10,6 +10,7 @@ from small_datasets import (
     RECORD,
     a_dataset,
     images_of,
+    kept_while_waiting,
     of_images,
     opened,
     recorded,
@@ -245,6 +246,13 @@ def test_batches_that_are_kept_are_not_overwritten():
     for images, _, at in kept:
         for row, i in zip(images, at.tolist(), strict=True):
             assert (row == again[i]).all()
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_no_batch_is_kept_while_the_next_is_waited_for(monkeypatch, positions):
+    kept = kept_while_waiting(monkeypatch)
+    assert len(list(map(len, a_loader(positions=positions)))) == 4
+    assert kept == [False]
 
 
 # ---- cache

@@ -13,12 +13,13 @@ from contextlib import nullcontext
 from dataclasses import fields
 from inspect import signature
 from itertools import chain
+from weakref import ref
 
 import pytest
 from flows import dataset, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_datasets import threads, until
+from small_datasets import kept_while_waiting, threads, until
 
 import pcrstore
 from pcrstore import (
@@ -667,3 +668,26 @@ def test_an_interrupt_ends_it_and_its_workers(url, num_workers, to):
     assert ended
     assert process.returncode == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_no_batch_is_kept_while_the_next_is_waited_for(url, monkeypatch, progress):
+    kept = kept_while_waiting(monkeypatch)
+    assert len(list(map(len, Loader(url, 7, progress=progress, **SMALL)))) == 6
+    assert kept == [False]
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_no_batch_is_kept_while_workers_are_waited_for(url, monkeypatch, progress):
+    loader = Loader(url, 7, num_workers=1, progress=progress, **SMALL)
+    batches, last, kept, real = iter(loader), [], [], loader._of_torch
+
+    def wait(call):
+        kept.extend(batch() is not None for batch in last)
+        return real(call)
+
+    monkeypatch.setattr(loader, "_of_torch", wait)
+    for images, *_ in batches:
+        last[:] = [ref(images)]
+        del images, _
+    assert kept == [False] * 6

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from flows import dataset, write_tree
+from small_datasets import kept_while_waiting
 
 import pcrstore
 from pcrstore import CenterCrop, Mixture, OptionError, RandomResizedCrop, UsageError
@@ -177,6 +178,12 @@ def test_threads_that_others_stop_are_no_end_of_an_epoch(url):
     Feed.close_all()
     with pytest.raises(UsageError, match=f"threads .* stopped: {N - 32} samples .* left"):
         list(samples)
+
+
+def test_no_batch_is_kept_while_the_next_is_waited_for(url, monkeypatch):
+    kept = kept_while_waiting(monkeypatch)
+    assert len(list(IterableDataset(url, size=16))) == N
+    assert kept == [False]
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])

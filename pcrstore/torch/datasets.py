@@ -221,7 +221,9 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         )
         for batch in feed:
             images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
-            for i, label in enumerate(batch.labels.tolist()):
+            labels = batch.labels.tolist()
+            del batch
+            for i, label in enumerate(labels):
                 # A sample outlives its batch in a collation that waits, so it gets its own memory.
                 image = images[i].contiguous()
                 if self._newest is not run:
@@ -231,6 +233,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                     )
                 run.n_yielded += 1
                 yield (image if self._transform is None else self._transform(image)), label
+            del images
         if run.n_yielded < n_in_all:
             raise UsageError(
                 "the threads of this dataset were stopped: "

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -95,6 +96,7 @@ class _WorkerStream(torch_data.IterableDataset[Sent]):
                 total = replace(total, samples=0, batches=0, stall_seconds=0.0)
                 tensors = _tensors(self._loading, batch, with_positions=self._with_positions)
                 yield tensors, worker, total
+                del batch, tensors
         finally:
             self._ended += replace(feed.signals(), queue_depth=0)
 
@@ -302,10 +304,9 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
                 n_threads=threads_of(self._n_threads, leg.topology.world_size, 1),
                 allocate=self._allocate,
             )
-            batches = (
-                _tensors(self._loading, batch, with_positions=self._with_positions)
-                for batch in feed
-            )
+            # Not a generator, which would keep its batch until the next one is there.
+            of_batch = partial(_tensors, self._loading, with_positions=self._with_positions)
+            batches = map(of_batch, feed)
         return self._shown(batches, leg.n_batches) if self._progress else batches
 
     def _shown(
@@ -316,6 +317,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
                 bar.update()
                 bar.set_postfix_str(str(self.stats()), refresh=False)
                 yield batch
+                del batch  # as `Feed` does: it would be kept until the next one is there
 
     def _end(self, reason: str = "") -> None:
         super()._end(reason)
@@ -342,6 +344,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             self._of_workers += total - self._told.get(worker, Signals())
             self._told[worker] = total
             yield tuple(tensors)
+            del found, tensors
             waiting = time.perf_counter()
 
     def _of_torch(self, call: Callable[[], Found]) -> Found:
