@@ -49,8 +49,6 @@ class _Run:
 
     state: Mapping[str, object] | None
     """What it goes on from; None: it begins an epoch."""
-    epoch: int
-    """That it begins, unless it goes on."""
     now: tuple[Leg, int, int] | None = None
     """Leg, epoch and worker, once it reads."""
     n_yielded: int = 0
@@ -154,9 +152,10 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         return state
 
     def set_epoch(self, epoch: int) -> None:
-        """Let every iteration that begins from now on read this epoch, in workers too.
+        """Let every iteration read this epoch that has not given its first sample, in workers too.
 
-        A position within this epoch that `load_state_dict` set is kept.
+        (torchdata makes an iterator when it is asked for a state, long before it reads.) A position
+        within this epoch that `load_state_dict` set is kept.
 
         Raises:
             OptionError: Not an integer, or negative.
@@ -192,7 +191,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         # At once: torchdata makes an iterator of a state and drops it where that was of an end, and
         # asks for the state of one that has yielded nothing.
-        run = self._newest = self._position = _Run(state=self._state, epoch=self._epoch.value)
+        run = self._newest = self._position = _Run(state=self._state)
         self._state = None
         self._is_with_workers.value = int(torch_data.get_worker_info() is not None)
         return self._samples(run)
@@ -200,7 +199,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
     def _samples(self, run: _Run) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
         settle(self._loading)
-        epoch, stretches, n_read = self._resumed(run, worker, topology)
+        epoch, stretches, n_read = self._resumed(run.state, worker, topology)
         leg = self._loading.leg(epoch, stretches, topology)
         n_in_all = _n_samples(leg, worker)
         run.now, run.n_yielded = (leg, epoch, worker), n_read
@@ -265,7 +264,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         stretches: Sequence[Stretch] | None = None
         if run is None or run.now is None:
             _, worker, topology = self._topology()
-            epoch, n = self._epoch.value if run is None else run.epoch, 0
+            epoch, n = self._epoch.value, 0
         else:
             leg, epoch, worker = run.now
             topology, stretches, n = leg.topology, leg.stretches, run.n_yielded
@@ -327,12 +326,11 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         )
 
     def _resumed(
-        self, run: _Run, worker: int, topology: Topology
+        self, state: Mapping[str, object] | None, worker: int, topology: Topology
     ) -> tuple[int, list[Stretch] | None, int]:
         """Return epoch, what is left of it, and how much of the own share was read."""
-        state = run.state
         if state is None:
-            return run.epoch, None, 0
+            return self._epoch.value, None, 0
         place = self._place(state)
         was = place.topology
         if was == topology and place.worker == worker:
