@@ -88,16 +88,13 @@ class Packed:
         return [joined(p.cells, self._n_groups, opaque=p.opaque) for p in self._want.cut(parts)]
 
     def _cells(self, body: Body, image: int) -> list[NDArray[np.uint8]]:
-        for attempt in range(ATTEMPTS):
-            try:
-                if attempt and isinstance(self._want, Prefix):
-                    # For the record's other images too.
-                    body.data = self._want.open(self._again()).data
-                return body.cells(image)
-            except ChecksumError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        def cut(read_again: Sequence[bytes]) -> list[NDArray[np.uint8]]:
+            if read_again and isinstance(self._want, Prefix):
+                # For the record's other images too.
+                body.data = self._want.open(read_again).data
+            return body.cells(image)
+
+        return checked(cut, (), self._again)
 
 
 def checked(cut: Callable[[Sequence[bytes]], Cut], parts: Sequence[bytes], again: ReadAgain) -> Cut:
