@@ -98,25 +98,32 @@ def of_images(store):
     )
 
 
-class GatedStore:
-    """Answers reads of images only while the gate is open; counts what waits before it."""
+class PassingStore:
+    """Passes everything on; a subclass does something about `get_ranges`."""
 
     create_is_atomic = True
 
     def __init__(self, store):
         self.store = store
         self.url = store.url
-        self.gate = threading.Event()
-        self.gate.set()
         self._lock = threading.Lock()
-        self.asked_bytes = 0
-        self.n_asked = 0
 
     def get(self, name):
         return self.store.get(name)
 
     def list(self, prefix):
         return self.store.list(prefix)
+
+
+class GatedStore(PassingStore):
+    """Answers reads of images only while the gate is open; counts what waits before it."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked_bytes = 0
+        self.n_asked = 0
 
     def get_ranges(self, ranges):
         if any(not r.name.startswith("index/") for r in ranges):

@@ -15,6 +15,7 @@ from flows import DictStore
 from small_datasets import (
     NO_GAPS,
     GatedStore,
+    PassingStore,
     a_dataset,
     opened,
     recorded,
@@ -264,25 +265,15 @@ def test_an_interpreter_that_ends_does_not_wait(blocked, hedge, thread):
 # ---- errors
 
 
-class Spoiled:
+class Spoiled(PassingStore):
     """A store whose first `times` answers about images are wrong."""
 
-    create_is_atomic = True
-
     def __init__(self, store, answer, times=10**9, skip=0):
-        self.store = store
-        self.url = store.url
+        super().__init__(store)
         self._answer = answer
-        self._lock = threading.Lock()
         self.left = times
         self._skip = skip
         self.n_asked = 0
-
-    def get(self, name):
-        return self.store.get(name)
-
-    def list(self, prefix):
-        return self.store.list(prefix)
 
     def get_ranges(self, ranges):
         bodies = self.store.get_ranges(ranges)

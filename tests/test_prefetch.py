@@ -11,6 +11,7 @@ from flows import DictStore
 from small_datasets import (
     NO_GAPS,
     GatedStore,
+    PassingStore,
     a_dataset,
     of_images,
     opened,
@@ -33,25 +34,15 @@ from pcrstore.threads import Life
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
-class Slow:
+class Slow(PassingStore):
     """A store that holds back some requests for images, by number, until it is told."""
 
-    create_is_atomic = True
-
     def __init__(self, store, held, *, fails_again=None):
-        self.store = store
-        self.url = store.url
+        super().__init__(store)
         self._held = set(held)
-        self._lock = threading.Lock()
         self.asked = []
         self.go = threading.Event()
         self._fails_again = fails_again
-
-    def get(self, name):
-        return self.store.get(name)
-
-    def list(self, prefix):
-        return self.store.list(prefix)
 
     def get_ranges(self, ranges):
         if any(not r.name.startswith("index/") for r in ranges):
