@@ -70,7 +70,7 @@ Fidelities = Fidelity | Mixture | Each
 
 
 class SharedNumber:
-    """The number of an epoch that this process sets and its workers see; a copy elsewhere.
+    """An epoch, or a flag of 0 and 1, that this process sets and its workers see; a copy elsewhere.
 
     Raises:
         OptionError: Set to what is no integer in 0..2^62: 64 bits would take it for another.

@@ -160,8 +160,8 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         Raises:
             OptionError: Not an integer, or negative.
         """
-        self._epoch.value = epoch = integer(epoch, "epoch", least=0)
-        state = self._state
+        self._epoch.value = epoch
+        epoch, state = self._epoch.value, self._state
         if state is None or state["epoch"] == epoch:
             return
         self._state = None
@@ -440,7 +440,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         Raises:
             OptionError: Not an integer, or negative.
         """
-        self._epoch.value = integer(epoch, "epoch", least=0)
+        self._epoch.value = epoch
 
     def __len__(self) -> int:
         return len(self._loading.population.sources[0])
