@@ -98,10 +98,7 @@ class SharedNumber:
 
 
 def _epoch(value: object) -> int:
-    epoch = integer(value, "epoch", least=0)
-    if epoch > MAX_EPOCH:
-        raise OptionError(f"epoch must be at most {MAX_EPOCH}, got {epoch}")
-    return epoch
+    return integer(value, "epoch", least=0, most=MAX_EPOCH)
 
 
 def _is_starting() -> bool:

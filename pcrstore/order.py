@@ -110,9 +110,9 @@ class EpochOrder:
         shuffle: bool,
         window: int,
     ) -> None:
-        self._seed = _within(seed, "seed", 0, _MAX_SEED)
-        self._epoch = _within(epoch, "epoch", 0, MAX_EPOCH)
-        self._window = _within(window, "shuffle_window", 1, _MAX_WINDOW)
+        self._seed = integer(seed, "seed", least=0, most=_MAX_SEED)
+        self._epoch = integer(epoch, "epoch", least=0, most=MAX_EPOCH)
+        self._window = integer(window, "shuffle_window", least=1, most=_MAX_WINDOW)
         if not isinstance(shuffle, bool):
             raise OptionError(f"shuffle must be true or false, got {shuffle!r}")
         self._shuffle = shuffle
@@ -262,14 +262,6 @@ class EpochOrder:
         low = max(stretch.start, border - self._window - 1)
         near = np.arange(low, border)
         return near[self.codes(stretch.shard, low, border) >= stretch.after], border
-
-
-def _within(value: object, name: str, least: int, most: int) -> int:
-    """Return an option that must be an integer from `least` to `most`."""
-    number = integer(value, name, least=least)
-    if number > most:
-        raise OptionError(f"{name} must be at most {most}, got {number}")
-    return number
 
 
 def crop_keys(

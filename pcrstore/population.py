@@ -54,9 +54,7 @@ class Mix:
         if not all(0 < real(w, "a weight") < float("inf") for w in self.weights.values()):
             raise OptionError(f"weights must be over 0, got {list(self.weights.values())}")
         if self.epoch_size is not None:
-            size = integer(self.epoch_size, "epoch_size", least=1)
-            if size > _MOST_SAMPLES:
-                raise OptionError(f"epoch_size must be at most {_MOST_SAMPLES}, got {size}")
+            size = integer(self.epoch_size, "epoch_size", least=1, most=_MOST_SAMPLES)
             object.__setattr__(self, "epoch_size", size)
 
 

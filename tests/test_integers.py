@@ -35,3 +35,10 @@ def test_the_least_is_the_least(least):
     assert integer(np.int8(least), "n", least=least) == least
     with pytest.raises(OptionError, match=f"at least {least}, got {least - 1}"):
         integer(least - 1, "n", least=least)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2**62])
+def test_the_most_is_the_most(most):
+    assert integer(most, "n", least=0, most=most) == most
+    with pytest.raises(OptionError, match=f"n must be at most {most}, got {most + 1}"):
+        integer(most + 1, "n", least=0, most=most)
