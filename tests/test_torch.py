@@ -13,10 +13,11 @@ from contextlib import nullcontext
 from dataclasses import fields
 from inspect import signature
 from itertools import chain
+from pathlib import Path
 from weakref import ref
 
 import pytest
-from flows import dataset, write_tree
+from flows import dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_datasets import kept_while_waiting, threads, until
@@ -34,7 +35,7 @@ from pcrstore.loading import Spec
 
 torch = pytest.importorskip("torch")
 
-from torch_data import FILES, OPTIONS, QUIET, LoggingStore, N, logged, samples  # noqa: E402
+from torch_data import QUIET, LoggingStore, N, converted, logged, samples  # noqa: E402
 
 from pcrstore.torch import Loader  # noqa: E402 - only where torch is installed
 
@@ -46,9 +47,7 @@ SMALL = {"size": 16, "positions": True}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A dataset of 14 records in a folder."""
-    root = tmp_path_factory.mktemp("torch")
-    pcrstore.convert(str(write_tree(root / "photos", FILES)), str(root / "ds"), OPTIONS, workers=1)
-    return root / "ds"
+    return Path(converted(tmp_path_factory.mktemp("torch")))
 
 
 @pytest.fixture(scope="module")

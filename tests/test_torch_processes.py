@@ -6,16 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from flows import write_tree
 
-import pcrstore
 from pcrstore import OptionError
 from pcrstore.workers import usable_cores
 
 torch = pytest.importorskip("torch")
 
 from torch import distributed  # noqa: E402 - only where torch is installed
-from torch_data import FILES, OPTIONS, N  # noqa: E402
+from torch_data import N, converted  # noqa: E402
 
 from pcrstore.torch import Loader, processes  # noqa: E402 - only where torch is installed
 from pcrstore.torch.processes import local_world_size, ranks, threads_of  # noqa: E402 - as above
@@ -26,9 +24,7 @@ NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """A dataset of 14 records in a folder."""
-    root = tmp_path_factory.mktemp("torch")
-    pcrstore.convert(str(write_tree(root / "photos", FILES)), str(root / "ds"), OPTIONS, workers=1)
-    return str(root / "ds")
+    return converted(tmp_path_factory.mktemp("torch"))
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import os
 
-from flows import photos
+from flows import photos, write_tree
 
+import pcrstore
 from pcrstore.options import Options
 from pcrstore.stores_local import LocalStore
+from pcrstore.torch import Loader
 
 N = 40
 FILES = photos(N)
@@ -16,6 +18,14 @@ QUIET = (
     "ignore:This process .* is multi-threaded:DeprecationWarning",  # forks, from Python 3.12 on
 )
 """Warnings that tests of worker processes are to ignore."""
+
+
+def converted(folder):
+    """Return the path of a dataset of 14 records, made in a folder."""
+    pcrstore.convert(
+        str(write_tree(folder / "photos", FILES)), str(folder / "ds"), OPTIONS, workers=1
+    )
+    return str(folder / "ds")
 
 
 def samples(batches):
@@ -34,6 +44,18 @@ def singles(loader):
         for images, labels in loader
         for image, label in zip(images, labels, strict=True)
     ]
+
+
+def epoch_of(url, epoch=0, **options):
+    """Return position -> (pixels, label) of an epoch, as `Loader` has it."""
+    loader = Loader(url, 7, positions=True, **{"size": 16, **options})
+    loader.set_epoch(epoch)
+    return {position: (pixels, label) for position, pixels, label in samples(loader)}
+
+
+def of_loader(url, epoch=0, **options):
+    """Return (pixels, label) of the samples of an epoch, sorted."""
+    return sorted(epoch_of(url, epoch, **options).values())
 
 
 class LoggingStore(LocalStore):

@@ -18,7 +18,8 @@ torchrun sets them, and MASTER_ADDR, where torch.distributed is not initialised 
 otherwise.
 """
 
-from pcrstore.torch.datasets import IterableDataset, MapDataset
+from pcrstore.torch.iterable import IterableDataset
 from pcrstore.torch.loader import Loader
+from pcrstore.torch.mapped import MapDataset
 
 __all__ = ["IterableDataset", "Loader", "MapDataset"]
