@@ -14,6 +14,7 @@ from functools import lru_cache
 from multiprocessing import context
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any, Final, Literal, TypeGuard
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,10 @@ _SAMPLE: Final = 1 << 63
 _WEIGHT_BITS: Final = 8
 _MOST: Final = 2**_WEIGHT_BITS - 1
 _DRAWS: Final = 0x646961  # the first word of the keys that fidelities are drawn by
+
+_SHARED: Final[WeakKeyDictionary[object, list[object]]] = WeakKeyDictionary()
+"""Memory that each process which was started shares: where whoever made it is gone, what is made
+next must not get the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class SharedNumber:
 
     def __getstate__(self) -> dict[str, Any]:
         """As `Dial`."""
-        return {"_word": self._word if _is_starting() else self.value}
+        return {"_word": self._word if _is_shared(self._word) else self.value}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         word = state["_word"]
@@ -101,9 +106,12 @@ def _epoch(value: object) -> int:
     return integer(value, "epoch", least=0, most=MAX_EPOCH)
 
 
-def _is_starting() -> bool:
-    """Say whether a process is being started: it alone may share memory by a pickle."""
-    return context.get_spawning_popen() is not None
+def _is_shared(*memory: object) -> bool:
+    """Say whether a process is being started, which alone may share memory by a pickle; keep it."""
+    starting = context.get_spawning_popen()
+    if starting is not None:
+        _SHARED.setdefault(starting, []).extend(memory)
+    return starting is not None
 
 
 class Dial:
@@ -128,7 +136,7 @@ class Dial:
     def __getstate__(self) -> dict[str, object]:
         """Share the memory with a process that is being started; copy it anywhere else."""
         state = dict(self.__dict__)
-        if not _is_starting():
+        if not _is_shared(self._words, self._each):
             state["_words"] = list(self._words)
             state["_each"] = None if self._each is None else bytes(self._each)
         return state

@@ -1,9 +1,11 @@
 """The dial says one fidelity to every process, and draws mixtures as their weights say."""
 
+import gc
 import pickle
 import threading
 from dataclasses import replace
 from multiprocessing import get_context
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -325,3 +327,35 @@ def test_an_epoch_that_would_be_read_as_another_is_refused(value):
 
 def _set_to_nine(number):
     number.value = 9
+
+
+def _report(dial, number, go, back):
+    go.get()
+    back.put((chosen(dial, range(4)), number.value))
+
+
+def test_memory_that_was_shared_is_not_given_to_the_next_one():
+    context = get_context("spawn")
+    go, back = context.SimpleQueue(), context.SimpleQueue()
+    given = (a_dial([1, 2] * 50), SharedNumber(3), go, back)
+    process = context.Process(target=_report, args=given)
+    process.start()
+    del given
+    others = [(a_dial([5] * 100), SharedNumber(9)) for _ in range(20)]
+    go.put(None)
+    assert back.get() == ((1, 2, 1, 2), 3)
+    process.join(60)
+    assert len(others) == 20
+
+
+def test_memory_is_kept_no_longer_than_the_process_that_shares_it():
+    number = SharedNumber(3)
+    process = get_context("spawn").Process(target=_set_to_nine, args=(number,))
+    process.start()
+    process.join(60)
+    word = ref(number._word)
+    del number
+    assert word() is not None
+    del process
+    gc.collect()
+    assert word() is None
