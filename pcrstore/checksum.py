@@ -14,6 +14,7 @@ less than 2**32 images.
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import google_crc32c
@@ -22,8 +23,6 @@ from numpy.typing import NDArray
 
 __all__ = ["UID_BYTES", "crc32c", "place_words", "record_seed"]
 
-_value: Final[Callable[[bytes | NDArray[np.uint8]], int]] = google_crc32c.value
-
 UID_BYTES = 16
 """Length of the unique id of an object, part or Zarr group."""
 
@@ -31,13 +30,8 @@ IMAGE_STEP = 0x9E3779B1
 GROUP_STEP = 0x85EBCA6B
 
 
-def crc32c(data: bytes | NDArray[np.uint8]) -> int:
-    """Return the CRC32C (Castagnoli, RFC 3720 appendix B.4) of `data`.
-
-    >>> hex(crc32c(b"123456789"))
-    '0xe3069283'
-    """
-    return _value(data)
+crc32c: Final[Callable[[bytes | NDArray[np.uint8]], int]] = google_crc32c.value
+"""Returns the CRC32C (Castagnoli, RFC 3720 appendix B.4) of bytes."""
 
 
 def record_seed(uid: bytes, ordinal: int) -> int:
@@ -56,7 +50,17 @@ def place_words(seed: int, images: int | Sequence[int], n_groups: int) -> NDArra
     Returns:
         (images, groups) uint32.
     """
-    rows = np.arange(images) if isinstance(images, int) else np.asarray(images)
+    if isinstance(images, int):
+        return _steps(images, n_groups) + np.uint32(seed)
+    return _steps_of(np.asarray(images), n_groups) + np.uint32(seed)
+
+
+@lru_cache(maxsize=256)
+def _steps(n_images: int, n_groups: int) -> NDArray[np.uint32]:
+    return _steps_of(np.arange(n_images), n_groups)
+
+
+def _steps_of(rows: NDArray[np.integer], n_groups: int) -> NDArray[np.uint32]:
     i = rows.astype(np.uint32)[:, None] * np.uint32(IMAGE_STEP)
     g = np.arange(n_groups, dtype=np.uint32)[None, :] * np.uint32(GROUP_STEP)
-    return i + g + np.uint32(seed)
+    return i + g

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from pcrstore.buffers import share_one_arena, trim
 from pcrstore.errors import JpegError
 from pcrstore.fetching import ForkSafeLock
-from pcrstore.hashing import uniforms
 from pcrstore.packed import Packed
 from pcrstore.pixels import Rendering, render
 from pcrstore.prefetch import Prefetcher, Samples, Stream
@@ -70,8 +69,8 @@ class Batch(Generic[Payload]):
     """What the allocator gave with the memory of `images`."""
     rows: list[tuple[Packed, int]] = field(repr=False)
     """Of each sample what was read, and which of its images; empty once all are decoded."""
-    draws: list[list[float]] = field(repr=False)
-    """Numbers in [0, 1) that each sample's crop is drawn by."""
+    draws: NDArray[np.float64] = field(repr=False)
+    """Numbers in [0, 1) that each sample's crop is drawn by. (N, draws)"""
     orientations: list[int] = field(repr=False)
     """EXIF orientation to undo of each sample, 1 for none."""
     missing: int = 0
@@ -236,14 +235,14 @@ class Feed(Generic[Payload]):
             positions=samples.positions,
             payload=payload,
             rows=samples.rows,
-            draws=uniforms(samples.crop_keys, self._rendering.crop.n_draws).tolist(),
+            draws=samples.draws,
             orientations=samples.orientations,
         )
 
     def _dispatch(self, batch: Batch[Payload]) -> None:
         n = len(batch.rows)
-        # Twice as many parts as threads, so that an uneven one does not leave the others idle.
-        step = -(-n // min(n, 2 * self._n_threads))
+        # An uneven part leaves no thread idle: other batches wait too.
+        step = -(-n // min(n, self._n_threads))
         starts = range(0, n, step)
         batch.missing = len(starts)
         for a in starts:
@@ -262,7 +261,7 @@ class Feed(Generic[Payload]):
             last = batch.missing == 0
             self._n_ready += last
         if last:
-            batch.rows, batch.draws = [], []
+            batch.rows = []
             try:
                 self._replace_skipped(batch)
             except BaseException as e:  # noqa: BLE001 - as above
@@ -272,7 +271,9 @@ class Feed(Generic[Payload]):
     def _render(self, batch: Batch[Payload], start: int, stop: int) -> None:
         rendering, images = self._rendering, batch.images
         here = slice(start, stop)
-        rows = zip(batch.rows[here], batch.draws[here], batch.orientations[here], strict=True)
+        rows = zip(
+            batch.rows[here], batch.draws[here].tolist(), batch.orientations[here], strict=True
+        )
         for i, ((packed, image), draws, orientation) in enumerate(rows, start):
             try:
                 render(packed.file(image), rendering, draws, images[i], orientation=orientation)

@@ -13,6 +13,10 @@ components a scan names. What the entropy-coded bytes say is for a decoder to ju
 
 import re
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pcrstore.errors import DamagedJpegError, LimitError
 from pcrstore.markers import (
@@ -213,14 +217,28 @@ def parse_frame(data: bytes, *, max_segments: int = 10_000) -> Frame:
     raise LimitError(f"frame header expected within {max_segments} marker segments")
 
 
-def frame_segment(data: bytes) -> bytes:
+_USUAL_HEAD: Final = re.compile(
+    rb"\xff\xd8"
+    # JFIF, Adobe, one table of 8 bits, two of them: what libjpeg writes, each of its fixed length.
+    rb"(?:\xff\xe0\0\x10.{14}|\xff\xee\0\x0e.{12}|\xff\xdb\0\x43.{65}|\xff\xdb\0\x84.{130})*"
+    rb"(\xff[\xc0-\xc2]\0(?:\x0b.{9}|\x11.{15}|\x14.{18}))",
+    re.DOTALL,
+)
+"""Up to the frame header of 1, 3 or 4 components."""
+
+
+def frame_segment(data: bytes | NDArray[np.uint8]) -> bytes:
     """Return the frame header of bytes that were checked before: marker, length and contents.
 
-    A walk over markers and lengths alone, in a microsecond, where `parse_frame` takes ten.
+    A match, or a walk over markers and lengths alone, in less than a microsecond, where
+    `parse_frame` takes ten.
 
     Raises:
         DamagedJpegError: No frame header before the end of `data`.
     """
+    if usual := _USUAL_HEAD.match(data):  # type: ignore[arg-type]  # arrays are buffers
+        return usual[1]
+    data = bytes(data)
     at, n = len(SOI), len(data)
     while at + 4 <= n:
         stop = at + 2 + (data[at + 2] << 8 | data[at + 3])  # the length counts itself (B.1.1.4)

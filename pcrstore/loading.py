@@ -245,6 +245,7 @@ class Loading:
             apply_orientation=self.spec.apply_orientation,
             seed=self.spec.seed,
             epoch=epoch,
+            n_draws=self.rendering.crop.n_draws,
         )
         return Feed(
             stream,

@@ -10,21 +10,19 @@ together by the thread that needs the first of them.
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.errors import ChecksumError, DamagedJpegError
+from pcrstore.errors import ChecksumError
 from pcrstore.fetching import ATTEMPTS
 from pcrstore.plan import Prefix, Want
 from pcrstore.record import Body, assemble_full
 from pcrstore.tail import ending
 
 __all__ = ["Packed", "ReadAgain", "checked", "joined"]
-
-_HEAD: Final = 1024
-"""Bytes of a file in which its frame header is looked for first."""
 
 Cell = bytes | NDArray[np.uint8]
 Cut = TypeVar("Cut")
@@ -69,7 +67,8 @@ class Packed:
             opened = self._open()
         if isinstance(opened, list):
             return opened[image]
-        cells = self._cells(opened, image)
+        # No function is made here: its annotations would be evaluated for each image, in 3 us.
+        cells = checked(partial(self._cells, opened, image), (), self._again)
         return joined(cells, self._n_groups, opaque=bool(opened.header.opaque[image]))
 
     def _open(self) -> Body | list[bytes]:
@@ -87,14 +86,13 @@ class Packed:
     def _files(self, parts: Sequence[bytes]) -> list[bytes]:
         return [joined(p.cells, self._n_groups, opaque=p.opaque) for p in self._want.cut(parts)]
 
-    def _cells(self, body: Body, image: int) -> list[NDArray[np.uint8]]:
-        def cut(read_again: Sequence[bytes]) -> list[NDArray[np.uint8]]:
-            if read_again and isinstance(self._want, Prefix):
-                # For the record's other images too.
-                body.data = self._want.open(read_again).data
-            return body.cells(image)
-
-        return checked(cut, (), self._again)
+    def _cells(
+        self, body: Body, image: int, read_again: Sequence[bytes]
+    ) -> list[NDArray[np.uint8]]:
+        if read_again and isinstance(self._want, Prefix):
+            # For the record's other images too.
+            body.data = self._want.open(read_again).data
+        return body.cells(image)
 
 
 def checked(cut: Callable[[Sequence[bytes]], Cut], parts: Sequence[bytes], again: ReadAgain) -> Cut:
@@ -123,8 +121,5 @@ def joined(cells: Sequence[Cell], n_groups: int, *, opaque: bool) -> bytes:
         return bytes(cells[0])
     if len(cells) == n_groups:
         return assemble_full([bytes(c) for c in cells])
-    try:
-        tail = ending(bytes(cells[0][:_HEAD]))
-    except DamagedJpegError:
-        tail = ending(bytes(cells[0]))
+    tail = ending(cells[0])
     return b"".join((*cells, tail))  # type: ignore[arg-type]  # arrays are buffers

@@ -24,6 +24,7 @@ from pcrstore.buffers import trim
 from pcrstore.dial import Dial
 from pcrstore.errors import PcrstoreError
 from pcrstore.fetching import ForkSafeLock
+from pcrstore.hashing import uniforms
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.packed import Packed
 from pcrstore.population import Leaflet, Population, Unit
@@ -52,6 +53,10 @@ _MOST_HEADERS: Final = 4096
 _HEDGE_AFTER: Final = 3.0
 """A request is slow when it has taken this many times the median of those before it."""
 
+_DRAWN_AT_ONCE: Final = 1024
+"""Samples whose numbers are drawn together: for those of a batch numpy's calls cost ten times what
+they compute."""
+
 _TRIM_AFTER: Final = 2**28
 """Bytes of bodies after which free memory is given back: 5 ms for seconds of decoding."""
 
@@ -73,6 +78,8 @@ class Stream:
     apply_orientation: bool
     seed: int
     epoch: int
+    n_draws: int
+    """Numbers that a sample's crop is drawn by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +96,8 @@ class Samples:
     """(n,)"""
     positions: NDArray[np.int64]
     """In their datasets. (n,)"""
-    crop_keys: NDArray[np.uint64]
-    """(n,)"""
+    draws: NDArray[np.float64]
+    """Numbers in [0, 1) of each sample, for its crop. (n, n_draws)"""
 
 
 class _Fetch:
@@ -133,6 +140,15 @@ class _Lane:
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self.orientations: NDArray[np.int64] | None = None
         self.error: BaseException | None = None
+        self._first_drawn = 0
+        self._drawn: NDArray[np.float64] = np.empty((0, 0))
+
+    def draws(self, start: int, stop: int, n: int) -> NDArray[np.float64]:
+        """Return the numbers of samples start..stop, which are asked for in order. (samples, n)."""
+        if stop > self._first_drawn + len(self._drawn):
+            keys = self.leaflet.crop_key[start : max(stop, start + _DRAWN_AT_ONCE)]
+            self._first_drawn, self._drawn = start, uniforms(keys, n)
+        return self._drawn[start - self._first_drawn : stop - self._first_drawn]
 
     @property
     def is_asked_for(self) -> bool:
@@ -356,7 +372,7 @@ class Prefetcher:
         rows: list[tuple[Packed, int]] = []
         orientations: list[int] = []
         found: list[tuple[NDArray[np.int64], ...]] = []
-        keys: list[NDArray[np.uint64]] = []
+        draws: list[NDArray[np.float64]] = []
         while start < stop:
             lane = self._lanes[0]
             if lane.stop <= start:
@@ -383,7 +399,7 @@ class Prefetcher:
             orientations += (
                 [1] * (b - a) if lane.orientations is None else lane.orientations[a:b].tolist()
             )
-            keys.append(leaf.crop_key[a:b])
+            draws.append(lane.draws(a, b, self._stream.n_draws))
             start += b - a
         labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
         return Samples(
@@ -392,7 +408,7 @@ class Prefetcher:
             orientations=orientations,
             sources=sources,
             positions=positions,
-            crop_keys=np.concatenate(keys),
+            draws=np.concatenate(draws),
         )
 
     def _record(self, lane: _Lane, unit: int) -> Packed | None:

@@ -12,6 +12,7 @@ so that a scattered read of a few images can be planned without reading records;
 that copy is the only one.
 """
 
+import itertools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,21 +153,23 @@ class Body:
     """What was read; its slices are views."""
 
     def __init__(self, header: Header, data: bytes, k: int, *, where: str, start: int = 0) -> None:
-        lengths = header.lengths[:, :k]
-        want = int(lengths.sum(dtype=np.int64))
-        if len(data) - start != want:
+        # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's
+        # turn would cost more than all of this.
+        lengths = header.lengths[:, :k].T.tolist()  # group-major, as stored
+        edges = [*itertools.accumulate(itertools.chain.from_iterable(lengths), initial=start)]
+        if len(data) != edges[-1]:
             raise ChecksumError(
-                f"{where}: groups 1..{k} must have {want} bytes, got {len(data) - start}"
+                f"{where}: groups 1..{k} must have {edges[-1] - start} bytes, "
+                f"got {len(data) - start}"
             )
         self.header = header
         self.data = np.frombuffer(data, np.uint8)
         self.k = k
         self.where = where
-        # Group-major, as stored.
-        stops = np.cumsum(lengths.T.ravel(), dtype=np.int64) + start
-        self._edges = [start, *stops.tolist()]
+        self._edges: list[int] = edges
         words = place_words(header.seed, header.n_images, k)
-        self._expected: list[int] = (header.checksums[:, :k] ^ words).T.ravel().tolist()
+        expected = (header.checksums[:, :k] ^ words).T.tolist()
+        self._expected: list[int] = [*itertools.chain.from_iterable(expected)]
 
     def cells(self, image: int) -> list[NDArray[np.uint8]]:
         """Return views of the cells of an image, counted in the record.
@@ -212,7 +215,7 @@ def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where:
     lengths = np.frombuffer(data, "<u4", n * groups, at).reshape(n, groups)
     at += lengths.nbytes
     checksums = np.frombuffer(data, "<u4", n * groups, at).reshape(n, groups)
-    opaque = np.unpackbits(bits, count=n, bitorder="little").astype(np.bool_)
+    opaque = np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
     return Header(seed=seed, opaque=opaque, lengths=lengths, checksums=checksums)
 
 

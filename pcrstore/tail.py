@@ -14,6 +14,9 @@ progression", so a decoder must be lenient.
 from collections.abc import Iterable
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pcrstore.jpeg import EOI, SOI, Frame, frame_segment, parse_frame
 
 __all__ = ["end_of_band_tail", "ending"]
@@ -41,7 +44,7 @@ def end_of_band_tail(frame: Frame) -> bytes:
     return b"".join(parts)
 
 
-def ending(first_cell: bytes) -> bytes:
+def ending(first_cell: bytes | NDArray[np.uint8]) -> bytes:
     """Return the tail and EOI to put behind some of an image's scans.
 
     Args:

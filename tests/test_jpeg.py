@@ -5,6 +5,7 @@ import struct
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -475,3 +476,33 @@ def test_the_frame_segment_is_the_one_that_is_parsed(kind, progressive):
     for stop in range(frame.start + 4):
         with pytest.raises(DamagedJpegError, match=f"within {stop} bytes"):
             frame_segment(data[:stop])
+
+
+# A table whose contents look like a frame header, wherever a search for one would begin.
+DECEIT = b"\xff\xc2\0\x0b\x08\0\x10\0\x10\x01\x01\x11\0"
+HEADS = {
+    "nothing": b"",
+    "JFIF": JFIF,
+    "JFIF with a thumbnail": segment(0xE0, b"JFIF\0\1\2\0\0\1\0\1\1\1" + b"\7\7\7"),
+    "Adobe": adobe(1),
+    "one table": segment(0xDB, bytes(65)),
+    "two tables": segment(0xDB, bytes(65)) * 2,
+    "two in one": segment(0xDB, bytes(130)),
+    "three in one": segment(0xDB, bytes(195)),
+    "16 bits": segment(0xDB, b"\x10" + bytes(128)),
+    "comment": segment(0xFE, b"by nobody"),
+    "Exif": JFIF + segment(0xE1, b"Exif\0\0" + bytes(500)) + segment(0xDB, bytes(65)),
+    "restart interval": segment(0xDD, b"\0\4"),
+    "deceit in a table": segment(0xDB, (DECEIT * 5 + bytes(65))[:65]),
+    "deceit in Exif": segment(0xE1, DECEIT * 3),
+    "deceit in JFIF": segment(0xE0, b"JFIF" + (DECEIT * 2)[:10]),
+}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("head", HEADS)
+def test_the_frame_segment_is_found_behind_any_head(head, n):
+    frame = sof(tuple((i, 0x11, 0) for i in range(1, n + 1)), marker=0xC2)
+    data = tiny(HEADS[head], frame=frame)
+    assert frame_segment(data) == frame
+    assert frame_segment(np.frombuffer(data, np.uint8)) == frame

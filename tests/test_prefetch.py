@@ -23,8 +23,10 @@ from small_datasets import (
 from pcrstore import loading as loading_module
 from pcrstore import prefetch
 from pcrstore.catalog import Catalog
+from pcrstore.crops import RandomResizedCrop
 from pcrstore.errors import TransientStoreError
 from pcrstore.feed import BATCHES_READY
+from pcrstore.hashing import uniforms
 from pcrstore.order import Stretch
 from pcrstore.population import Mix, Population
 from pcrstore.prefetch import FETCHERS, Prefetcher, Stream
@@ -183,6 +185,7 @@ def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(monkeypatch):
             apply_orientation=False,
             seed=0,
             epoch=0,
+            n_draws=0,
         ),
         life,
     )
@@ -193,6 +196,17 @@ def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(monkeypatch):
         assert opened_at == [0, 5, 10, 15][:expected], (stop, ahead)
     life.is_over = True
     prefetcher.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4, 7, 1024])
+def test_draws_are_those_of_each_sample(at_once, monkeypatch):
+    monkeypatch.setattr(prefetch, "_DRAWN_AT_ONCE", at_once)
+    with Fed(a_dataset(n=21), batch=4) as fed:
+        keys = np.concatenate([leaf.crop_key for leaf in fed.leaflets()])
+        drawn = np.concatenate([b.draws for b in fed.feed])
+    expected = uniforms(keys, RandomResizedCrop.n_draws)
+    assert (drawn[: len(expected)] == expected).all()
+    assert len(drawn) == 21 == len(expected)
 
 
 # ---- bounds
