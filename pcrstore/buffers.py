@@ -42,6 +42,10 @@ class BatchMemory:
         # No lock: the collector may run in the midst of `take`, in its thread, and give back there.
         self._free: deque[NDArray[np.uint8]] = deque(maxlen=_KEPT)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the memory behind: a copy takes its own."""
+        return {**self.__dict__, "_free": deque(maxlen=_KEPT)}
+
     def take(self, n: int) -> NDArray[np.uint8]:
         """Return an array of shape (n, *row) with arbitrary contents."""
         try:

@@ -3,11 +3,12 @@
 epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dict ──▶ epoch, what is left of it
 """
 
+import copy
 import threading
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -76,15 +77,16 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
 
     A subclass says what an `Item` is, and starts an iteration of them; `Payload` is what its feeds
     hand out with the images of a batch.
+
+    A copy, in this process or by a pickle in another one, has the position of a loader whose loop
+    was left here, and connections, threads, counters and a dial of its own.
     """
 
     _feed: Feed[Payload] | None
     """Of the iteration under way, where threads of this process decode."""
 
-    def __init__(self, loading: Loading, topology: Callable[[], tuple[int, Topology]]) -> None:
+    def __init__(self, loading: Loading) -> None:
         self._loading = loading
-        self._topology = topology
-        """Returns rank and topology; looked at when an iteration begins."""
         self._next: _Position | None = _Position(epoch=0)
         self._now: tuple[_Position, Leg] | None = None
         self._n_yielded = 0
@@ -97,6 +99,20 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         """Iterations; how many there were with it is the number of one."""
         # One that the collector finds may end here while this thread holds it.
         self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave an iteration under way behind, its threads, and the counters."""
+        own = {"_started": None, "_feed": None, "_iteration": None, "_done": Signals()}
+        return {k: v for k, v in {**self.__dict__, **own}.items() if k != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+        # A process that is being started shares the dial, as workers do; this one is none of them.
+        self._loading.dial = copy.deepcopy(self._loading.dial)
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # a shallow one would share what is read with
 
     def __repr__(self) -> str:
         datasets = ", ".join(repr(s.dataset) for s in self._loading.population.sources)
@@ -129,6 +145,10 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         )
         self._iteration = ref(iteration)
         return iteration
+
+    @abstractmethod
+    def _topology(self) -> tuple[int, Topology]:
+        """Return rank and topology; looked at when an iteration begins."""
 
     @abstractmethod
     def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[Item]:

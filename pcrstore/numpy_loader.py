@@ -25,7 +25,7 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
     and each iteration reads the next epoch, as there. There are no worker processes, no pinned
     memory and no line of progress here; and the environment is not looked at, so rank and
     world_size must be given where there are several processes (`jax.process_index()`,
-    `jax.process_count()`).
+    `jax.process_count()`). It can be pickled, as `pcrstore.torch.Loader`.
 
     Args:
         dataset: URL, path, open dataset, or `Mix`.
@@ -89,12 +89,16 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         check_rank(rank, world_size)
         if n_threads is not None:
             n_threads = integer(n_threads, "n_threads", least=1)
-        super().__init__(Loading(spec), lambda: (rank, topology))
+        super().__init__(Loading(spec))
         self._fidelity = fidelity
-        self._n_threads = n_threads or usable_cores()
+        self._share = rank, topology
+        self._n_threads = n_threads
         self._with_positions = positions
         rendering = self._loading.rendering
         self._memory = BatchMemory(batch_size, (rendering.height, rendering.width, 3))
+
+    def _topology(self) -> tuple[int, Topology]:
+        return self._share
 
     def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[NDArray[np.generic], ...]]:
         self._feed = feed = self._loading.feed(
@@ -102,7 +106,7 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
             epoch,
             rank=rank,
             worker=0,
-            n_threads=self._n_threads,
+            n_threads=self._n_threads or usable_cores(),
             allocate=lambda n: (self._memory.take(n), None),
         )
         # Not a generator, which would keep its batch until the next one is there.

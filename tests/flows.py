@@ -176,6 +176,9 @@ class DictStore:
         self.objects = dict(objects)
         self._lock = threading.Lock()
 
+    def __reduce__(self):
+        return DictStore, (self.objects,)
+
     def get(self, name):
         with self._lock:
             if name not in self.objects:

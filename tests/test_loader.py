@@ -1,5 +1,6 @@
 """A loader goes through its epochs as it is told, and goes on from a state to the sample."""
 
+import copy
 import json
 import pickle
 import threading
@@ -30,6 +31,7 @@ from pcrstore import Mix, NumpyLoader
 from pcrstore.errors import DecodeError, FidelityError, OptionError, UsageError
 from pcrstore.feed import Feed
 from pcrstore.loading import Spec
+from pcrstore.signals import Signals
 from pcrstore.state import STATE_FORMAT
 
 N = 20
@@ -277,6 +279,69 @@ def test_an_iteration_that_cannot_begin_reads_no_epoch_and_ends_none(monkeypatch
         with pytest.raises(KeyError):
             iter(loader)
     assert read(loader) == EPOCHS[1]
+
+
+# ---- copies
+
+COPIES = {
+    "pickle": lambda loader: pickle.loads(pickle.dumps(loader)),  # noqa: S301 (our own bytes)
+    "deep": copy.deepcopy,
+    "shallow": copy.copy,
+}
+
+
+PLAIN = opened(DictStore(stored(n=N)))
+"""Of a store that can be pickled."""
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("n", [None, 0, 1, 4])
+def test_a_copy_has_the_position_and_goes_its_own_way(copied, n):
+    loader = a_loader(PLAIN)
+    batches = iter(()) if n is None else iter(loader)
+    got = [next(batches) for _ in range(n or 0)]
+    other = copied(loader)
+    assert other.state_dict() == loader.state_dict()
+    assert other.stats() == Signals()
+    assert read(other) == EPOCHS[0 if n is None else 1]
+    assert images_of([*got, *batches]) == ([] if n is None else EPOCHS[0])
+    assert read(loader) == EPOCHS[0 if n is None else 1]
+    one, two = loader.stats(), other.stats()
+    assert two.samples == N
+    assert one.samples == (N if n is None else 2 * N)
+    assert min(one.requests, two.requests, one.bytes, two.bytes) > 0
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_copy_goes_on_where_a_state_or_an_epoch_was_set(copied):
+    loader = a_loader(PLAIN)
+    read(loader, 2)
+    assert loader.stats() != copied(loader).stats() == Signals()
+    again = a_loader(PLAIN)
+    again.load_state_dict(loader.state_dict())
+    assert read(copied(again)) == read(again) == EPOCHS[0][12:]
+    again.set_epoch(3)
+    assert read(copied(again)) == read(again) == EPOCHS[3]
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_copy_has_a_dial_of_its_own(copied):
+    loader = a_loader(PLAIN, fidelity=2)
+    dial = loader._loading.dial
+    other = copied(loader)
+    loader.fidelity = 5
+    assert (loader.fidelity, other.fidelity) == (5, 2)
+    assert loader._loading.dial is dial  # that of an iteration under way
+    assert dial.mean_bytes(0) > other._loading.dial.mean_bytes(0)
+    other.fidelity = 1
+    assert loader._loading.dial.mean_bytes(0) == dial.mean_bytes(0)
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_loader_is_small_in_a_pickle(copied):
+    loader = a_loader(PLAIN, size=64)
+    read(loader)
+    assert len(pickle.dumps(copied(loader))) < len(pickle.dumps(loader._loading)) + 5000
 
 
 # ---- the end
@@ -696,7 +761,7 @@ def test_a_loader_says_what_it_reads():
 
 
 def test_fidelity_is_what_was_set_last():
-    loader = a_loader(fidelity=2)
+    loader = a_loader(PLAIN, fidelity=2)
     assert loader.fidelity == 2
     loader.fidelity = "full"
     assert loader.fidelity == "full"

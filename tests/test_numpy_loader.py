@@ -2,6 +2,7 @@
 
 import gc
 from collections import Counter
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -235,6 +236,31 @@ def record_numbers(ds):
             assert n <= RECORD
             out += [(p, len(out))] * n
     return out
+
+
+# ---- elsewhere
+
+
+def send_two_epochs(loader, back):
+    """Send the batches of an epoch, and those of the next one at another fidelity."""
+    first = list(loader)
+    loader.fidelity = 5
+    back.put([*first, *loader])
+
+
+@pytest.mark.slow
+def test_a_process_to_which_it_was_sent_reads_the_same():
+    context = get_context("spawn")
+    back = context.SimpleQueue()
+    loader = a_loader(opened(DictStore(stored())))
+    process = context.Process(target=send_two_epochs, args=(loader, back))
+    process.start()
+    there = back.get()
+    process.join()
+    here = list(loader)  # whose fidelity is its own
+    loader.fidelity = 5
+    for a, b in zip(there, [*here, *loader], strict=True):
+        assert all((x == y).all() for x, y in zip(a, b, strict=True))
 
 
 # ---- memory

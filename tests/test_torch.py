@@ -1,6 +1,7 @@
 """The loader for PyTorch: the same batches from threads and processes, on any number of ranks."""
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import fields
 from inspect import signature
 from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from weakref import ref
 
@@ -32,6 +34,7 @@ from pcrstore import (
 )
 from pcrstore.crops import CenterCrop
 from pcrstore.loading import Spec
+from pcrstore.signals import Signals
 
 torch = pytest.importorskip("torch")
 
@@ -510,6 +513,62 @@ def test_defaults_are_those_of_the_spec(loader):
     mine = {p.name: p.default for p in given if p.name in of_spec and p.name != "dataset"}
     assert mine == {name: of_spec[name] for name in mine}
     assert mine.keys() >= {"fidelity", "size", "shuffle", "seed", "storage_options"}
+
+
+# ---- elsewhere
+
+
+def send_two_epochs(loader, back):
+    """Send the rest of the epoch that was begun elsewhere, and the next at another fidelity."""
+    out = [loader.n_samples, sorted(samples(loader))]
+    loader.fidelity = 5
+    back.put([*out, sorted(samples(loader)), loader.stats().samples])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_process_to_which_it_was_sent_reads_the_same(url, num_workers, is_used):
+    loader = Loader(url, 7, num_workers=num_workers, **SMALL)
+    if is_used:
+        first = iter(loader)
+        next(first)
+    epoch = loader.epoch
+    context = get_context("spawn")
+    back = context.SimpleQueue()
+    process = context.Process(target=send_two_epochs, args=(loader, back))
+    process.start()
+    n, *there, n_read = back.get()
+    process.join()
+    assert n == N
+    assert there == [at_fidelity(url, k, epoch + i) for i, k in enumerate((3, 5))]
+    assert n_read == 2 * N
+    assert loader.fidelity == 3
+    assert sorted(samples(loader)) == at_fidelity(url, 3, epoch)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_copy_has_no_workers_and_counts_anew(url, num_workers):
+    loader = Loader(url, 7, num_workers=num_workers, **SMALL)
+    batches = iter(loader)
+    got = [next(batches)]
+    other = pickle.loads(pickle.dumps(loader))  # noqa: S301 - our own bytes
+    assert worker_pids(other) == []
+    assert other.stats() == Signals()
+    assert other.state_dict() == loader.state_dict()
+    assert sorted(samples(other)) == sorted(of_numpy(url, 1))
+    got += batches
+    assert sorted(samples(got)) == sorted(of_numpy(url))
+    assert not set(worker_pids(other)) & set(worker_pids(loader))
+    assert (loader.stats().samples, other.stats().samples) == (N, N)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_copy_starts_workers_in_the_same_way(url, method):
+    for context in (method, get_context(method), torch.multiprocessing.get_context(method)):
+        loader = Loader(url, 7, num_workers=1, multiprocessing_context=context)
+        other = pickle.loads(pickle.dumps(loader))  # noqa: S301 - our own bytes
+        assert other._context.get_start_method() == method
 
 
 # ---- what goes wrong

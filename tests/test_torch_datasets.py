@@ -1,6 +1,7 @@
 """What both datasets for torch's own loaders have in common."""
 
 import copy
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from pcrstore import CenterCrop, OptionError
 torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader  # noqa: E402 - only where torch is installed
-from torch_data import N, converted, of_loader  # noqa: E402 - as above
+from torch_data import QUIET, N, converted, of_loader, singles  # noqa: E402 - as above
 
 from pcrstore.torch import IterableDataset, MapDataset  # noqa: E402 - as above
+
+pytestmark = [pytest.mark.filterwarnings(w) for w in QUIET]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,27 @@ def test_an_epoch_is_an_integer(url, kind, epoch):
     with pytest.raises(OptionError, match="epoch must be an integer"):
         ds.set_epoch(epoch)
     ds.set_epoch(np.int32(1))
+
+
+def send_samples(ds, back):
+    """Send all samples that a dataset has, and those that its workers read."""
+    items = list(ds) if isinstance(ds, IterableDataset) else [ds[i] for i in range(N)]
+    here = [(image.contiguous().numpy().tobytes(), label) for image, label in items]
+    back.put([sorted(here), sorted(singles(DataLoader(ds, 4, num_workers=1)))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [IterableDataset, MapDataset])
+def test_a_process_to_which_it_was_sent_reads_the_same(url, kind):
+    context = get_context("spawn")
+    back = context.SimpleQueue()
+    ds = kind(url, size=16)
+    ds.set_epoch(2)
+    process = context.Process(target=send_samples, args=(ds, back))
+    process.start()
+    there = back.get()
+    process.join()
+    assert there == 2 * [of_loader(url, 2, **MIDDLE[kind])]
 
 
 def test_datasets_can_be_copied(url):

@@ -1,6 +1,7 @@
 """Single samples for torch's own loaders: shared out among ranks and workers, and resumed."""
 
 import copy
+import pickle
 import warnings
 from collections import Counter
 from types import SimpleNamespace
@@ -387,6 +388,15 @@ def test_a_worker_has_yielded_no_more_than_its_share(url, num_workers, worker, m
 def test_an_option_that_there_is_not_is_named(tmp_path):
     with pytest.raises(OptionError, match="IterableDataset has no option batch_size"):
         IterableDataset(tmp_path, batch_size=3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_copy_reads_the_share_of_the_rank_that_it_came_to(url, monkeypatch, num_workers):
+    ds = pickle.loads(pickle.dumps(IterableDataset(url, 1, 8)))  # noqa: S301 - our own bytes
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert len(ds) == N // 4
+    assert len(singles(DataLoader(ds, 4, num_workers=num_workers))) == N // 4
 
 
 def test_a_copy_has_the_position_and_goes_its_own_way(url):

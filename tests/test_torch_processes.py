@@ -172,7 +172,7 @@ def test_rank_is_looked_at_when_an_iteration_begins(environment, url, env):
 
 # Two ranks, each a process, that find each other by a file and are told nothing else.
 RANK = """
-import json, os, sys, warnings
+import json, os, pickle, sys
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader
@@ -181,6 +181,10 @@ from pcrstore.torch import IterableDataset, Loader
 def main(rank, meeting, url):
     for name in ("RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
+    # As if they came from a process that takes no part.
+    ds = IterableDataset(url, size=16, transform=fingerprint)
+    loader = Loader(url, 4, size=16, positions=True)
+    sent, sent_ds = pickle.loads(pickle.dumps((loader, ds)))
     distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     def loader(num_workers):
         return Loader(url, 4, size=16, num_workers=num_workers, positions=True, seed=3)
@@ -199,10 +203,12 @@ def main(rank, meeting, url):
         distributed.barrier()
         out[f"resumed {num_workers}"] = some + read(third)
         out[f"states {num_workers}"] = second.state_dict()
+    out["sent"] = read(sent)
     ds = IterableDataset(url, size=16, transform=fingerprint)
     for method in ("fork", "spawn"):
-        workers = DataLoader(ds, 4, num_workers=1, multiprocessing_context=method)
-        out[method] = [x for hashes, _ in workers for x in hashes.tolist()]
+        for kind, each in ((method, ds), (f"sent {method}", sent_ds)):
+            workers = DataLoader(each, 4, num_workers=1, multiprocessing_context=method)
+            out[kind] = [x for hashes, _ in workers for x in hashes.tolist()]
     ds = IterableDataset(url, size=16, transform=fingerprint, rank=0, world_size=1)
     out["all"] = [fingerprint for fingerprint, _ in ds]
     distributed.destroy_process_group()
@@ -234,11 +240,11 @@ def test_two_ranks_read_halves_without_being_told(url, tmp_path):
     finally:
         for run in runs:
             run.kill()
-    for kind in ("whole 0", "whole 2", "resumed 0", "resumed 2"):
+    for kind in ("whole 0", "whole 2", "resumed 0", "resumed 2", "sent"):
         assert len(one[kind]) == len(two[kind]) == N // 2
         assert sorted(one[kind] + two[kind]) == list(range(N))
     assert one["states 0"] == two["states 0"]
     assert one["states 2"] == two["states 2"]
-    for kind in ("fork", "spawn"):
+    for kind in ("fork", "spawn", "sent fork", "sent spawn"):
         assert len(one[kind]) == len(two[kind]) == N // 2
         assert sorted(one[kind] + two[kind]) == sorted(one["all"])

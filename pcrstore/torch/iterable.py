@@ -1,5 +1,6 @@
 """Single samples for torch's DataLoader, split by rank and worker, and resumed."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,10 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._given = rank, world_size
+        self._of_maker: tuple[int, int]
+        """Rank and world size of the process that made the pickle which this came by."""
+        self._came_to: int | None = None
+        """The process that it came to by a pickle."""
         self._uneven: Uneven = uneven
         self._transform = transform
         self._epoch = SharedNumber(0)
@@ -129,9 +134,11 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
 
     def __getstate__(self) -> dict[str, object]:
         """Tell workers the rank of the process that they work for."""
-        state = dict(self.__dict__)
-        state["_given"] = ranks(*self._given)
-        return state
+        return {**self.__dict__, "_of_maker": self._ranks()}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state)
+        self._came_to = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
         """Let every iteration read this epoch that has not given its first sample, in workers too.
@@ -155,8 +162,14 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                 stacklevel=2,
             )
 
+    def _ranks(self) -> tuple[int, int]:
+        # A worker that was forked inherits torch.distributed; one that was spawned does not.
+        is_worker = torch_data.get_worker_info() is not None
+        is_spawned = is_worker and self._came_to == os.getpid()
+        return self._of_maker if is_spawned else ranks(*self._given)
+
     def _topology(self) -> tuple[int, int, Topology]:
-        rank, world_size = ranks(*self._given)
+        rank, world_size = self._ranks()
         info = torch_data.get_worker_info()
         worker, n_workers = (0, 1) if info is None else (info.id, info.num_workers)
         topology = Topology(world_size=world_size, n_workers=n_workers, uneven=self._uneven)

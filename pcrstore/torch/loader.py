@@ -134,6 +134,10 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     is one at a time: where another begins, going on with the older one is a `UsageError`. Workers
     stay from epoch to epoch, and go with the loader, or by `close()` or `with`.
 
+    A copy by a pickle has the position of one whose loop was left here; it makes connections and
+    workers of its own, and looks up rank and world size where it is. Like a dataset's, its pickle
+    holds the URL and the storage options as they were given.
+
     Args:
         dataset: URL, path, open `pcrstore.Dataset`, or `Mix` of them.
         batch_size: Samples of a batch, on each rank.
@@ -249,26 +253,22 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         )
         self._context = _context(multiprocessing_context) if num_workers else None
         start = None if self._context is None else self._context.get_start_method()
-        Topology(batch_size=batch_size, uneven=uneven, drop_last=drop_last)
+        self._rank_given = rank, world_size
+        self._of_a_rank = Topology(
+            n_workers=max(1, num_workers),
+            batch_size=batch_size,
+            uneven=uneven,
+            drop_last=drop_last,
+        )
+        self._topology()
         threads_of(n_threads, 1, 1)
-
-        def topology() -> tuple[int, Topology]:
-            mine, n_ranks = ranks(rank, world_size)
-            return mine, Topology(
-                world_size=n_ranks,
-                n_workers=max(1, num_workers),
-                batch_size=batch_size,
-                uneven=uneven,
-                drop_last=drop_last,
-            )
-
-        topology()
-        super().__init__(load(spec, start=start), topology)
+        super().__init__(load(spec, start=start))
         self._fidelity = fidelity
         self._num_workers = num_workers
         self._n_threads = n_threads
-        self._pin_memory = pin_memory and torch.cuda.is_available()
-        if pin_memory and not self._pin_memory:
+        self._pin_memory = pin_memory
+        self._can_pin = torch.cuda.is_available()
+        if pin_memory and not self._can_pin:
             warnings.warn("pin_memory is for GPUs, and CUDA finds none", stacklevel=2)
         self._with_positions = positions
         self._progress = progress
@@ -276,6 +276,18 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         self._of_workers = Signals()
         self._told: dict[int, Signals] = {}
         self._pool: _Pool | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave worker processes behind too, and what they told."""
+        return {**super().__getstate__(), "_of_workers": Signals(), "_told": {}, "_pool": None}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        super().__setstate__(state)
+        self._can_pin = torch.cuda.is_available()
+
+    def _topology(self) -> tuple[int, Topology]:
+        rank, world_size = ranks(*self._rank_given)
+        return rank, replace(self._of_a_rank, world_size=world_size)
 
     @property
     def _row(self) -> tuple[int, int, int]:
@@ -327,7 +339,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         return super()._running() + self._of_workers
 
     def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
-        if self._pin_memory:
+        if self._pin_memory and self._can_pin:
             # torch's own pool knows which copies to a GPU are still under way; ours would not.
             images = torch.empty((n, *self._row), dtype=torch.uint8, pin_memory=True)
             return images.numpy(), images
@@ -393,7 +405,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             batch_size=None,
             num_workers=self._num_workers,
             multiprocessing_context=self._context,
-            pin_memory=self._pin_memory,
+            pin_memory=self._pin_memory and self._can_pin,
             persistent_workers=leg.is_whole,
             # For the seed that torch draws for workers: not from the generator that all share, or
             # a training would depend on num_workers.
