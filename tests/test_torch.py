@@ -23,6 +23,7 @@ from flows import dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_datasets import kept_while_waiting, threads, until
+from tqdm import TMonitor, tqdm
 
 import pcrstore
 from pcrstore import (
@@ -464,6 +465,36 @@ def test_progress_is_one_line_on_stderr(url, num_workers, capfd):
     for _ in Loader(url, 7, size=16, num_workers=num_workers):
         pass
     assert capfd.readouterr() == ("", "")
+
+
+def monitors():
+    """The threads that watch bars; one that tqdm has started stays."""
+    return [t for t in threading.enumerate() if isinstance(t, TMonitor)]
+
+
+@pytest.fixture
+def unwatched():
+    """Let no thread watch bars that other tests have shown."""
+    if tqdm.monitor is not None:
+        tqdm.monitor.exit()
+        tqdm.monitor = None
+    assert until(lambda: not monitors())
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_thread_watches_a_bar_only_where_there_is_one(url, num_workers):
+    for progress in (False, True):
+        list(Loader(url, 7, size=16, num_workers=num_workers, progress=progress))
+        assert len(monitors()) == progress
+
+
+@pytest.mark.usefixtures("unwatched")
+def test_no_thread_watches_a_bar_that_nobody_can_ask_for(tmp_path):
+    url = converted(tmp_path)
+    list(NumpyLoader(url, 7, size=16))
+    pcrstore.export(pcrstore.open(url), str(tmp_path / "out"))
+    assert monitors() == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what happens without CUDA")
