@@ -19,6 +19,22 @@ stretches; so an epoch that was stopped anywhere goes on with any number of read
 
 A source of n images of which the epoch reads c is an endless line of passes, each in an order of
 its own; epoch e reads c images from e * c on. Two epochs of half a source read all of it.
+
+The words, from what an epoch is made of to what is fetched for a sample:
+
+    block     the selected images of one index part; a pass takes blocks in hashed order
+    shard     an equal share of an epoch, of about 2^18 samples at most
+    run       neighbours within a block, in one pass, that belong to one shard
+    line      the samples of a shard, record after record; a sample has a position on it
+    window    a sample moves on by fewer positions than that, at the line's ends by fewer still
+    stretch   samples of a line that are still to be read: start..stop, with codes from `after` on
+    leg       `shares`: one start or resumption of an epoch: stretches, and who reads them
+    leaflet   `population`: a stretch in reading order, once its records were looked up
+    unit      `population`: a record, or those of its images that a leaflet has; fetched at once
+    slot      the position of a sample among its unit's images; in `Unit.slots`, in the record
+    lane      `prefetch`: a leaflet that is being read: what was asked for of it, and what came
+
+`reader.Window`, the units of a conversion and the runs of `ray` are other things.
 """
 
 from collections.abc import Iterator, Sequence

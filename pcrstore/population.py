@@ -4,6 +4,8 @@ datasets, selections, weights ──▶ Population ──(seed, epoch)──▶ 
                                       │ record tables               │ stretch
                                       ▼                             ▼
                                    Leaflet: units (records), and samples in reading order
+
+`pcrstore.order` says what the words mean.
 """
 
 import os

@@ -6,7 +6,7 @@ batches of its own, over what the legs before have left.
     what is left ──▶ equal shares for ranks ──▶ whole batches for workers: 0, W, 2W .. to worker 0
 
 All ranks take the same number of batches in step, so what one rank has yielded tells what all have,
-and the state of one is the state of the job.
+and the state of one is the state of the job. `pcrstore.order` says what the words mean.
 """
 
 from collections.abc import Sequence
