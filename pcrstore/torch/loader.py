@@ -1,6 +1,5 @@
 """The loader: batches as tensors, from threads of this process or from worker processes."""
 
-import multiprocessing
 import os
 import time
 import warnings
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -18,109 +17,23 @@ from tqdm import tqdm
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.crops import Crop
-from pcrstore.dial import Fidelities, SharedNumber
-from pcrstore.errors import OptionError, WorkerDiedError
-from pcrstore.feed import Batch
+from pcrstore.dial import Fidelities
+from pcrstore.errors import WorkerDiedError
 from pcrstore.integers import integer
 from pcrstore.loader import BaseLoader
-from pcrstore.loading import Data, Loading, OnError, Opaque, Spec, Where
-from pcrstore.order import Stretch
+from pcrstore.loading import Data, OnError, Opaque, Spec, Where
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.signals import Signals
 from pcrstore.stores import Engine
-from pcrstore.torch.processes import load, ranks, start_method, threads_of
+from pcrstore.torch.pool import Pool, Sent, StartMethod, WorkerStream, context_of, tensors_of
+from pcrstore.torch.processes import load, ranks, threads_of
 
 __all__ = ["Loader"]
 
 Found = TypeVar("Found")
-StartMethod = Literal["fork", "spawn", "forkserver"]
 
 _DIED: Final = "DataLoader worker"
 """How torch's RuntimeError about a dead worker begins (torch/utils/data/dataloader.py, 2.13)."""
-
-Sent = tuple[Sequence[torch.Tensor], int, Signals]
-"""What a worker sends for each batch: its tensors, its own number, and its counters so far."""
-
-
-def _tensors(
-    loading: Loading, batch: Batch[torch.Tensor], *, with_positions: bool
-) -> tuple[torch.Tensor, ...]:
-    images = batch.payload.permute(0, 3, 1, 2)
-    labels = torch.from_numpy(batch.labels)
-    if with_positions:
-        return images, labels, torch.from_numpy(loading.positions(batch))
-    return images, labels
-
-
-class _WorkerStream(torch_data.IterableDataset[Sent]):
-    """What a worker process of `Loader` iterates over: its batches, its number, its counters."""
-
-    def __init__(
-        self,
-        loading: Loading,
-        topology: Topology,
-        stretches: list[Stretch] | None,
-        epoch: int,
-        rank: int,
-        n_threads: int,
-        with_positions: bool,  # noqa: FBT001 - as the loader has it
-    ) -> None:
-        super().__init__()
-        self._loading = loading
-        self._topology = topology
-        self._stretches = stretches
-        self.epoch = SharedNumber(epoch)
-        self._rank = rank
-        self._n_threads = n_threads
-        self._with_positions = with_positions
-        self._before: Signals | None = None
-        self._ended = Signals()
-
-    def __iter__(self) -> Iterator[Sent]:
-        info = torch_data.get_worker_info()
-        worker = 0 if info is None else info.id
-        before = self._before = self._before or self._loading.traffic()
-        epoch = self.epoch.value
-        feed = self._loading.feed(
-            self._loading.leg(epoch, self._stretches, self._topology),
-            epoch,
-            rank=self._rank,
-            worker=worker,
-            n_threads=self._n_threads,
-            allocate=self._allocate,
-        )
-        try:
-            for batch in feed:
-                total = self._loading.traffic() - before + self._ended + feed.signals()
-                # What is handed over, and how long that is waited for, the consumer counts.
-                total = replace(total, samples=0, batches=0, stall_seconds=0.0)
-                tensors = _tensors(self._loading, batch, with_positions=self._with_positions)
-                yield tensors, worker, total
-                del batch, tensors
-        finally:
-            self._ended += replace(feed.signals(), queue_depth=0)
-
-    def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
-        """Return shared memory, as torch's own collation does: sending it copies nothing."""
-        rendering = self._loading.rendering
-        shape = (n, rendering.height, rendering.width, 3)
-        storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
-        images = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # stubs lack it
-        return images.numpy(), images
-
-
-class _Pool(NamedTuple):
-    """Worker processes that stay from epoch to epoch."""
-
-    who: tuple[int, Topology]
-    """Rank and topology that they read for."""
-    stream: _WorkerStream
-    batches: "torch_data.DataLoader[Sent]"
-
-    def is_alive(self) -> bool:
-        """Say whether no worker has died: one may, while the consumer does something else."""
-        workers = getattr(self.batches._iterator, "_workers", [])  # noqa: SLF001 - nothing public
-        return all(w.is_alive() for w in workers)
 
 
 class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
@@ -251,7 +164,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             cache_limit=cache_limit,
             engine=engine,
         )
-        self._context = _context(multiprocessing_context) if num_workers else None
+        self._context = context_of(multiprocessing_context) if num_workers else None
         start = None if self._context is None else self._context.get_start_method()
         self._rank_given = rank, world_size
         self._of_a_rank = Topology(
@@ -275,7 +188,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         self._memory = BatchMemory(batch_size, self._row)
         self._of_workers = Signals()
         self._told: dict[int, Signals] = {}
-        self._pool: _Pool | None = None
+        self._pool: Pool | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Leave worker processes behind too, and what they told."""
@@ -317,7 +230,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
                 allocate=self._allocate,
             )
             # Not a generator, which would keep its batch until the next one is there.
-            of_batch = partial(_tensors, self._loading, with_positions=self._with_positions)
+            of_batch = partial(tensors_of, self._loading, with_positions=self._with_positions)
             batches = map(of_batch, feed)
         return self._shown(batches, leg.n_batches) if self._progress else batches
 
@@ -391,7 +304,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             return pool.batches
         self._told = {}
         n_threads = threads_of(self._n_threads, leg.topology.world_size, self._num_workers)
-        stream = _WorkerStream(
+        stream = WorkerStream(
             self._loading,
             leg.topology,
             None if leg.is_whole else leg.stretches,
@@ -411,16 +324,5 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             # a training would depend on num_workers.
             generator=torch.Generator(),
         )
-        self._pool = _Pool(who, stream, batches) if leg.is_whole else None
+        self._pool = Pool(who, stream, batches) if leg.is_whole else None
         return batches
-
-
-def _context(given: StartMethod | BaseContext | None) -> BaseContext:
-    if isinstance(given, BaseContext):
-        return given
-    if given not in (None, "fork", "spawn", "forkserver"):
-        raise OptionError(
-            f"multiprocessing_context must be fork, spawn or forkserver, got {given!r}"
-        )
-    # Not get_context(None), after which the program could not choose a method any more.
-    return multiprocessing.get_context(given or start_method())
