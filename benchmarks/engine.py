@@ -5,7 +5,8 @@
 - CPU microseconds per sample at k = 3 of all threads, with decode, crop and resize left out: from
   memory, less checksums and the one copy of the bytes, and over a loopback S3 by obstore and s3fs.
 - images/s from memory against decode, crop and collate of the same files by two bare threads.
-- Peak RSS of an epoch of 1,000 and of 40,000 images; RSS after 3 and after 20 epochs.
+- Peak RSS of an epoch of 1,000 and of 40,000 images, the same ones repeated; RSS after 3 and after
+  20 epochs.
 
 Processes of their own, interleaved, medians. The first run converts 40,000 images, which takes
 minutes. Needs nginx (see `serve`).
@@ -14,7 +15,6 @@ minutes. Needs nginx (see `serve`).
 import json
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,6 @@ from benchmarks._client import BUCKET, Asked
 from benchmarks._common import (
     IMAGENET,
     Report,
-    big_dataset,
     data_folder,
     fresh,
     load,
@@ -36,6 +35,7 @@ from benchmarks.serve import Shaped
 
 FIDELITY: Final = 3
 SMALL: Final = 1000
+BIG: Final = 40_000
 COSTED: Final = 20_000
 """Samples of an epoch whose CPU time is taken: its beginning counts for little."""
 MANY_EPOCHS: Final = 20
@@ -119,7 +119,7 @@ def memory(report: Report, small: Path, big: Path | None) -> None:
     if big is not None:
         large = run(loader(url=str(big)))[1]
         report.check(
-            f"peak RSS, 40,000 images / {SMALL}", f"{large / one:.3f} ({large / 1e6:.0f} MB)",
+            f"peak RSS, {BIG} images / {SMALL}", f"{large / one:.3f} ({large / 1e6:.0f} MB)",
             f"<= {MOST_BY_SIZE}", ok=large / one <= MOST_BY_SIZE,
         )  # fmt: skip
     report.note("RSS after each epoch, MB", [round(e["rss"] / 1e6) for e in epochs])
@@ -131,12 +131,13 @@ def memory(report: Report, small: Path, big: Path | None) -> None:
     )  # fmt: skip
 
 
-def once(target: Path, make: Callable[[], object]) -> Path:
-    """Return a target, made if it is not there."""
+def converted(data: Path, work: Path, target: Path, n: int) -> Path:
+    """Return a dataset of n images, the same ones whatever n is, made if it is not there."""
     done = target.with_name(target.name + ".done")
     if not done.exists():
+        photos = repeated(data, work / f"photos-{n}", n, sets=(IMAGENET,))
         fresh(target)
-        make()
+        pcrstore.convert(str(photos), str(target), workers=2)
         done.touch()
     return target
 
@@ -153,14 +154,12 @@ def main() -> int:
     report.note("load at the start", load())
     bucket = work / "served-engine" / BUCKET
     bucket.mkdir(parents=True, exist_ok=True)
-    photos = repeated(data, work / f"photos-{SMALL}", SMALL, sets=(IMAGENET,))
-    small = once(
-        bucket / "photos", lambda: pcrstore.convert(str(photos), str(bucket / "photos"), workers=2)
-    )
+    small = converted(data, work, bucket / "photos", SMALL)
     share_of_memory(report, small, args.rounds, args.seconds)
     with Shaped(bucket.parent) as served:
         costs(report, small, served, args.rounds)
-    memory(report, small, None if args.skip_big else big_dataset(data, work)[0])
+    big = None if args.skip_big else converted(data, work, bucket / f"photos-{BIG}", BIG)
+    memory(report, small, big)
     report.note("load at the end", load())
     return report.finish()
 

@@ -2,14 +2,13 @@
 
     driver ──ask, take──▶ Prefetcher
        │ samples in batches
-       └──rows──▶ decoders ──▶ ready ──▶ consumer
+       └─files──▶ decoders ──▶ ready ──▶ consumer
        ▲        GIL released                │
        └─── a token for each batch taken ◀──┘
 
-The driver walks the stream; the thread that decodes a sample also cuts it out of its record and
-checks it. What is held at most: the window of the shuffle, the bytes that the prefetcher is ahead,
-and `BATCHES_READY` batches. All three have a bound, so nothing grows when the consumer is slow, and
-there is one place to wait at for each: a free fetcher, a record, a token.
+The driver walks the stream. What is held at most: the window of the shuffle, the bytes that the
+prefetcher is ahead, and `BATCHES_READY` batches. All three have a bound, so nothing grows when the
+consumer is slow, and there is one place to wait at for each: a free fetcher, a record, a token.
 """
 
 import atexit
@@ -29,7 +28,6 @@ from numpy.typing import NDArray
 from pcrstore.buffers import share_one_arena, trim
 from pcrstore.errors import JpegError
 from pcrstore.fetching import ForkSafeLock
-from pcrstore.packed import Packed
 from pcrstore.pixels import Rendering, render
 from pcrstore.prefetch import Prefetcher, Samples, Stream
 from pcrstore.signals import Signals
@@ -67,8 +65,8 @@ class Batch(Generic[Payload]):
     """Position of each sample in its dataset. (N,)"""
     payload: Payload
     """What the allocator gave with the memory of `images`."""
-    rows: list[tuple[Packed, int]] = field(repr=False)
-    """Of each sample what was read, and which of its images; empty once all are decoded."""
+    files: list[bytes] = field(repr=False)
+    """What a decoder takes of each sample; empty once all are decoded."""
     draws: NDArray[np.float64] = field(repr=False)
     """Numbers in [0, 1) that each sample's crop is drawn by. (N, draws)"""
     orientations: list[int] = field(repr=False)
@@ -227,20 +225,20 @@ class Feed(Generic[Payload]):
             self._ready.put(e)
 
     def _batch(self, samples: Samples) -> Batch[Payload]:
-        images, payload = self._allocate(len(samples.rows))
+        images, payload = self._allocate(len(samples.files))
         return Batch(
             images=images,
             labels=samples.labels,
             sources=samples.sources,
             positions=samples.positions,
             payload=payload,
-            rows=samples.rows,
+            files=samples.files,
             draws=samples.draws,
             orientations=samples.orientations,
         )
 
     def _dispatch(self, batch: Batch[Payload]) -> None:
-        n = len(batch.rows)
+        n = len(batch.files)
         # An uneven part leaves no thread idle: other batches wait too.
         step = -(-n // min(n, self._n_threads))
         starts = range(0, n, step)
@@ -261,7 +259,7 @@ class Feed(Generic[Payload]):
             last = batch.missing == 0
             self._n_ready += last
         if last:
-            batch.rows = []
+            batch.files = []
             try:
                 self._replace_skipped(batch)
             except BaseException as e:  # noqa: BLE001 - as above
@@ -272,11 +270,11 @@ class Feed(Generic[Payload]):
         rendering, images = self._rendering, batch.images
         here = slice(start, stop)
         rows = zip(
-            batch.rows[here], batch.draws[here].tolist(), batch.orientations[here], strict=True
+            batch.files[here], batch.draws[here].tolist(), batch.orientations[here], strict=True
         )
-        for i, ((packed, image), draws, orientation) in enumerate(rows, start):
+        for i, (file, draws, orientation) in enumerate(rows, start):
             try:
-                render(packed.file(image), rendering, draws, images[i], orientation=orientation)
+                render(file, rendering, draws, images[i], orientation=orientation)
             except JpegError as e:
                 if not self._skip_errors:
                     raise self._named(e, batch, i) from e

@@ -5,17 +5,30 @@ What the index (`catalog`) and the images (`reader`) have in common.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, TypeVar
 from weakref import WeakSet
 
 from pcrstore.cost import CostModel, break_even_gap
-from pcrstore.errors import FormatError, NotFoundError
+from pcrstore.errors import ChecksumError, FormatError, NotFoundError
 from pcrstore.ranges import ByteRange, coalesce
 from pcrstore.store import ReadableStore
 
-__all__ = ["ATTEMPTS", "Counter", "ForkSafeLock", "RangeCache", "fetch_ranges", "get_ranges"]
+__all__ = [
+    "ATTEMPTS",
+    "Counter",
+    "ForkSafeLock",
+    "RangeCache",
+    "ReadAgain",
+    "checked",
+    "fetch_ranges",
+    "get_ranges",
+]
+
+Cut = TypeVar("Cut")
+ReadAgain = Callable[[], list[bytes]]
+"""Reads ranges anew, from where they are stored and from no cache."""
 
 ATTEMPTS: Final = 3
 """Reads of bytes that fail their checksum: the first and two more, then the error is real."""
@@ -100,3 +113,17 @@ def fetch_ranges(
         for i in request.members:
             out[i] = body[ranges[i].start - base : ranges[i].stop - base]
     return out
+
+
+def checked(cut: Callable[[Sequence[bytes]], Cut], parts: Sequence[bytes], again: ReadAgain) -> Cut:
+    """Return what `cut` makes of what was read; read it again while that fails its checksum.
+
+    Raises:
+        ChecksumError: Stored bytes are damaged, also after reading them again.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return cut(parts)
+        except ChecksumError:
+            parts = again()
+    return cut(parts)

@@ -89,7 +89,7 @@ class Spec:
     where: Where | None = None
     select: Selection | None = None
     shuffle_window: int = 1024
-    prefetch: int | str = "64mb"
+    prefetch: int | str = "16mb"
     hedge: bool = False
     dct_scaling: bool = True
     apply_orientation: bool = False

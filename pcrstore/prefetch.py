@@ -2,11 +2,13 @@
 
     stretches ──leaflets──▶ units ──tasks──▶ pending ──in flight <= IN_FLIGHT_BYTES──▶ fetchers
                                ▲ ahead <= prefetch_bytes                                   │
-                            ask(stop)                take(start, stop) ◀──── records ──────┘
+                            ask(stop)                take(start, stop) ◀───── files ───────┘
 
 Records are asked for in the order of their first use, as many as fit the bytes the stream may be
 ahead; several small ones by one call. What is under way has a bound of its own, and begins in order
-too, so that what is needed first comes first. One thread calls `ask` and `take`.
+too, so that what is needed first comes first. A record is cut into its images' files when it
+comes, and each is let go with its sample: whole records would hold twice as much of the window that
+samples are drawn from. One thread calls `ask` and `take`. `pcrstore.order` has the words.
 """
 
 import statistics
@@ -26,7 +28,6 @@ from pcrstore.errors import PcrstoreError
 from pcrstore.fetching import ForkSafeLock
 from pcrstore.hashing import uniforms
 from pcrstore.order import EpochOrder, Stretch
-from pcrstore.packed import Packed
 from pcrstore.population import Leaflet, Population, Unit
 from pcrstore.reader import Chosen, Reader
 from pcrstore.threads import POLL_SECONDS, Life, Threads
@@ -84,10 +85,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Samples of the stream in order, with what holds their bytes; n of them."""
+    """Samples of the stream in order; n of them."""
 
-    rows: list[tuple[Packed, int]]
-    """What was read, and which of its images."""
+    files: list[bytes]
+    """What a decoder takes of each."""
     labels: NDArray[np.int64]
     """(n,)"""
     orientations: list[int]
@@ -103,13 +104,13 @@ class Samples:
 class _Fetch:
     """Units of one source that are asked for together."""
 
-    __slots__ = ("done", "error", "n_bytes", "n_trying", "records", "started", "units")
+    __slots__ = ("done", "error", "files", "n_bytes", "n_trying", "started", "units")
 
     def __init__(self, units: list[Unit], n_bytes: int) -> None:
         self.units = units
         self.n_bytes = n_bytes
         self.done = threading.Event()
-        self.records: list[Packed | None] | None = None
+        self.files: list[list[bytes]] | None = None
         """What came for each unit, until it is taken."""
         self.error: BaseException | None = None
         self.started = 0.0
@@ -131,8 +132,8 @@ class _Lane:
         """Units whose headers were read, where the index has them."""
         self.fetches: list[tuple[_Fetch, int]] = []
         """Of each unit asked for its fetch, and its position there."""
-        self.records: list[Packed | None] = [None] * len(leaflet.units)
-        """Of each unit what was read, from its first use to its last."""
+        self.files: list[list[bytes] | None] = [None] * len(leaflet.units)
+        """Of each unit its images' files, from the first that is taken to the last."""
         last_use = np.empty(len(leaflet.units), np.int64)
         last_use[leaflet.unit] = np.arange(len(leaflet))
         self.last_use: list[int] = last_use.tolist()
@@ -175,7 +176,7 @@ class Prefetcher:
         """Bytes, about."""
         self._untrimmed = 0
         self.seconds = 0.0
-        """Waiting for the store, over all threads."""
+        """Reading, over all threads."""
         self.n_hedges = 0
         self._hedgers = Threads(2, "hedge") if stream.hedge else None
         try:
@@ -314,11 +315,11 @@ class Prefetcher:
 
     def _fetch(self, fetch: _Fetch) -> None:
         fetch.started = start = time.perf_counter()
-        records: list[Packed | None] | None = None
+        files: list[list[bytes]] | None = None
         errors: list[BaseException] = []  # emptied below: a traceback holds this frame
         try:
             reader = self._stream.readers[fetch.units[0].source]
-            records = [*reader.read([self._chosen(u) for u in fetch.units])]
+            files = reader.files([self._chosen(u) for u in fetch.units])
         except BaseException as e:  # noqa: BLE001 - raised again by `take`
             errors.append(e)
         seconds = time.perf_counter() - start
@@ -326,9 +327,9 @@ class Prefetcher:
         with self._lock:
             self.seconds += seconds
             fetch.n_trying -= 1
-            # Records are taken out one by one: a late answer must not put them back.
+            # Files are taken out one by one: a late answer must not put them back.
             if not fetch.done.is_set() and not (errors and fetch.n_trying):
-                fetch.records = records
+                fetch.files = files
                 fetch.error = errors[0] if errors else None
                 fetch.done.set()
                 self._in_flight -= fetch.n_bytes
@@ -369,7 +370,7 @@ class Prefetcher:
         Raises:
             PcrstoreError: A record, or what the index says of it, could not be read.
         """
-        rows: list[tuple[Packed, int]] = []
+        files: list[bytes] = []
         orientations: list[int] = []
         found: list[tuple[NDArray[np.int64], ...]] = []
         draws: list[NDArray[np.float64]] = []
@@ -382,19 +383,20 @@ class Prefetcher:
             leaf = lane.leaflet
             units = leaf.unit[a:b].tolist()
             for unit, slot in zip(units, leaf.slot[a:b].tolist(), strict=True):
-                packed = lane.records[unit]
-                if packed is None and (packed := self._record(lane, unit)) is None:
+                of_unit = lane.files[unit]
+                if of_unit is None and (of_unit := self._files(lane, unit)) is None:
                     return None
-                rows.append((packed, slot))
+                files.append(of_unit[slot])
+                of_unit[slot] = b""  # each is read once
             for unit in set(units):
                 if lane.last_use[unit] < b:
-                    lane.records[unit] = None
+                    lane.files[unit] = None
             if not self._life.wait(lane.looked_up):
                 return None
             if lane.error is not None:
                 errors = [lane.error]
                 lane.error = None
-                raise errors.pop()  # as `_record`
+                raise errors.pop()  # as `_files`
             found.append((lane.labels[a:b], leaf.source[a:b], leaf.image[a:b]))
             orientations += (
                 [1] * (b - a) if lane.orientations is None else lane.orientations[a:b].tolist()
@@ -403,7 +405,7 @@ class Prefetcher:
             start += b - a
         labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
         return Samples(
-            rows=rows,
+            files=files,
             labels=labels,
             orientations=orientations,
             sources=sources,
@@ -411,22 +413,21 @@ class Prefetcher:
             draws=np.concatenate(draws),
         )
 
-    def _record(self, lane: _Lane, unit: int) -> Packed | None:
+    def _files(self, lane: _Lane, unit: int) -> list[bytes] | None:
         """Return what was read for a unit, waiting for it; None when life is over."""
         fetch, at = lane.fetches[unit]
         if self._hedgers is not None:
             self._hedge(fetch, self._hedgers)
         if not self._life.wait(fetch.done):
             return None
-        packed = None if fetch.records is None else fetch.records[at]
-        if fetch.records is None or packed is None:
+        if fetch.files is None:
             errors = [fetch.error or PcrstoreError("a record was neither read nor failed")]
             fetch.error = None
             raise errors.pop()  # a traceback holds this frame, which must not hold the error
-        fetch.records[at] = None
-        lane.records[unit] = packed
-        self._untrimmed += packed.n_bytes
+        files, fetch.files[at] = fetch.files[at], []
+        lane.files[unit] = files
+        self._untrimmed += sum(map(len, files))
         if self._untrimmed > _TRIM_AFTER:
             self._untrimmed = 0
             trim()
-        return packed
+        return files

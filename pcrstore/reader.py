@@ -1,7 +1,7 @@
 """From images asked for to checked cells: the flow behind every read of a dataset.
 
     positions ──▶ wants (one per record touched) ──plan──▶ get_ranges ──assemble──▶ Pieces
-    records  ──read─▶ the same, whole ─────────────────────────────────────▶ Packed ──file──▶ bytes
+    records  ──files─▶ the same, whole ────────────────────────────────────▶ what a decoder takes
                                                                └── a checksum fails: read again
 
 A record of which everything is wanted is read as its prefix; a part of one cell by cell. With a
@@ -18,12 +18,11 @@ import numpy as np
 
 from pcrstore.catalog import Catalog, Part
 from pcrstore.cost import CostModel
-from pcrstore.fetching import Counter, RangeCache, get_ranges
+from pcrstore.fetching import Counter, RangeCache, checked, get_ranges
 from pcrstore.manifest import Manifest
-from pcrstore.packed import Packed, checked, joined
 from pcrstore.plan import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.ranges import ByteRange, split
-from pcrstore.record import Header
+from pcrstore.record import Header, decodable
 from pcrstore.store import ReadableStore
 
 __all__ = ["Chosen", "Reader", "Window"]
@@ -158,13 +157,25 @@ class Reader:
         ]
         return [piece for found in self._execute(self._chosen(chosen)) for piece in found]
 
-    def read(self, chosen: Sequence[Chosen]) -> list[Packed]:
-        """Return what is chosen, to be cut: all of the waiting, little of the work."""
-        wants, n = self._chosen(chosen), self._manifest.n_groups
+    def files(self, chosen: Sequence[Chosen]) -> list[list[bytes]]:
+        """Return what a decoder takes of each image of each record that is chosen.
+
+        Raises:
+            ChecksumError: Stored bytes are damaged, also after reading them again.
+        """
+        wants = self._chosen(chosen)
         return [
-            Packed(want, parts, n, partial(self._read_again, want))
-            for want, parts in zip(wants, self._read(wants), strict=True)
+            checked(partial(self._files, want), got, partial(self._read_again, want))
+            for want, got in zip(wants, self._read(wants), strict=True)
         ]
+
+    def _files(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
+        n = self._manifest.n_groups
+        if not isinstance(want, Prefix):
+            return [decodable(p.cells, n, opaque=p.opaque) for p in want.cut(parts)]
+        body = want.open(parts)
+        opaque = body.header.opaque.tolist()
+        return [decodable(body.cells(i), n, opaque=of) for i, of in enumerate(opaque)]
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
         """Return what a decoder takes of scattered images, in the order of `positions`.
@@ -174,7 +185,7 @@ class Reader:
         """
         n = self._manifest.n_groups
         pieces = self.pieces(positions, fidelities, [False] * len(positions))
-        return [joined(p.cells, n, opaque=p.opaque) for p in pieces]
+        return [decodable(p.cells, n, opaque=p.opaque) for p in pieces]
 
     def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
         """Return the wants of records chosen, with headers where they have none of their own."""

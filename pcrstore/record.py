@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pcrstore.checksum import crc32c, place_words
 from pcrstore.errors import ChecksumError, FormatError
+from pcrstore.tail import ending
 
 __all__ = [
     "EOI",
@@ -31,6 +32,7 @@ __all__ = [
     "RecordImage",
     "assemble_full",
     "build_record",
+    "decodable",
     "header_size",
     "parse_header",
 ]
@@ -134,8 +136,6 @@ class Header:
 class Body:
     """A record's prefix as it was read, whose images are cut and checked one by one.
 
-    So an image's bytes are touched once, when it is its turn, and by the thread that decodes it.
-
     Args:
         header: Of the record.
         data: Groups 1..k back to back, from byte `start` on.
@@ -149,9 +149,6 @@ class Body:
 
     __slots__ = ("_edges", "_expected", "data", "header", "k", "where")
 
-    data: NDArray[np.uint8]
-    """What was read; its slices are views."""
-
     def __init__(self, header: Header, data: bytes, k: int, *, where: str, start: int = 0) -> None:
         # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's
         # turn would cost more than all of this.
@@ -163,7 +160,7 @@ class Body:
                 f"got {len(data) - start}"
             )
         self.header = header
-        self.data = np.frombuffer(data, np.uint8)
+        self.data = np.frombuffer(data, np.uint8)  # its slices are views
         self.k = k
         self.where = where
         self._edges: list[int] = edges
@@ -261,6 +258,21 @@ def assemble_full(cells: Sequence[bytes]) -> bytes:
         return b"".join((*cells, EOI))
     at = _run_of_segments(first, 2)
     return b"".join((first[:at], last[:n_meta], first[at:], *cells[1:-1], last[n_meta:], EOI))
+
+
+def decodable(cells: Sequence[bytes | NDArray[np.uint8]], n_groups: int, *, opaque: bool) -> bytes:
+    """Join an image's cells to what a decoder takes.
+
+    Args:
+        cells: Its groups 1..k; views of a record are joined without a copy of each.
+        n_groups: Of the dataset: with fewer, scans follow that say that no more come.
+        opaque: Whether the image is kept as a file of its own.
+    """
+    if opaque:
+        return bytes(cells[0])
+    if len(cells) == n_groups:
+        return assemble_full([bytes(c) for c in cells])
+    return b"".join((*cells, ending(cells[0])))  # type: ignore[arg-type]  # arrays are buffers
 
 
 def _run_of_segments(data: bytes, at: int) -> int:

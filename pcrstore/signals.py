@@ -38,9 +38,9 @@ class Signals:
     """Scan groups of records that came from the disk cache."""
     cache_bytes: int = 0
     fetch_seconds: float = 0.0
-    """Waiting for the store."""
+    """Reading records, checking them and cutting files out of them."""
     decode_seconds: float = 0.0
-    """Cutting files out of records, checking, decoding, cropping and resizing."""
+    """Decoding, cropping and resizing."""
     queue_depth: int = 0
     """Batches that were ready when the last one was taken; over workers, their sum."""
 

@@ -72,7 +72,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             out; `n_padded` and `n_dropped` say how many.
         drop_last: Leave out a last batch that is not full.
         shuffle_window: Samples among which one is drawn; memory holds about half of them, encoded.
-        prefetch: Bytes to be ahead of the window, "64mb"; workers share it.
+        prefetch: Bytes to be ahead of the window, "16mb"; workers share it.
         hedge: Ask a second time for what takes three times as long as usual.
         dct_scaling: Decode at 1/2, 1/4 or 1/8 where the crop is at least so much larger than size.
         apply_orientation: Turn images as their EXIF orientation says.
@@ -126,7 +126,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         uneven: Uneven = "pad",
         drop_last: bool = False,
         shuffle_window: int = 1024,
-        prefetch: int | str = "64mb",
+        prefetch: int | str = "16mb",
         hedge: bool = False,
         dct_scaling: bool = True,
         apply_orientation: bool = False,
