@@ -7,6 +7,7 @@ environment variable PCRSTORE_TEST_DATA. Everything written goes below `--work`,
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -214,11 +215,10 @@ def tree(pid: int) -> list[int]:
     """Return a process and those below it."""
     out, at = [pid], 0
     while at < len(out):
-        for task in Path(f"/proc/{out[at]}/task").glob("*/children"):
-            try:
-                out.extend(int(x) for x in task.read_text().split())
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):  # it may end meanwhile, and so may any thread
+            for task in Path(f"/proc/{out[at]}/task").glob("*/children"):
+                with contextlib.suppress(OSError):
+                    out.extend(int(x) for x in task.read_text().split())
         at += 1
     return out
 

@@ -82,6 +82,12 @@ def files_of(dataset: object, fidelity: int) -> list[bytes]:
     return dataset.fetch(range(len(dataset)), fidelity)
 
 
+def highest_rss() -> int:
+    """Return the most bytes that were ever resident, as the kernel keeps count."""
+    [line] = [x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x]
+    return int(line.split()[1]) * 1024
+
+
 def no_rendering(*_args: object, **_kwargs: object) -> None:
     """Leave a row as it is."""
 
@@ -117,6 +123,7 @@ def main() -> None:
                 "touching_us": touching(files, fidelity),
                 "images_per_s": n / seconds,
                 "rss": rss(os.getpid()),
+                "peak_rss": highest_rss(),
             }
         )
     print(json.dumps(out))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pcrstore.checksum import record_seed
 from pcrstore.cost import CostModel
-from pcrstore.errors import ChecksumError, FormatError, OptionError
-from pcrstore.fetching import ATTEMPTS, Counter, ForkSafeLock, fetch_ranges
+from pcrstore.errors import FormatError, OptionError
+from pcrstore.fetching import Counter, ForkSafeLock, checked, fetch_ranges
 from pcrstore.index import (
     HEADERS,
     RECORDS,
@@ -376,9 +376,4 @@ class Catalog:
 
     def _retry(self, decode: Callable[[bytes], Decoded], where: ByteRange, data: bytes) -> Decoded:
         """Decode bytes, reading them again when they fail their checksum."""
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return decode(data)
-            except ChecksumError:
-                data = self._read([where])[0]
-        return decode(data)
+        return checked(lambda parts: decode(parts[0]), [data], lambda: self._read([where]))

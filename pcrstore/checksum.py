@@ -51,13 +51,17 @@ def place_words(seed: int, images: int | Sequence[int], n_groups: int) -> NDArra
         (images, groups) uint32.
     """
     if isinstance(images, int):
-        return _steps(images, n_groups) + np.uint32(seed)
-    return _steps_of(np.asarray(images), n_groups) + np.uint32(seed)
+        table = _steps(n_groups)
+        steps = table[:images] if images <= len(table) else _steps_of(np.arange(images), n_groups)
+    else:
+        steps = _steps_of(np.asarray(images), n_groups)
+    return steps + np.uint32(seed)
 
 
-@lru_cache(maxsize=256)
-def _steps(n_images: int, n_groups: int) -> NDArray[np.uint32]:
-    return _steps_of(np.arange(n_images), n_groups)
+@lru_cache(maxsize=8)
+def _steps(n_groups: int) -> NDArray[np.uint32]:
+    """Return the steps of a record larger than most: it is the same table for every record."""
+    return _steps_of(np.arange(1024), n_groups)
 
 
 def _steps_of(rows: NDArray[np.integer], n_groups: int) -> NDArray[np.uint32]:

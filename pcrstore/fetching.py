@@ -20,15 +20,12 @@ __all__ = [
     "Counter",
     "ForkSafeLock",
     "RangeCache",
-    "ReadAgain",
     "checked",
     "fetch_ranges",
     "get_ranges",
 ]
 
 Cut = TypeVar("Cut")
-ReadAgain = Callable[[], list[bytes]]
-"""Reads ranges anew, from where they are stored and from no cache."""
 
 ATTEMPTS: Final = 3
 """Reads of bytes that fail their checksum: the first and two more, then the error is real."""
@@ -115,8 +112,17 @@ def fetch_ranges(
     return out
 
 
-def checked(cut: Callable[[Sequence[bytes]], Cut], parts: Sequence[bytes], again: ReadAgain) -> Cut:
+def checked(
+    cut: Callable[[Sequence[bytes]], Cut],
+    parts: Sequence[bytes],
+    again: Callable[[], Sequence[bytes]],
+) -> Cut:
     """Return what `cut` makes of what was read; read it again while that fails its checksum.
+
+    Args:
+        cut: Makes it of `parts`.
+        parts: As they were read.
+        again: Reads them anew, from where they are stored and from no cache.
 
     Raises:
         ChecksumError: Stored bytes are damaged, also after reading them again.

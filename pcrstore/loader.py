@@ -79,7 +79,8 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     hand out with the images of a batch.
 
     A copy, in this process or by a pickle in another one, has the position of a loader whose loop
-    was left here, and connections, threads, counters and a dial of its own.
+    was left here: it reads the next epoch, and its state has the rest of this one. Connections,
+    threads, counters and the dial are its own.
     """
 
     _feed: Feed[Payload] | None

@@ -59,7 +59,7 @@ _DRAWN_AT_ONCE: Final = 1024
 they compute."""
 
 _TRIM_AFTER: Final = 2**28
-"""Bytes of bodies after which free memory is given back: 5 ms for seconds of decoding."""
+"""Bytes of files after which free memory is given back: 5 ms for seconds of decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +110,8 @@ class _Fetch:
         self.units = units
         self.n_bytes = n_bytes
         self.done = threading.Event()
-        self.files: list[list[bytes]] | None = None
-        """What came for each unit, until it is taken."""
+        self.files: list[list[bytes]] = []
+        """What came for each unit, until it is taken: of those before the first that failed."""
         self.error: BaseException | None = None
         self.started = 0.0
         self.n_trying = 1
@@ -314,12 +314,15 @@ class Prefetcher:
             self._fetchers.put(lambda fetch=fetch: self._fetch(fetch))  # type: ignore[misc]  # bound
 
     def _fetch(self, fetch: _Fetch) -> None:
+        if fetch.done.is_set():  # this is the second request, and not needed any more
+            return
         fetch.started = start = time.perf_counter()
-        files: list[list[bytes]] | None = None
+        files: list[list[bytes]] = []
         errors: list[BaseException] = []  # emptied below: a traceback holds this frame
         try:
             reader = self._stream.readers[fetch.units[0].source]
-            files = reader.files([self._chosen(u) for u in fetch.units])
+            for of_unit in reader.files([self._chosen(u) for u in fetch.units]):
+                files.append(of_unit)  # noqa: PERF402 - what came before an error is kept
         except BaseException as e:  # noqa: BLE001 - raised again by `take`
             errors.append(e)
         seconds = time.perf_counter() - start
@@ -420,7 +423,7 @@ class Prefetcher:
             self._hedge(fetch, self._hedgers)
         if not self._life.wait(fetch.done):
             return None
-        if fetch.files is None:
+        if at >= len(fetch.files):
             errors = [fetch.error or PcrstoreError("a record was neither read nor failed")]
             fetch.error = None
             raise errors.pop()  # a traceback holds this frame, which must not hold the error

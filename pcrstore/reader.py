@@ -157,17 +157,16 @@ class Reader:
         ]
         return [piece for found in self._execute(self._chosen(chosen)) for piece in found]
 
-    def files(self, chosen: Sequence[Chosen]) -> list[list[bytes]]:
-        """Return what a decoder takes of each image of each record that is chosen.
+    def files(self, chosen: Sequence[Chosen]) -> Iterator[list[bytes]]:
+        """Read records that are chosen; yield what a decoder takes of each image of each.
 
         Raises:
-            ChecksumError: Stored bytes are damaged, also after reading them again.
+            ChecksumError: Stored bytes are damaged, also after reading them again. The records
+                before were yielded.
         """
         wants = self._chosen(chosen)
-        return [
-            checked(partial(self._files, want), got, partial(self._read_again, want))
-            for want, got in zip(wants, self._read(wants), strict=True)
-        ]
+        for want, got in zip(wants, self._read(wants), strict=True):
+            yield checked(partial(self._files, want), got, partial(self._read_again, want))
 
     def _files(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
         n = self._manifest.n_groups

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from small_datasets import (
 )
 
 from pcrstore import prefetch
+from pcrstore.checksum import crc32c, place_words
 from pcrstore.crops import CenterCrop
 from pcrstore.dial import Mixture
 from pcrstore.errors import (
@@ -37,6 +39,7 @@ from pcrstore.errors import (
 from pcrstore.feed import BATCHES_READY, Feed
 from pcrstore.order import n_of
 from pcrstore.population import Mix
+from pcrstore.reader import Chosen
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -331,6 +334,61 @@ def test_errors_name_the_object_and_come_in_their_turn(layout, answer, error, sa
         read_into(got, fed.feed)
     assert got == list(range(len(got)))
     assert 3 <= len(got) <= 6
+
+
+def without_frame(image):
+    """A dataset one of whose images has no frame header, and checksums that are right."""
+    objects = DictStore(stored())
+    ds = opened(objects)
+    at = ds.catalog.locate([image])
+    chosen = Chosen(part=int(at.part[0]), record=int(at.record[0]), images=None, fidelity=1)
+    [want] = ds.reader()._chosen([chosen])
+    [where] = want.ranges()
+    data = bytearray(objects.objects[where.name])
+    header, slot = want.open([bytes(data[where.start : where.stop])]).header, int(at.slot[0])
+    start = where.start + header.size + int(header.lengths[:slot, 0].sum())
+    stop = start + int(header.lengths[slot, 0])
+    frame = data.index(b"\xff\xc2\0", start, stop)
+    data[frame + 1] = 0xFE  # a comment
+    checksums = header.checksums.copy()
+    word = place_words(header.seed, [slot], 1)[0, 0]
+    checksums[slot, 0] = crc32c(bytes(data[start:stop])) ^ word
+    encoded = replace(header, checksums=checksums).encode()
+    data[where.start : where.start + len(encoded)] = encoded
+    objects.objects[where.name] = bytes(data)
+    return opened(objects)
+
+
+@pytest.mark.parametrize("fidelity", [3, "full"])
+def test_a_file_without_a_frame_is_one_image_that_cannot_be_decoded(fidelity):
+    ds = without_frame(13)
+    options = {"batch": 2, "shuffle": False, "fidelity": fidelity}
+    got = []
+    with Fed(ds, **options) as fed:
+        with pytest.raises(DecodeError, match=rf"{ds.url}: image 13: "):
+            read_into(got, fed.feed)
+        assert got == list(range(12))
+    with Fed(ds, on_error="skip", **options) as fed:
+        assert len(samples(fed.feed)) == N
+        assert fed.feed.signals().skipped == 1
+
+
+def test_damage_comes_after_the_records_before_it():
+    """Those that were asked for with it are not lost."""
+    objects = DictStore(stored())
+    ds = opened(objects)
+    [part] = ds.catalog.parts([2])  # of images 12 to 17
+    where = part.placement(1, ds.manifest.chunk_bytes).prefix(3)[-1]
+    data = bytearray(objects.objects[where.name])
+    data[where.stop - 1] ^= 1
+    objects.objects[where.name] = bytes(data)
+    got = []
+    with (
+        Fed(opened(objects), batch=3, shuffle=False, fidelity=3) as fed,
+        pytest.raises(ChecksumError),
+    ):
+        read_into(got, fed.feed)
+    assert got == list(range(15))
 
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])

@@ -6,6 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 import pytest
+from epochs import shards_of
 from feeds import Fed, G, N, held_bytes, prefixes, samples
 from flows import DictStore
 from small_datasets import (
@@ -198,10 +199,12 @@ def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(monkeypatch):
     prefetcher.close()
 
 
+@pytest.mark.parametrize("shard", [100, 9])
 @pytest.mark.parametrize("at_once", [1, 3, 4, 7, 1024])
-def test_draws_are_those_of_each_sample(at_once, monkeypatch):
+def test_draws_are_those_of_each_sample(at_once, shard, monkeypatch):
     monkeypatch.setattr(prefetch, "_DRAWN_AT_ONCE", at_once)
-    with Fed(a_dataset(n=21), batch=4) as fed:
+    with shards_of(shard), Fed(a_dataset(n=21), batch=4) as fed:
+        assert len(fed.leaflets()) == -(-21 // shard)
         keys = np.concatenate([leaf.crop_key for leaf in fed.leaflets()])
         drawn = np.concatenate([b.draws for b in fed.feed])
     expected = uniforms(keys, RandomResizedCrop.n_draws)

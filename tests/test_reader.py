@@ -20,10 +20,10 @@ def decodable(data, k):
 class Source:
     """The first record of a small dataset, whose ranges come damaged the first few times."""
 
-    def __init__(self, layout="record", *, images=None, fidelity=3, damage=()):
+    def __init__(self, layout="record", *, images=None, fidelity=3, n_damaged=0):
         self.ds = a_dataset(layout, opaque=(1,))
         self.chosen = Chosen(part=0, record=0, images=images, fidelity=fidelity)
-        self.damage = list(damage)
+        self.n_damaged = n_damaged
         self.n_read = 0
         k = fidelity if isinstance(fidelity, tuple) else (fidelity,) * 99
         first, stop = self.ds.catalog.parts([0])[0].image_edges[:2].tolist()
@@ -33,16 +33,16 @@ class Source:
         ]
 
     def files(self, monkeypatch):
-        """Read all files; `damage` says at which byte from the end each time is wrong."""
+        """Read all files; the last byte is wrong the first `n_damaged` times."""
         read = Reader._read
 
         def damaged(reader, wants, **options):
             self.n_read += 1
             parts = read(reader, wants, **options)
-            if self.damage:
-                last = bytearray(parts[0][-1])
-                last[-self.damage.pop(0)] ^= 1
-                parts[0] = [*parts[0][:-1], bytes(last)]
+            if self.n_read <= self.n_damaged:
+                last = bytearray(parts[-1][-1])
+                last[-1] ^= 1
+                parts[-1] = [*parts[-1][:-1], bytes(last)]
             return parts
 
         monkeypatch.setattr(Reader, "_read", damaged)
@@ -65,7 +65,7 @@ def test_every_image_is_what_the_dataset_gives(layout, kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("n_damaged", range(ATTEMPTS + 1))
 def test_damage_is_read_again_until_it_is_real(kind, n_damaged, monkeypatch):
-    source = Source(damage=[1] * n_damaged, **kind)
+    source = Source(n_damaged=n_damaged, **kind)
     if n_damaged < ATTEMPTS:
         assert source.files(monkeypatch) == source.expected
         assert source.n_read == 1 + n_damaged
@@ -73,6 +73,34 @@ def test_damage_is_read_again_until_it_is_real(kind, n_damaged, monkeypatch):
         with pytest.raises(ChecksumError):
             source.files(monkeypatch)
         assert source.n_read == ATTEMPTS
+
+
+@pytest.mark.parametrize("n_damaged", [0, 1, ATTEMPTS])
+def test_only_what_is_damaged_is_read_again_and_what_comes_before_is_given(n_damaged, monkeypatch):
+    ds = a_dataset()
+    chosen = [
+        Chosen(part=p, record=r, images=None, fidelity=3) for p, r in [(0, 0), (0, 1), (1, 0)]
+    ]
+    expected = list(ds.reader().files(chosen))
+    asked, read = [], Reader._read
+
+    def damaged(reader, wants, **options):
+        asked.append([want.record for want in wants])
+        parts = read(reader, wants, **options)
+        if len(asked) <= n_damaged:
+            of = asked[-1].index(1)
+            parts[of] = [bytes(len(part)) for part in parts[of]]
+        return parts
+
+    monkeypatch.setattr(Reader, "_read", damaged)
+    files = ds.reader().files(chosen)
+    if n_damaged < ATTEMPTS:
+        assert list(files) == expected
+    else:
+        assert next(files) == expected[0]
+        with pytest.raises(ChecksumError):
+            next(files)
+    assert asked == [[0, 1, 2]] + [[1]] * min(n_damaged, ATTEMPTS - 1)
 
 
 def test_checked_reads_twice_more_and_raises_the_last():

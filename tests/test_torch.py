@@ -550,7 +550,7 @@ def test_defaults_are_those_of_the_spec(loader):
 
 
 def send_two_epochs(loader, back):
-    """Send the rest of the epoch that was begun elsewhere, and the next at another fidelity."""
+    """Send what an epoch reads, and the next at another fidelity."""
     out = [loader.n_samples, sorted(samples(loader))]
     loader.fidelity = 5
     back.put([*out, sorted(samples(loader)), loader.stats().samples])
