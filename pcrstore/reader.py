@@ -9,10 +9,10 @@ cache, prefixes are asked for group by group, and what the cache holds is not pl
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from pcrstore.record import Header, decodable
 from pcrstore.store import ReadableStore
 
 __all__ = ["Chosen", "Reader", "Window"]
+
+OfImage = TypeVar("OfImage")
 
 _WINDOW_BYTES: Final = 16 * 2**20
 """What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
@@ -164,9 +166,7 @@ class Reader:
             ChecksumError: Stored bytes are damaged, also after reading them again. The records
                 before were yielded.
         """
-        wants = self._chosen(chosen)
-        for want, got in zip(wants, self._read(wants), strict=True):
-            yield checked(partial(self._files, want), got, partial(self._read_again, want))
+        return self._cut(self._chosen(chosen), self._files)
 
     def _files(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
         n = self._manifest.n_groups
@@ -266,11 +266,14 @@ class Reader:
         return self._chosen(chosen), [rank[key] for key in zip(numbers, slots, strict=True)]
 
     def _execute(self, wants: Sequence[Want]) -> list[list[Pieces]]:
+        return [*self._cut(wants, lambda want, parts: [*want.cut(parts)])]
+
+    def _cut(
+        self, wants: Sequence[Want], cut: Callable[[Want, Sequence[bytes]], list[OfImage]]
+    ) -> Iterator[list[OfImage]]:
         """Read, cut and check; read again what fails its checksum."""
-        return [
-            checked(lambda p, w=want: list(w.cut(p)), got, partial(self._read_again, want))  # type: ignore[misc]  # bound
-            for want, got in zip(wants, self._read(wants), strict=True)
-        ]
+        for want, got in zip(wants, self._read(wants), strict=True):
+            yield checked(partial(cut, want), got, partial(self._read_again, want))
 
     def _read_again(self, want: Want) -> list[bytes]:
         if self.cache is not None and isinstance(want, Prefix):
