@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -167,6 +168,8 @@ class Prefetcher:
         self._lanes: deque[_Lane] = deque()
         self._asking: deque[_Lane] = deque()
         self._opened = 0
+        self._unread: Stretch | None = None
+        """What the index could not be read for, ahead: read again, or an error, when it is due."""
         self._ahead: deque[tuple[int, int]] = deque()
         self._ahead_bytes = 0
         self._durations: deque[float] = deque(maxlen=64)
@@ -246,12 +249,20 @@ class Prefetcher:
             self._asking.popleft()
         while not self._asking:
             # To open one is to read the index, which what is needed now must not wait for.
-            if self._opened >= stop and not self._has_room(ahead=ahead):
+            is_due = self._opened < stop
+            if not is_due and (self._unread is not None or not self._has_room(ahead=ahead)):
                 return None
-            stretch = next(self._stretches, None)
+            stretch = self._unread or next(self._stretches, None)
             if stretch is None:
                 return None
-            leaflet = self._stream.population.leaflet(self._stream.order, stretch)
+            self._unread = stretch
+            try:
+                leaflet = self._stream.population.leaflet(self._stream.order, stretch)
+            except PcrstoreError:
+                if is_due:
+                    raise
+                return None
+            self._unread = None
             if not len(leaflet):
                 continue
             lane = _Lane(leaflet, self._opened)
@@ -286,13 +297,15 @@ class Prefetcher:
         lane.n_headers = stop = min(len(lane.leaflet.units), start + n)
         for i, reader in enumerate(self._stream.readers):
             every = reader.needs_headers or self._stream.dial.is_per_sample(i)
-            reader.catalog.headers(
-                [
-                    (u.part, u.record)
-                    for u in lane.leaflet.units[start:stop]
-                    if u.source == i and (every or u.slots is not None)
-                ]
-            )
+            # Whoever reads a record asks for its header again, and names the one that is damaged.
+            with suppress(PcrstoreError):
+                reader.catalog.headers(
+                    [
+                        (u.part, u.record)
+                        for u in lane.leaflet.units[start:stop]
+                        if u.source == i and (every or u.slots is not None)
+                    ]
+                )
 
     # ---- fetching
 

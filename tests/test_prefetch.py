@@ -161,12 +161,16 @@ def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
     assert [n for n in asked if n != 1][: len(by_the_prefetcher)] == by_the_prefetcher
 
 
-def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(monkeypatch):
-    opened_at = []
+@pytest.fixture
+def looked_up(monkeypatch):
+    """Yield a prefetcher of four stretches, those looked up, and those that cannot be."""
+    tried, failing = [], set()
     leaflet = Population.leaflet
 
     def noted(self, order, stretch):
-        opened_at.append(stretch.start)
+        tried.append(stretch.start)
+        if stretch.start in failing:
+            raise TransientStoreError("no index")
         return leaflet(self, order, stretch)
 
     with Fed(a_dataset()) as fed:
@@ -190,13 +194,60 @@ def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(monkeypatch):
         ),
         life,
     )
+    yield prefetcher, tried, failing
+    life.is_over = True
+    prefetcher.close()
+
+
+def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(looked_up):
+    prefetcher, tried, _ = looked_up
     for stop, ahead, expected in [
         (0, False, 0), (1, False, 1), (5, False, 1), (6, False, 2), (10, False, 2), (10, True, 4),
     ]:  # fmt: skip
         prefetcher.ask(stop, ahead=ahead)
-        assert opened_at == [0, 5, 10, 15][:expected], (stop, ahead)
-    life.is_over = True
-    prefetcher.close()
+        assert tried == [0, 5, 10, 15][:expected], (stop, ahead)
+
+
+def test_an_index_that_cannot_be_read_is_no_error_before_it_is_due(looked_up):
+    prefetcher, tried, failing = looked_up
+    failing.add(10)
+    prefetcher.ask(5, ahead=True)
+    assert tried == [0, 5, 10]
+    prefetcher.ask(10, ahead=True)  # not again and again: each try waits for a store that is gone
+    assert tried == [0, 5, 10]
+    assert len(prefetcher.take(0, 10).files) == 10
+    with pytest.raises(TransientStoreError, match="no index"):
+        prefetcher.ask(11, ahead=True)
+    assert tried == [0, 5, 10, 10]
+
+
+def test_an_index_that_can_be_read_when_it_is_due_leaves_nothing_out(looked_up):
+    prefetcher, tried, failing = looked_up
+    failing.add(10)
+    prefetcher.ask(5, ahead=True)
+    failing.clear()
+    prefetcher.ask(11, ahead=True)
+    assert tried == [0, 5, 10, 10, 15]
+    assert len(prefetcher.take(0, 20).files) == 20
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monkeypatch):
+    headers = Catalog.headers
+
+    def failing(self, records):
+        if any(part >= 3 for part, _ in records):
+            raise TransientStoreError("no header")
+        return headers(self, records)
+
+    ds = a_dataset("zarr", n=60)
+    n_before = int(ds.catalog.image_edges[3])
+    got = []
+    with Fed(ds, batch=4, shuffle=False) as fed:
+        monkeypatch.setattr(Catalog, "headers", failing)
+        with pytest.raises(TransientStoreError, match="no header"):
+            got.extend(position for batch in fed.feed for position in batch.positions.tolist())
+    assert got == list(range(n_before // 4 * 4))
 
 
 @pytest.mark.parametrize("shard", [100, 9])
