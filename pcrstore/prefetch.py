@@ -59,7 +59,7 @@ _DRAWN_AT_ONCE: Final = 1024
 """Samples whose numbers are drawn together: for those of a batch numpy's calls cost ten times what
 they compute."""
 
-_TRIM_AFTER: Final = 2**28
+_TRIM_AFTER: Final = 2**26
 """Bytes of files after which free memory is given back: 5 ms for seconds of decoding."""
 
 

@@ -387,6 +387,33 @@ def test_files_are_let_go_when_their_samples_are_taken():
 # ---- hedging
 
 
+@pytest.mark.usefixtures("small_tasks")
+def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
+    taken = []
+    monkeypatch.setattr(prefetch, "trim", lambda: taken.append("trim"))
+    monkeypatch.setattr(prefetch, "_TRIM_AFTER", 10_000)
+    files = Prefetcher._files
+
+    def noted(self, lane, unit):
+        before = len(taken)
+        found = files(self, lane, unit)
+        taken.insert(before, sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(Prefetcher, "_files", noted)
+    with Fed(a_dataset(n=60)) as fed:
+        list(fed.feed)
+    assert taken.count("trim") >= 3
+    since = 0
+    for one in taken:
+        if one == "trim":
+            assert since > 10_000
+            since = 0
+        else:
+            assert since <= 10_000
+            since += one
+
+
 @pytest.fixture
 def quick_hedges(monkeypatch, small_tasks):
     """Durations of a test's machine vary: only what is held back shall be slow."""
