@@ -56,6 +56,9 @@ def run(rank: int, url: str, epochs: int, meeting: str) -> None:
                 f"images {len(first)} and {len(second)}, {len(first & second)} in both "
                 f"({loader.n_padded} read twice), {len(first | second)} in all"
             )
+    # Gloo's threads free the tensors of a collective a moment after its result is there. A rank
+    # that ends before they have is aborted (pytorch/pytorch#179291): here they get that moment.
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
