@@ -52,12 +52,7 @@ MAX_PIXELS = 178_956_970
 """Where Pillow raises DecompressionBombError by default."""
 
 MAX_SCANS = 110
-"""`jpeg.parse` accepts 100, and an end-of-band tail adds at most four.
-
-A file that is too short for harm may have more: see `_check_scans`."""
-
-_SCAN_BYTES = 10
-"""A scan has at least a header of one component (B.2.3): entropy-coded bytes may be missing."""
+"""`jpeg.parse` accepts 100, and an end-of-band tail adds at most four."""
 
 # SOS or EOI: with a set behind the first byte the regex engine runs memchr, three times as fast as
 # bytes.count(b"\xff\xda").
@@ -125,8 +120,7 @@ def decode(
 
     Raises:
         DecodeError: The bytes are not an image that the engines read, or are cut short.
-        LimitError: More than max_pixels pixels, or more than `MAX_SCANS` scans in a file that is
-            long enough for more work than so many scans of max_pixels pixels.
+        LimitError: More than max_pixels pixels, or than `MAX_SCANS` scans.
         OptionError: A scale, orientation or engine that does not exist.
         MissingDependencyError: simplejpeg is asked for and not installed.
     """
@@ -157,7 +151,10 @@ def jpeg_shape(data: bytes, max_pixels: int) -> Shape | None:
         frame = header.frame
         shape = Shape(frame.width, frame.height, len(frame.components), header.sos)
     _check_pixels(shape.width, shape.height, max_pixels)
-    _check_scans(data, shape, max_pixels)
+    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
+    # one in a segment between scans. Each costs a pass over all coefficients.
+    if len(_SOS_OR_EOI.findall(data, shape.sos)) > MAX_SCANS + 1:
+        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
     return shape
 
 
@@ -248,22 +245,6 @@ def _walked(data: bytes) -> Shape | None:
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise LimitError(f"at most {max_pixels} pixels are decoded, got {width} x {height}")
-
-
-def _check_scans(data: bytes, shape: Shape, max_pixels: int) -> None:
-    """Bound the passes over all coefficients, one for each scan.
-
-    What is allowed is the work of `MAX_SCANS` scans of `max_pixels` pixels. A file without the
-    bytes for more than that is not looked through: for each photo of a training set that would be
-    20 to 50 us in which no other thread may run Python.
-    """
-    n_possible = (len(data) - shape.sos) // _SCAN_BYTES
-    if n_possible * shape.width * shape.height <= MAX_SCANS * max_pixels:
-        return
-    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
-    # one in a segment between scans.
-    if len(_SOS_OR_EOI.findall(data, shape.sos)) > MAX_SCANS + 1:
-        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
 
 
 def _decode_simplejpeg(

@@ -384,9 +384,6 @@ def test_files_are_let_go_when_their_samples_are_taken():
         assert held_bytes(fed) == expected
 
 
-# ---- hedging
-
-
 @pytest.mark.usefixtures("small_tasks")
 def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
     taken = []
@@ -412,6 +409,9 @@ def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
         else:
             assert since <= 10_000
             since += one
+
+
+# ---- hedging
 
 
 @pytest.fixture
