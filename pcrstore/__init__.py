@@ -16,7 +16,7 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
     6 surface  __init__ __main__ cli contact_sheet demo ray testing torch zarr_view
     5 flows    build commit convert finish journal options report sink source uploads workers
                catalog dataset export fetching reader verify
-               feed iteration loader loading numpy_loader population prefetch state
+               feed in_flight iteration loader loading numpy_loader population prefetch state
     4 edges    buffers concurrency dial retry store store_errors store_options stores stores_fsspec
                stores_local stores_obstore threads _native decode pixels transcode
                cache cache_files cache_folder cache_ledger

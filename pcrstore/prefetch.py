@@ -1,21 +1,18 @@
 """Records of one stream of samples, asked for ahead and let go after their last sample.
 
-    stretches ──leaflets──▶ units ──tasks──▶ pending ──in flight <= IN_FLIGHT_BYTES──▶ fetchers
-                               ▲ ahead <= prefetch_bytes                                   │
-                            ask(stop)                take(start, stop) ◀───── files ───────┘
+    stretches ──leaflets──▶ units ──tasks──▶ InFlight ──files──▶ take(start, stop)
+                              ▲ ahead <= prefetch_bytes
+                           ask(stop)
 
 Records are asked for in the order of their first use, as many as fit the bytes the stream may be
-ahead; several small ones by one call. What is under way has a bound of its own, and begins in order
-too, so that what is needed first comes first. A record is cut into its images' files when it
-comes, and each is let go with its sample: whole records would hold twice as much of the window that
-samples are drawn from. One thread calls `ask` and `take`. `pcrstore.order` has the words.
+ahead; several small ones by one call. A record is cut into its images' files when it comes, and
+each is let go with its sample: whole records would hold twice as much of the window that samples
+are drawn from. One thread calls `ask` and `take`. `pcrstore.order` has the words.
 """
 
-import statistics
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -26,24 +23,17 @@ from numpy.typing import NDArray
 from pcrstore.buffers import trim
 from pcrstore.dial import Dial
 from pcrstore.errors import PcrstoreError
-from pcrstore.fetching import ForkSafeLock
 from pcrstore.hashing import uniforms
+from pcrstore.in_flight import Fetch, InFlight
 from pcrstore.order import EpochOrder, Stretch
 from pcrstore.population import Leaflet, Population, Unit
 from pcrstore.reader import Chosen, Reader
-from pcrstore.threads import POLL_SECONDS, Life, Threads
+from pcrstore.threads import Life
 
 __all__ = ["Prefetcher", "Samples", "Stream"]
 
 TASK_BYTES: Final = 2**20
 """What one call to the store asks for, in records: a megabyte fills a link with 16 in flight."""
-
-FETCHERS: Final = 16
-
-IN_FLIGHT_BYTES: Final = 16 * 2**20
-"""What is asked for at a time: it fills 1 Gbit/s at 100 ms. More would only make all of it arrive
-at once, so that decoders wait for the link and then the link for them; at the end of an epoch too.
-"""
 
 _FIRST_HEADERS: Final = 64
 """Records whose headers are read first, where the index has them; then as many again, and so on:
@@ -51,9 +41,6 @@ the first batch must not wait for those of a whole shard."""
 
 _MOST_HEADERS: Final = 4096
 """Records whose headers are read at once at most; the catalog keeps four times as many."""
-
-_HEDGE_AFTER: Final = 3.0
-"""A request is slow when it has taken this many times the median of those before it."""
 
 _DRAWN_AT_ONCE: Final = 1024
 """Samples whose numbers are drawn together: for those of a batch numpy's calls cost ten times what
@@ -102,23 +89,6 @@ class Samples:
     """Numbers in [0, 1) of each sample, for its crop. (n, n_draws)"""
 
 
-class _Fetch:
-    """Units of one source that are asked for together."""
-
-    __slots__ = ("done", "error", "files", "n_bytes", "n_trying", "started", "units")
-
-    def __init__(self, units: list[Unit], n_bytes: int) -> None:
-        self.units = units
-        self.n_bytes = n_bytes
-        self.done = threading.Event()
-        self.files: list[list[bytes]] = []
-        """What came for each unit, until it is taken: of those before the first that failed."""
-        self.error: BaseException | None = None
-        self.started = 0.0
-        self.n_trying = 1
-        """Requests that may still answer: a second one does not fail what the first may bring."""
-
-
 class _Lane:
     """A leaflet that is being read."""
 
@@ -131,7 +101,7 @@ class _Lane:
         """First unit that was not asked for."""
         self.n_headers = 0
         """Units whose headers were read, where the index has them."""
-        self.fetches: list[tuple[_Fetch, int]] = []
+        self.fetches: list[tuple[Fetch, int]] = []
         """Of each unit asked for its fetch, and its position there."""
         self.files: list[list[bytes] | None] = [None] * len(leaflet.units)
         """Of each unit its images' files, from the first that is taken to the last."""
@@ -158,6 +128,23 @@ class _Lane:
         return self.next_unit == len(self.leaflet.units)
 
 
+def _read(stream: Stream, units: list[Unit]) -> Iterator[list[bytes]]:
+    """Read units of one source; their fidelity is chosen now."""
+    source = units[0].source
+    chosen = [
+        Chosen(
+            part=u.part,
+            record=u.record,
+            images=u.slots,
+            fidelity=stream.dial.choose(
+                source, u.images, u.number, seed=stream.seed, epoch=stream.epoch
+            ),
+        )
+        for u in units
+    ]
+    return stream.readers[source].files(chosen)
+
+
 class Prefetcher:
     """Reads a stream ahead."""
 
@@ -172,28 +159,22 @@ class Prefetcher:
         """What the index could not be read for, ahead: read again, or an error, when it is due."""
         self._ahead: deque[tuple[int, int]] = deque()
         self._ahead_bytes = 0
-        self._durations: deque[float] = deque(maxlen=64)
-        self._lock = ForkSafeLock()
-        self._pending: deque[_Fetch] = deque()
-        self._in_flight = 0
-        """Bytes, about."""
         self._untrimmed = 0
-        self.seconds = 0.0
-        """Reading, over all threads."""
-        self.n_hedges = 0
-        self._hedgers = Threads(2, "hedge") if stream.hedge else None
-        try:
-            self._fetchers = Threads(FETCHERS, "fetch")
-        except BaseException:
-            if self._hedgers is not None:
-                self._hedgers.stop()
-            raise
+        self._in_flight = InFlight(life, hedge=stream.hedge)
 
     def close(self) -> None:
         """Stop all threads, once life is over; requests under way end by themselves."""
-        self._fetchers.stop()
-        if self._hedgers is not None:
-            self._hedgers.stop()
+        self._in_flight.close()
+
+    @property
+    def seconds(self) -> float:
+        """Reading, over all threads."""
+        return self._in_flight.seconds
+
+    @property
+    def n_hedges(self) -> int:
+        """Requests that were made a second time."""
+        return self._in_flight.n_hedges
 
     def name(self, source: int, position: int) -> str:
         """Return what an error calls a sample."""
@@ -267,7 +248,7 @@ class Prefetcher:
                 continue
             lane = _Lane(leaflet, self._opened)
             self._opened = lane.stop
-            self._fetchers.put(lambda lane=lane: self._look_up(lane))  # type: ignore[misc]  # bound
+            self._in_flight.beside(lambda lane=lane: self._look_up(lane))  # type: ignore[misc]  # bound
             self._lanes.append(lane)
             self._asking.append(lane)
         return self._asking[0]
@@ -307,74 +288,10 @@ class Prefetcher:
                     ]
                 )
 
-    # ---- fetching
-
     def _submit(self, lane: _Lane, units: list[Unit], n_bytes: int) -> None:
-        fetch = _Fetch(units, n_bytes)
+        stream = self._stream  # a fetch that held this object would keep it, and itself, alive
+        fetch = self._in_flight.submit(lambda: _read(stream, units), n_bytes)
         lane.fetches.extend((fetch, i) for i in range(len(units)))
-        with self._lock:
-            self._pending.append(fetch)
-            self._start_what_fits()
-
-    def _start_what_fits(self) -> None:
-        """Begin what was asked for, in order; called with the lock held."""
-        while self._pending:
-            fetch = self._pending[0]
-            if self._in_flight and self._in_flight + fetch.n_bytes > IN_FLIGHT_BYTES:
-                return
-            self._pending.popleft()
-            self._in_flight += fetch.n_bytes
-            self._fetchers.put(lambda fetch=fetch: self._fetch(fetch))  # type: ignore[misc]  # bound
-
-    def _fetch(self, fetch: _Fetch) -> None:
-        if fetch.done.is_set():  # this is the second request, and not needed any more
-            return
-        fetch.started = start = time.perf_counter()
-        files: list[list[bytes]] = []
-        errors: list[BaseException] = []  # emptied below: a traceback holds this frame
-        try:
-            reader = self._stream.readers[fetch.units[0].source]
-            for of_unit in reader.files([self._chosen(u) for u in fetch.units]):
-                files.append(of_unit)  # noqa: PERF402 - what came before an error is kept
-        except BaseException as e:  # noqa: BLE001 - raised again by `take`
-            errors.append(e)
-        seconds = time.perf_counter() - start
-        self._durations.append(seconds)
-        with self._lock:
-            self.seconds += seconds
-            fetch.n_trying -= 1
-            # Files are taken out one by one: a late answer must not put them back.
-            if not fetch.done.is_set() and not (errors and fetch.n_trying):
-                fetch.files = files
-                fetch.error = errors[0] if errors else None
-                fetch.done.set()
-                self._in_flight -= fetch.n_bytes
-                self._start_what_fits()
-        errors.clear()
-
-    def _chosen(self, unit: Unit) -> Chosen:
-        stream = self._stream
-        fidelity = stream.dial.choose(
-            unit.source, unit.images, unit.number, seed=stream.seed, epoch=stream.epoch
-        )
-        return Chosen(part=unit.part, record=unit.record, images=unit.slots, fidelity=fidelity)
-
-    def _hedge(self, fetch: _Fetch, hedgers: Threads) -> None:
-        """Wait for a fetch; return when it is there, or was asked for once more."""
-        while not fetch.done.wait(min(POLL_SECONDS, self._patience())):
-            if self._life.is_over:
-                return
-            # Only what is under way is slow; what still waits for a thread is not.
-            if fetch.started and time.perf_counter() - fetch.started > self._patience():
-                with self._lock:
-                    fetch.n_trying += 1
-                    self.n_hedges += 1
-                hedgers.put(lambda: self._fetch(fetch))
-                return
-
-    def _patience(self) -> float:
-        """Return the seconds after which a request is slow."""
-        return max(0.05, _HEDGE_AFTER * statistics.median(self._durations or [1.0]))
 
     # ---- taking
 
@@ -432,15 +349,9 @@ class Prefetcher:
     def _files(self, lane: _Lane, unit: int) -> list[bytes] | None:
         """Return what was read for a unit, waiting for it; None when life is over."""
         fetch, at = lane.fetches[unit]
-        if self._hedgers is not None:
-            self._hedge(fetch, self._hedgers)
-        if not self._life.wait(fetch.done):
+        if not self._in_flight.wait(fetch):
             return None
-        if at >= len(fetch.files):
-            errors = [fetch.error or PcrstoreError("a record was neither read nor failed")]
-            fetch.error = None
-            raise errors.pop()  # a traceback holds this frame, which must not hold the error
-        files, fetch.files[at] = fetch.files[at], []
+        files = fetch.take(at)
         lane.files[unit] = files
         self._untrimmed += sum(map(len, files))
         if self._untrimmed > _TRIM_AFTER:

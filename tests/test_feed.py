@@ -25,7 +25,7 @@ from small_datasets import (
     until,
 )
 
-from pcrstore import prefetch
+from pcrstore import in_flight
 from pcrstore.checksum import crc32c, place_words
 from pcrstore.crops import CenterCrop
 from pcrstore.dial import Mixture
@@ -192,7 +192,7 @@ def test_a_consumer_that_waits_is_woken_by_close():
 @pytest.mark.usefixtures("small_tasks")
 def test_close_while_the_store_answers_nothing(hedge, monkeypatch):
     """More records are asked for than there are threads, and close drops the ones that wait."""
-    monkeypatch.setattr(prefetch, "FETCHERS", 1)
+    monkeypatch.setattr(in_flight, "FETCHERS", 1)
     store = GatedStore(DictStore(stored(n=60)))
     ds = opened(store)
     store.gate.clear()
@@ -325,7 +325,7 @@ def test_errors_name_the_object_and_come_in_their_turn(layout, answer, error, sa
     skip = {"record": 2, "zarr": 2 * G}[layout]
     store = Spoiled(objects, answer, skip=skip)
     ds = opened(store)
-    monkeypatch.setattr(prefetch, "FETCHERS", 1)
+    monkeypatch.setattr(in_flight, "FETCHERS", 1)
     got = []
     with (
         Fed(ds, batch=3, shuffle=False, fidelity=5) as fed,

@@ -1,6 +1,5 @@
 """What is asked for ahead keeps its order and its bounds, and is let go."""
 
-import threading
 import time
 from itertools import accumulate
 
@@ -12,7 +11,6 @@ from flows import DictStore
 from small_datasets import (
     NO_GAPS,
     GatedStore,
-    PassingStore,
     a_dataset,
     of_images,
     opened,
@@ -28,36 +26,14 @@ from pcrstore.crops import RandomResizedCrop
 from pcrstore.errors import TransientStoreError
 from pcrstore.feed import BATCHES_READY
 from pcrstore.hashing import uniforms
+from pcrstore.in_flight import FETCHERS
 from pcrstore.order import Stretch
-from pcrstore.population import Mix, Population
-from pcrstore.prefetch import FETCHERS, Prefetcher, Stream
+from pcrstore.population import Population
+from pcrstore.prefetch import Prefetcher, Stream
 from pcrstore.testing import RecordingStore
 from pcrstore.threads import Life
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
-
-
-class Slow(PassingStore):
-    """A store that holds back some requests for images, by number, until it is told."""
-
-    def __init__(self, store, held, *, fails_again=None):
-        super().__init__(store)
-        self._held = set(held)
-        self.asked = []
-        self.go = threading.Event()
-        self._fails_again = fails_again
-
-    def get_ranges(self, ranges):
-        if any(not r.name.startswith("index/") for r in ranges):
-            with self._lock:
-                number = len(self.asked)
-                again = ranges[0] in self.asked
-                self.asked.append(ranges[0])
-            if again and self._fails_again is not None:
-                raise self._fails_again(f"{ranges[0].name}: the second fails")
-            if number in self._held:
-                assert self.go.wait(20)
-        return self.store.get_ranges(ranges)
 
 
 # ---- what is asked for
@@ -267,39 +243,6 @@ def test_draws_are_those_of_each_sample(at_once, shard, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_tasks")
-@pytest.mark.parametrize("limit", [1, 3000, 20_000])
-def test_records_larger_than_what_may_be_under_way_are_read_one_by_one(limit, monkeypatch):
-    """Sums of what is under way come back to nothing, in whatever order requests end."""
-    monkeypatch.setattr(prefetch, "IN_FLIGHT_BYTES", limit)
-    big, small = a_dataset(n=21), a_dataset(n=40, seed=100, script="al3")
-    with Fed(Mix({big: 1, small: 2}), fidelity="full", batch=8) as fed:
-        for epoch in range(3):
-            feed = fed.loading.feed(
-                fed.leg, epoch, rank=0, worker=0, n_threads=2, allocate=fed.allocate
-            )
-            assert len(samples(feed)) == 61
-            assert feed._prefetcher._in_flight == 0
-        assert len(samples(fed.feed)) == 61
-
-
-@pytest.mark.usefixtures("small_tasks")
-def test_nothing_is_asked_for_after_close(monkeypatch):
-    """What waits for room under way is dropped, and so is what waits for a thread."""
-    for name, value in (("IN_FLIGHT_BYTES", 1), ("FETCHERS", 1)):
-        with monkeypatch.context() as m:
-            m.setattr(prefetch, name, value)
-            store = GatedStore(DictStore(stored(n=60)))
-            ds = opened(store)
-            store.gate.clear()
-            with Fed(ds, batch=30) as fed:
-                assert until(lambda: store.n_asked == 1)  # noqa: B023 - called here
-                fed.feed.close()
-                store.gate.set()
-                time.sleep(0.1)
-                assert store.n_asked == 1
-
-
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
 def test_bytes_ahead_are_bounded(prefetch):
     ds, store = recorded(n=60)
@@ -337,19 +280,6 @@ def prefixes_of(ds, units):
         [part] = ds.catalog.parts([u.part])
         [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
         yield prefix
-
-
-@pytest.mark.usefixtures("small_tasks")
-def test_requests_in_flight_are_bounded():
-    store = GatedStore(DictStore(stored(n=60)))
-    ds = opened(store)
-    store.gate.clear()
-    with Fed(ds, batch=60) as fed:
-        assert until(lambda: store.n_asked == FETCHERS)
-        time.sleep(0.1)
-        assert store.n_asked == FETCHERS
-        store.gate.set()
-        assert len(samples(fed.feed)) == 60
 
 
 @pytest.mark.usefixtures("small_tasks")
@@ -409,78 +339,6 @@ def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
         else:
             assert since <= 10_000
             since += one
-
-
-# ---- hedging
-
-
-@pytest.fixture
-def quick_hedges(monkeypatch, small_tasks):
-    """Durations of a test's machine vary: only what is held back shall be slow."""
-    del small_tasks
-    monkeypatch.setattr(Prefetcher, "_patience", lambda _self: 0.3)
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_what_is_slow_is_asked_for_again_and_its_late_answer_is_dropped():
-    store = Slow(DictStore(stored()), [3])
-    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
-        batches = iter(fed.feed)
-        got = [next(batches) for _ in range(4)]
-        assert fed.feed.signals().hedges == 1
-        assert len(store.asked) == len(set(store.asked)) + 1
-        store.go.set()
-        time.sleep(0.1)
-        assert held_bytes(fed) == 0
-        got += batches
-    assert sorted(i for _, i in samples(got)) == list(range(N))
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_a_slow_request_that_was_asked_for_again_makes_room(monkeypatch):
-    monkeypatch.setattr(prefetch, "IN_FLIGHT_BYTES", 1)
-    store = Slow(DictStore(stored()), [3])
-    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
-        assert len(samples(fed.feed)) == N
-        assert not store.go.is_set()
-        store.go.set()
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_nothing_is_asked_for_again_when_nothing_is_slow_or_nobody_wants_it():
-    with Fed(opened(store := Slow(DictStore(stored()), []), NO_GAPS), hedge=True) as fed:
-        list(fed.feed)
-        assert fed.feed.signals().hedges == 0
-    assert len(store.asked) == len(set(store.asked))
-    store = Slow(DictStore(stored()), [3])
-    with Fed(opened(store, NO_GAPS)) as fed:
-        threading.Timer(0.8, store.go.set).start()
-        list(fed.feed)
-        assert fed.feed.signals().hedges == 0
-    assert len(store.asked) == len(set(store.asked))
-
-
-@pytest.mark.usefixtures("quick_hedges")
-def test_a_second_request_that_fails_leaves_the_first_its_time():
-    store = Slow(DictStore(stored()), [3], fails_again=TransientStoreError)
-    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
-        threading.Timer(0.9, store.go.set).start()
-        assert len(samples(fed.feed)) == N
-
-
-def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second_at_least():
-    with Fed(a_dataset()) as fed:
-        list(fed.feed)
-        prefetcher = fed.feed._prefetcher
-        for durations, expected in (
-            ([], 3.0),
-            ([0.001], 0.05),
-            ([0.016, 0.016], 0.05),
-            ([0.1, 9.0, 0.2], 0.6),
-        ):
-            prefetcher._durations.clear()
-            prefetcher._durations.extend(durations)
-            assert prefetcher._patience() == pytest.approx(expected)
 
 
 def test_a_recording_store_sees_the_same_whatever_the_threads():
