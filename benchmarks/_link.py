@@ -36,7 +36,10 @@ _MTU: Final = 1500
 _PAYLOAD: Final = 1448
 _HEADERS: Final = 52
 """IP, TCP and timestamps of each frame that a packet of up to 64 kB stands for."""
-_BATCH: Final = 16
+_BATCH: Final = 64
+_TICK: Final = 1e-3
+"""Seconds between two looks at a link that has packets. Woken for each packet, this process and the
+server took the cores from decoders 2,200 times a second at 7 MB/s, which cost 10 % of decoding."""
 
 Queue = deque[tuple[float, bytes]]
 
@@ -58,7 +61,9 @@ class Link:
             rate: Bytes per second in each direction.
             queue: Bytes that wait before packets are dropped.
         """
-        self._delay = rtt / 2
+        # A packet waits half a tick to be seen and half a tick to be sent, about.
+        self._tick = _TICK if rtt >= 10 * _TICK else 0.0
+        self._delay = rtt / 2 - self._tick
         self._rate = rate
         self._longest = queue / rate
         self.dropped = 0
@@ -76,11 +81,14 @@ class Link:
         """Forward packets until a file descriptor can be read."""
         while True:
             due = self._send()
-            wait = None if due is None else max(0.0, due - time.monotonic())
-            ready, _, _ = select.select((*self._queues, until), (), (), wait)
+            if due is not None and self._tick:
+                ready, _, _ = select.select((until,), (), (), self._tick)
+            else:
+                wait = None if due is None else max(0.0, due - time.monotonic())
+                ready, _, _ = select.select((*self._queues, until), (), (), wait)
             if until in ready:
                 return
-            for source in ready:
+            for source in self._queues:
                 self._receive(source)
 
     def _send(self) -> float | None:
