@@ -191,7 +191,7 @@ class Prefetcher:
         while (lane := self._lane_to_ask(stop, ahead=ahead)) is not None:
             unit = lane.leaflet.units[lane.next_unit]
             if group and group[0].source != unit.source:
-                self._submit(lane, group, size)
+                self._submit(lane, group, size, stop)
                 group, size = [], 0
             n_bytes = self._bytes_of(unit)
             first_use = lane.base + unit.first_use
@@ -206,10 +206,10 @@ class Prefetcher:
             group.append(unit)
             size += n_bytes
             if size >= TASK_BYTES or lane.is_asked_for:
-                self._submit(lane, group, size)
+                self._submit(lane, group, size, stop)
                 group, size = [], 0
         if group and lane is not None:
-            self._submit(lane, group, size)
+            self._submit(lane, group, size, stop)
 
     def _has_room(self, *, ahead: bool, for_task: bool = False) -> bool:
         """Say whether more may be asked for than is needed: a whole task, or the rest of one.
@@ -288,9 +288,10 @@ class Prefetcher:
                     ]
                 )
 
-    def _submit(self, lane: _Lane, units: list[Unit], n_bytes: int) -> None:
+    def _submit(self, lane: _Lane, units: list[Unit], n_bytes: int, stop: int) -> None:
         stream = self._stream  # a fetch that held this object would keep it, and itself, alive
-        fetch = self._in_flight.submit(lambda: _read(stream, units), n_bytes)
+        is_ahead = lane.base + units[0].first_use >= stop
+        fetch = self._in_flight.submit(lambda: _read(stream, units), n_bytes, is_ahead=is_ahead)
         lane.fetches.extend((fetch, i) for i in range(len(units)))
 
     # ---- taking

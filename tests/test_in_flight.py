@@ -97,6 +97,10 @@ def hedged(life, reads, monkeypatch):
     reads.end_all()
 
 
+def needed(flying, read, n_bytes=1):
+    return flying.submit(read, n_bytes, is_ahead=False)
+
+
 # ---- bounds
 
 
@@ -115,7 +119,7 @@ def hedged(life, reads, monkeypatch):
 )
 def test_as_many_begin_as_fit_in_order(sizes, n_begun, flying, reads, monkeypatch):
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 10)
-    fetches = [flying.submit(reads.of(i, [[b"%d" % i]]), n) for i, n in enumerate(sizes)]
+    fetches = [needed(flying, reads.of(i, [[b"%d" % i]]), n) for i, n in enumerate(sizes)]
     assert until(lambda: len(reads.begun) == n_begun)
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(n_begun))
@@ -131,7 +135,7 @@ def test_as_many_begin_as_fit_in_order(sizes, n_begun, flying, reads, monkeypatc
 def test_what_is_next_begins_when_there_is_room_and_not_before(flying, reads, monkeypatch):
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 10)
     for name, n in (("a", 5), ("b", 5), ("c", 6), ("d", 1)):
-        flying.submit(reads.of(name, [[b""]]), n)
+        needed(flying, reads.of(name, [[b""]]), n)
     reads.end("b")
     assert until(lambda: flying.n_bytes == 5)
     time.sleep(0.02)
@@ -141,9 +145,38 @@ def test_what_is_next_begins_when_there_is_room_and_not_before(flying, reads, mo
     assert flying.n_bytes == 7
 
 
+def test_what_is_ahead_begins_with_four_and_one_more_for_each_that_came(flying, reads):
+    for name in "abcdefgh":
+        flying.submit(reads.of(name, [[b""]]), 1, is_ahead=True)
+    assert until(lambda: sorted(reads.begun) == [*"abcd"])
+    time.sleep(0.02)
+    assert sorted(reads.begun) == [*"abcd"]
+    reads.end("c")
+    assert until(lambda: sorted(reads.begun) == [*"abcdef"])
+    time.sleep(0.02)
+    assert sorted(reads.begun) == [*"abcdef"]
+    reads.end("f")
+    assert until(lambda: sorted(reads.begun) == [*"abcdefgh"])
+
+
+def test_what_is_needed_begins_whatever_is_under_way(flying, reads):
+    for i in range(6):
+        needed(flying, reads.of(i, [[b""]]))
+    flying.submit(reads.of("ahead", [[b""]]), 1, is_ahead=True)
+    needed(flying, reads.of("behind it", [[b""]]))
+    assert until(lambda: len(reads.begun) == 6)
+    time.sleep(0.02)
+    assert sorted(reads.begun) == list(range(6))
+    reads.end(0)  # five are under way, and five may be
+    time.sleep(0.02)
+    assert len(reads.begun) == 6
+    reads.end(1)
+    assert until(lambda: reads.begun[6:] == ["ahead", "behind it"])
+
+
 def test_requests_are_bounded_too(flying, reads):
     for i in range(FETCHERS + 3):
-        flying.submit(reads.of(i, [[b""]]), 1)
+        needed(flying, reads.of(i, [[b""]]))
     assert until(lambda: len(reads.begun) == FETCHERS)
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(FETCHERS))
@@ -153,7 +186,7 @@ def test_requests_are_bounded_too(flying, reads):
 def test_close_drops_what_waits_for_room_and_for_a_thread(bound, life, reads, monkeypatch):
     monkeypatch.setattr(in_flight, *bound)
     flying = InFlight(life, hedge=False)
-    waiting = [flying.submit(reads.of(i, [[b""]]), 1) for i in range(3)]
+    waiting = [needed(flying, reads.of(i, [[b""]])) for i in range(3)]
     assert until(lambda: reads.begun == [0])
     life.is_over = True
     flying.close()
@@ -164,14 +197,14 @@ def test_close_drops_what_waits_for_room_and_for_a_thread(bound, life, reads, mo
 
 
 def test_who_waits_is_let_go_when_life_is_over(flying, life, reads):
-    fetch = flying.submit(reads.of("a", [[b""]]), 1)
+    fetch = needed(flying, reads.of("a", [[b""]]))
     threading.Timer(0.1, setattr, (life, "is_over", True)).start()
     assert not flying.wait(fetch)
 
 
 def test_work_beside_counts_no_bytes(flying, reads, monkeypatch):
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 1)
-    flying.submit(reads.of("a", [[b""]]), 1)
+    needed(flying, reads.of("a", [[b""]]))
     ran = threading.Event()
     flying.beside(ran.set)
     assert ran.wait(5)
@@ -182,7 +215,7 @@ def test_work_beside_counts_no_bytes(flying, reads, monkeypatch):
 
 def test_what_came_before_an_error_is_good_and_each_is_given_once(flying, reads):
     error = TransientStoreError("gone")
-    fetch = flying.submit(reads.of("a", [[b"0", b"1"], [b"2"], error]), 3)
+    fetch = needed(flying, reads.of("a", [[b"0", b"1"], [b"2"], error]), 3)
     reads.end("a")
     assert fetch.done.wait(5)
     assert fetch.take(1) == [b"2"]
@@ -205,7 +238,7 @@ def test_an_error_is_held_by_nobody_once_it_was_raised(flying):
     def read():
         raise noted(TransientStoreError("gone"))
 
-    fetch = flying.submit(read, 1)
+    fetch = needed(flying, read)
     assert fetch.done.wait(5)
     gc.disable()
     try:
@@ -217,7 +250,7 @@ def test_an_error_is_held_by_nobody_once_it_was_raised(flying):
 
 
 def test_seconds_are_those_of_all_threads(flying, reads):
-    fetches = [flying.submit(reads.of(i, [[b""]]), 1) for i in range(3)]
+    fetches = [needed(flying, reads.of(i, [[b""]])) for i in range(3)]
     assert until(lambda: len(reads.begun) == 3)
     time.sleep(0.1)
     reads.end_all()
@@ -259,7 +292,7 @@ def test_a_store_is_asked_for_nothing_after_close(bound, monkeypatch):
 
 
 def test_the_second_answer_is_taken_and_the_late_one_dropped(hedged, reads):
-    fetch = hedged.submit(reads.of("a", [[b"late"]], [[b"soon"]]), 1)
+    fetch = needed(hedged, reads.of("a", [[b"late"]], [[b"soon"]]))
     reads.end("a", turn=1)
     assert hedged.wait(fetch)
     assert (reads.begun, hedged.n_hedges, hedged.n_bytes) == (["a", "a"], 1, 0)
@@ -275,7 +308,7 @@ def test_one_request_that_fails_leaves_the_other_its_time(first, hedged, reads):
     """Whichever of the two fails, and fails first."""
     answers = [[[b"good"]], [[b"good"]]]
     answers[first] = [TransientStoreError("one of two")]
-    fetch = hedged.submit(reads.of("a", *answers), 1)
+    fetch = needed(hedged, reads.of("a", *answers))
     got = []
     waiting = threading.Thread(target=lambda: got.append(hedged.wait(fetch)))
     waiting.start()
@@ -293,7 +326,7 @@ def test_one_request_that_fails_leaves_the_other_its_time(first, hedged, reads):
 
 def test_two_requests_that_fail_are_an_error(hedged, reads):
     errors = TransientStoreError("the first"), TransientStoreError("the second")
-    fetch = hedged.submit(reads.of("a", [errors[0]], [errors[1]]), 1)
+    fetch = needed(hedged, reads.of("a", [errors[0]], [errors[1]]))
     threading.Timer(0.4, reads.end_all).start()
     assert hedged.wait(fetch)
     with pytest.raises(TransientStoreError):
@@ -303,8 +336,8 @@ def test_two_requests_that_fail_are_an_error(hedged, reads):
 
 def test_nothing_is_asked_for_twice_that_is_not_slow_or_not_under_way(hedged, reads, monkeypatch):
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 1)
-    first = hedged.submit(reads.of("a", [[b""]]), 1)
-    second = hedged.submit(reads.of("b", [[b""]]), 1)  # waits for room, longer than is patient
+    first = needed(hedged, reads.of("a", [[b""]]))
+    second = needed(hedged, reads.of("b", [[b""]]))  # waits for room, longer than is patient
     threading.Timer(0.5, reads.end_all).start()
     assert hedged.wait(second)
     assert first.done.is_set()
@@ -313,7 +346,7 @@ def test_nothing_is_asked_for_twice_that_is_not_slow_or_not_under_way(hedged, re
 
 def test_a_second_request_is_dropped_when_the_first_answers_before_it_begins(hedged, reads):
     names = ["a", "b", "c"]  # one more than there are threads for second requests
-    fetches = [hedged.submit(reads.of(name, [[b""]], [[b""]]), 1) for name in names]
+    fetches = [needed(hedged, reads.of(name, [[b""]], [[b""]])) for name in names]
     waiting = [threading.Thread(target=hedged.wait, args=[fetch]) for fetch in fetches]
     for thread in waiting:
         thread.start()
