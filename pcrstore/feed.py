@@ -8,7 +8,7 @@
 
 The driver walks the stream. What is held at most: the window of the shuffle, the bytes that the
 prefetcher is ahead, and `BATCHES_READY` batches. All three have a bound, so nothing grows when the
-consumer is slow, and there is one place to wait at for each: a free fetcher, a record, a token.
+consumer is slow, and there are two places to wait at: a record, and a token.
 """
 
 import atexit
@@ -215,7 +215,7 @@ class Feed(Generic[Payload]):
                 # What the first batch needs comes alone: all else would take its share of the link.
                 self._prefetcher.ask(stop, ahead=start > 0)
                 samples = self._prefetcher.take(start, stop)
-                if samples is None or self._tokens.get() is None:
+                if samples is None or self._tokens.get() is None or self._life.is_over:
                     return
                 batch = self._batch(samples)
                 self._dispatch(batch)

@@ -45,6 +45,7 @@ class Threads:
 
     def __init__(self, n: int, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_stopped = False
         self._threads = [
             threading.Thread(target=self._run, name=f"pcrstore-{name}-{i}", daemon=True)
             for i in range(n)
@@ -58,16 +59,26 @@ class Threads:
             raise
 
     def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while (work := self._queue.get()) is not None and not self._is_stopped:
             work()
             del work  # while it waits for the next it must not hold what this one does
 
     def put(self, work: Callable[[], None]) -> None:
-        """Let one of the threads run `work`, which must not raise."""
-        self._queue.put(work)
+        """Let one of the threads run `work`, which must not raise; drop it where all are stopped.
+
+        What lay behind the last thread's end would hold whoever holds these threads, for ever.
+        """
+        if not self._is_stopped:
+            self._queue.put(work)
+            self._drop_if_stopped()
+
+    def _drop_if_stopped(self) -> None:
+        if self._is_stopped:
+            self.stop()
 
     def stop(self) -> None:
         """Let every thread end after what it does now; drop what waits."""
+        self._is_stopped = True
         with contextlib.suppress(Empty):
             while True:
                 self._queue.get_nowait()

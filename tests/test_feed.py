@@ -446,6 +446,33 @@ def test_a_store_that_fails_does_not_keep_what_was_read():
             gc.enable()
 
 
+@pytest.mark.usefixtures("small_tasks")
+def test_a_feed_that_is_closed_while_it_waits_for_records_is_let_go():
+    """The records come afterwards: nothing is made of them that would hold it."""
+
+    class ClosesItself(GatedStore):
+        def get_ranges(self, ranges):
+            if self.n_asked >= 12:
+                self.gate.clear()
+            return super().get_ranges(ranges)
+
+    store = ClosesItself(DictStore(stored(n=60)))
+    with Fed(opened(store, NO_GAPS), shuffle=False, prefetch=1) as fed:
+        feed = fed.loading.feed(fed.leg, 0, rank=0, worker=0, n_threads=2, allocate=rows)
+        held = weakref.ref(feed._prefetcher)
+        gc.disable()
+        try:
+            batches = iter(feed)
+            next(batches)
+            assert until(lambda: store.n_asked > 12)
+            batches.close()
+            del batches, feed
+            store.gate.set()
+            assert until(lambda: held() is None)
+        finally:
+            gc.enable()
+
+
 def test_batches_with_images_left_out_are_let_go():
     with Fed(a_dataset(text=(1, 7, 12, 18)), on_error="skip", batch=5) as fed:
         gc.disable()

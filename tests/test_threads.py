@@ -44,6 +44,48 @@ def test_stop_drops_what_waits_and_lets_end_what_runs():
     assert done == [True]
 
 
+def test_what_is_put_after_stop_is_dropped_and_held_by_nobody():
+    class Work:
+        def __call__(self):
+            done.append("ran")
+
+    threads, go, done = Threads(1, "test"), threading.Event(), []
+    threads.put(lambda: done.append(go.wait(5)))
+    assert until(threads._queue.empty)
+    threads.stop()
+    work = Work()
+    held = weakref.ref(work)
+    threads.put(work)
+    del work
+    assert held() is None
+    go.set()
+    Threads.end_all(5)
+    assert done == [True]
+
+
+def test_what_is_put_while_they_are_stopped_is_dropped():
+    """`stop` comes between the look and the put: what is put lies behind the threads' ends."""
+    threads = Threads(1, "test")
+    queue, put = threads._queue, []
+
+    class Between:
+        def put(self, work):
+            if not put:
+                put.append(work)
+                threads.stop()
+            queue.put(work)
+
+        get = queue.get
+        get_nowait = queue.get_nowait
+
+    threads._queue = Between()
+    threads.put(lambda: put.append("ran"))
+    Threads.end_all(5)
+    assert len(put) == 1
+    left = [queue.get_nowait() for _ in range(queue.qsize())]
+    assert not any(left)
+
+
 def test_end_all_waits_for_what_runs_and_no_longer_than_it_may():
     threads, go, begun = Threads(2, "test"), threading.Event(), threading.Event()
 
