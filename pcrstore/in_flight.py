@@ -1,11 +1,12 @@
 """What is being fetched: so many bytes at a time, begun in order, a slow one asked for twice.
 
-    submit ──▶ pending ──under way <= IN_FLIGHT_BYTES──▶ fetchers ──▶ Fetch ──take──▶ who waits
-                                                            ▲  once more, where slow
-                                                         hedgers
+    submit ──▶ pending ──while there is room──▶ fetchers ──▶ Fetch ──take──▶ who waits
+                                                   ▲  once more, where slow
+                                                hedgers
 
-What waits for room waits in a queue and holds no thread. What is needed first is asked for first,
-and so it comes first, about.
+There is room for IN_FLIGHT_BYTES, and at the start of a stream for less of what nothing waits for
+yet. A fetch is under way from when it has room until it is done. What waits for room waits in a
+queue and holds no thread. What is needed first is asked for first, and so it comes first, about.
 """
 
 import statistics
@@ -29,9 +30,9 @@ at once, so that decoders wait for the link and then the link for them; at the e
 """
 
 _FIRST_AT_ONCE: Final = 4
-"""Of what is not needed yet so many fetches are under way at first, and one more with each that
-came. Sixteen that begin together come together: at fidelity 1 and 200 Mbit/s decoders waited 0.7 s
-for their second batch, with a link that brings three times what they take."""
+"""What nothing waits for yet does not begin while so many fetches are under way, and one more for
+each that came. Sixteen that begin together come together: at fidelity 1 and 200 Mbit/s decoders
+waited 0.7 s for their second batch, with a link that brings three times what they take."""
 
 _HEDGE_AFTER: Final = 3.0
 """A request is slow when it has taken this many times the median of those before it."""
@@ -108,7 +109,7 @@ class InFlight:
             self._hedgers.stop()
 
     def beside(self, work: Callable[[], None]) -> None:
-        """Let a fetcher run `work`, which must not raise, whatever is under way."""
+        """Let a fetcher run `work`, which must not raise, behind the fetches under way."""
         self._fetchers.put(work)
 
     def submit(self, read: Read, n_bytes: int, *, is_ahead: bool) -> Fetch:
@@ -145,8 +146,6 @@ class InFlight:
             self._fetchers.put(lambda fetch=fetch: self._fetch(fetch))  # type: ignore[misc]  # bound
 
     def _fetch(self, fetch: Fetch) -> None:
-        if fetch.done.is_set():  # this is the second request, and not needed any more
-            return
         fetch.started = start = time.perf_counter()
         files: list[list[bytes]] = []
         errors: list[BaseException] = []  # emptied below: a traceback holds this frame
@@ -164,10 +163,10 @@ class InFlight:
             if not fetch.done.is_set() and not (errors and fetch.n_trying):
                 fetch.files = files
                 fetch.error = errors[0] if errors else None
-                fetch.done.set()
                 self.n_bytes -= fetch.n_bytes
                 self._n_begun -= 1
                 self._at_once += 1
+                fetch.done.set()
                 self._start_what_fits()
         errors.clear()
 
@@ -176,13 +175,18 @@ class InFlight:
         while not fetch.done.wait(min(POLL_SECONDS, self._patience())):
             if self._life.is_over:
                 return
-            # Only what is under way is slow; what still waits for a thread is not.
+            # What still waits for room, or for a thread, is not slow.
             if fetch.started and time.perf_counter() - fetch.started > self._patience():
-                with self._lock:
-                    fetch.n_trying += 1
-                    self.n_hedges += 1
-                hedgers.put(lambda: self._fetch(fetch))
+                hedgers.put(lambda: self._fetch_again(fetch))
                 return
+
+    def _fetch_again(self, fetch: Fetch) -> None:
+        with self._lock:
+            if fetch.done.is_set():
+                return
+            fetch.n_trying += 1
+            self.n_hedges += 1
+        self._fetch(fetch)
 
     def _patience(self) -> float:
         """Return the seconds after which a request is slow."""

@@ -201,6 +201,9 @@ class Prefetcher:
                 self._ahead.append((first_use, n_bytes))
                 self._ahead_bytes += n_bytes
             if lane.next_unit == lane.n_headers:
+                if group:  # may be needed now
+                    self._submit(lane, group, size, stop)
+                    group, size = [], 0
                 self._load_headers(lane)
             lane.next_unit += 1
             group.append(unit)

@@ -89,7 +89,7 @@ def flying(life, reads):
 @pytest.fixture
 def hedged(life, reads, monkeypatch):
     """Durations of a test's machine vary: only what is held back shall be slow."""
-    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.2)
+    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.3)
     flying = InFlight(life, hedge=True)
     yield flying
     life.is_over = True
@@ -129,7 +129,7 @@ def test_as_many_begin_as_fit_in_order(sizes, n_begun, flying, reads, monkeypatc
         assert fetch.done.wait(5)
         assert flying.wait(fetch)
         assert fetch.take(0) == [b"%d" % i]
-    assert flying.n_bytes == 0
+    assert (flying.n_bytes, flying._n_begun) == (0, 0)
 
 
 def test_what_is_next_begins_when_there_is_room_and_not_before(flying, reads, monkeypatch):
@@ -167,11 +167,12 @@ def test_what_is_needed_begins_whatever_is_under_way(flying, reads):
     assert until(lambda: len(reads.begun) == 6)
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(6))
-    reads.end(0)  # five are under way, and five may be
+    reads.end(0)
+    assert until(lambda: flying.n_bytes == 5)  # five are under way, and five may be
     time.sleep(0.02)
     assert len(reads.begun) == 6
     reads.end(1)
-    assert until(lambda: reads.begun[6:] == ["ahead", "behind it"])
+    assert until(lambda: set(reads.begun[6:]) == {"ahead", "behind it"})
 
 
 def test_requests_are_bounded_too(flying, reads):
@@ -298,9 +299,9 @@ def test_the_second_answer_is_taken_and_the_late_one_dropped(hedged, reads):
     assert (reads.begun, hedged.n_hedges, hedged.n_bytes) == (["a", "a"], 1, 0)
     assert fetch.take(0) == [b"soon"]
     reads.end("a", turn=0)
-    time.sleep(0.05)
+    assert until(lambda: fetch.n_trying == 0)
     assert fetch.take(0) == []
-    assert hedged.n_bytes == 0
+    assert (hedged.n_bytes, hedged._n_begun) == (0, 0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -327,18 +328,21 @@ def test_one_request_that_fails_leaves_the_other_its_time(first, hedged, reads):
 def test_two_requests_that_fail_are_an_error(hedged, reads):
     errors = TransientStoreError("the first"), TransientStoreError("the second")
     fetch = needed(hedged, reads.of("a", [errors[0]], [errors[1]]))
-    threading.Timer(0.4, reads.end_all).start()
-    assert hedged.wait(fetch)
+    waiting = threading.Thread(target=hedged.wait, args=[fetch])
+    waiting.start()
+    assert until(lambda: reads.begun == ["a", "a"])
+    reads.end_all()
+    waiting.join(5)
     with pytest.raises(TransientStoreError):
         fetch.take(0)
-    assert hedged.n_bytes == 0
+    assert (hedged.n_hedges, hedged.n_bytes, hedged._n_begun) == (1, 0, 0)
 
 
 def test_nothing_is_asked_for_twice_that_is_not_slow_or_not_under_way(hedged, reads, monkeypatch):
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 1)
     first = needed(hedged, reads.of("a", [[b""]]))
     second = needed(hedged, reads.of("b", [[b""]]))  # waits for room, longer than is patient
-    threading.Timer(0.5, reads.end_all).start()
+    threading.Timer(0.8, reads.end_all).start()
     assert hedged.wait(second)
     assert first.done.is_set()
     assert (reads.begun, hedged.n_hedges) == (["a", "b"], 0)
@@ -350,8 +354,8 @@ def test_a_second_request_is_dropped_when_the_first_answers_before_it_begins(hed
     waiting = [threading.Thread(target=hedged.wait, args=[fetch]) for fetch in fetches]
     for thread in waiting:
         thread.start()
-    assert until(lambda: hedged.n_hedges == 3)
     assert until(lambda: len(reads.begun) == 5)
+    assert until(lambda: hedged._hedgers._queue.qsize() == 1)
     [last] = [name for name in names if reads.begun.count(name) == 1]
     reads.end(last)
     for thread, name in zip(waiting, names, strict=True):
@@ -360,8 +364,10 @@ def test_a_second_request_is_dropped_when_the_first_answers_before_it_begins(hed
     reads.end_all()
     for thread in waiting:
         thread.join(5)
+    assert until(lambda: hedged._hedgers._queue.qsize() == 0)
     time.sleep(0.05)
     assert reads.begun.count(last) == 1
+    assert (hedged.n_hedges, hedged._n_begun) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +386,7 @@ class Slow(PassingStore):
         super().__init__(store)
         self._held = held
         self.asked = []
+        self.holds = False
         self.go = threading.Event()
 
     def get_ranges(self, ranges):
@@ -388,22 +395,19 @@ class Slow(PassingStore):
                 number = len(self.asked)
                 self.asked.append(ranges[0])
             if number == self._held:
+                self.holds = True
                 assert self.go.wait(20)
+                self.holds = False
         return self.store.get_ranges(ranges)
 
 
-@pytest.fixture
-def quick_hedges(monkeypatch, small_tasks):
-    del small_tasks
-    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.3)
-
-
-@pytest.mark.usefixtures("quick_hedges")
+@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("limit", [1, 2**24])
 def test_a_feed_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, monkeypatch):
     """One that was asked for again makes room, where only one may be under way."""
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", limit)
     store = Slow(DictStore(stored()), 3)
+    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.2 if store.holds else 20.0)
     with Fed(opened(store, NO_GAPS), hedge=True) as fed:
         batches = iter(fed.feed)
         got = [next(batches) for _ in range(4)]
@@ -416,10 +420,11 @@ def test_a_feed_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, mo
     assert sorted(i for _, i in samples(got)) == list(range(N))
 
 
-@pytest.mark.usefixtures("quick_hedges")
+@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize(("hedge", "held"), [(True, None), (False, 3)])
-def test_a_feed_asks_once_where_nothing_is_slow_or_nobody_wants_it(hedge, held):
+def test_a_feed_asks_once_where_nothing_is_slow_or_nobody_wants_it(hedge, held, monkeypatch):
     store = Slow(DictStore(stored()), held)
+    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.2 if store.holds else 20.0)
     with Fed(opened(store, NO_GAPS), hedge=hedge) as fed:
         threading.Timer(0.8, store.go.set).start()
         list(fed.feed)
