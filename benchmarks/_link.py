@@ -35,7 +35,9 @@ _OFFLOAD: Final = 0x01 | 0x02  # TUN_F_CSUM, TUN_F_TSO4: packets of up to 64 kB
 _MTU: Final = 1500
 _PAYLOAD: Final = 1448
 _HEADERS: Final = 52
-"""IP, TCP and timestamps of each frame that a packet of up to 64 kB stands for."""
+"""IP, TCP and timestamps of each frame that a packet of up to 64 kB stands for, which has one."""
+_VNET_HEADER: Final = 10
+"""Before each packet, and on no wire."""
 _BATCH: Final = 64
 _TICK: Final = 1e-3
 """Seconds between two looks at a link that has packets. Woken for each packet, this process and the
@@ -61,9 +63,9 @@ class Link:
             rate: Bytes per second in each direction.
             queue: Bytes that wait before packets are dropped.
         """
-        # A packet waits half a tick to be seen and half a tick to be sent, about.
         self._tick = _TICK if rtt >= 10 * _TICK else 0.0
-        self._delay = rtt / 2 - self._tick
+        # A packet waits half a tick to be sent, about.
+        self._delay = rtt / 2 - self._tick / 2
         self._rate = rate
         self._longest = queue / rate
         self.dropped = 0
@@ -81,15 +83,17 @@ class Link:
         """Forward packets until a file descriptor can be read."""
         while True:
             due = self._send()
+            late = 0.0
             if due is not None and self._tick:
                 ready, _, _ = select.select((until,), (), (), self._tick)
+                late = self._tick / 2
             else:
                 wait = None if due is None else max(0.0, due - time.monotonic())
                 ready, _, _ = select.select((*self._queues, until), (), (), wait)
             if until in ready:
                 return
             for source in self._queues:
-                self._receive(source)
+                self._receive(source, late)
 
     def _send(self) -> float | None:
         """Write the packets whose time has come; return when the next one's does."""
@@ -105,19 +109,22 @@ class Link:
                 due = queue[0][0]
         return due
 
-    def _receive(self, source: int) -> None:
+    def _receive(self, source: int, late: float) -> None:
+        """Take in what has come; it lay there for `late` seconds, about."""
         queue, _ = self._queues[source]
         for _ in range(_BATCH):
             try:
                 packet = os.read(source, 70_000)
             except BlockingIOError:
                 return
-            now = time.monotonic()
+            now = time.monotonic() - late
             start = max(now, self._free[source])
             if start - now > self._longest:
                 self.dropped += 1
                 continue
-            size = len(packet) + (len(packet) // _PAYLOAD + 1) * _HEADERS
+            size = len(packet) - _VNET_HEADER
+            n_frames = max(1, -(-(size - _HEADERS) // _PAYLOAD))
+            size += (n_frames - 1) * _HEADERS
             self._free[source] = start + size / self._rate
             queue.append((self._free[source] + self._delay, packet))
 
@@ -155,7 +162,7 @@ def _tun(namespace: str, address: str) -> int:
     with _inside(namespace):
         device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"wan0", _TUN_FLAGS))
-        fcntl.ioctl(device, _TUNSETVNETHDRSZ, struct.pack("i", 10))
+        fcntl.ioctl(device, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER))
         fcntl.ioctl(device, _TUNSETOFFLOAD, _OFFLOAD)
     _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "wan0")
     _ip("-n", namespace, "link", "set", "wan0", "mtu", str(_MTU), "txqueuelen", "2000", "up")
