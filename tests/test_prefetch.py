@@ -197,6 +197,21 @@ def test_an_index_that_cannot_be_read_is_no_error_before_it_is_due(looked_up):
     assert tried == [0, 5, 10, 10]
 
 
+def test_headers_of_what_is_ahead_keep_no_record_waiting(looked_up, monkeypatch):
+    prefetcher, _, _ = looked_up
+    monkeypatch.setattr(prefetch, "_FIRST_HEADERS", 1)
+    load, waiting = Prefetcher._load_headers, []
+
+    def noted(self, lane):
+        waiting.append(lane.next_unit - len(lane.fetches))
+        load(self, lane)
+
+    monkeypatch.setattr(Prefetcher, "_load_headers", noted)
+    prefetcher.ask(20, ahead=False)
+    assert len(waiting) > 4  # more than one batch of headers of a stretch
+    assert not any(waiting)
+
+
 def test_what_nothing_waits_for_yet_is_fetched_as_such(looked_up, monkeypatch, small_tasks):
     del small_tasks
     prefetcher, _, _ = looked_up

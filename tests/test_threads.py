@@ -80,7 +80,7 @@ def test_what_is_put_while_they_are_stopped_is_dropped():
 
     threads._queue = Between()
     threads.put(lambda: put.append("ran"))
-    Threads.end_all(5)
+    threads.join(5)
     assert len(put) == 1
     left = [queue.get_nowait() for _ in range(queue.qsize())]
     assert not any(left)
