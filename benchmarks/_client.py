@@ -55,6 +55,8 @@ class Asked:
     size: int = 224
     seed: int = 0
     cached: bool = False
+    whole: bool = False
+    """pcrstore decodes rows below a crop too, as the peers do."""
     seconds: float = 0.0
     more: dict[str, object] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ import random
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +61,8 @@ class Contestant:
     cached: bool = False
     scaled: bool = False
     """Decode at 1/2, 1/4 or 1/8 where the crop is large enough: no peer does."""
+    whole: bool = False
+    """Decode rows below a crop too, as every peer does: the same pixels, later."""
 
     @property
     def is_peer(self) -> bool:
@@ -105,6 +107,10 @@ PEERS: Final = tuple(
 )
 
 
+COMPUTE_BOUND: Final = ("pcrstore k=3", "pcrstore spec5, full")
+"""Whose speed is compared where nothing limits the link."""
+
+
 def contestants(fidelities: Sequence[int]) -> tuple[Contestant, ...]:
     """Return the peers, and pcrstore at each fidelity by threads and by workers."""
     out = list(PEERS)
@@ -130,7 +136,12 @@ def contestants(fidelities: Sequence[int]) -> tuple[Contestant, ...]:
         name="pcrstore k=3, scaled", driver="pcrstore", dataset="sa5", fidelity=3, threads=True,
         scaled=True,
     )  # fmt: skip
-    return (*out, spec5, cached, scaled)
+    whole = (
+        replace(one, name=f"{one.name}, every row", whole=True)
+        for one in (*out, spec5)
+        if one.name in COMPUTE_BOUND
+    )
+    return (*out, spec5, cached, scaled, *whole)
 
 
 class Arena:
@@ -162,6 +173,7 @@ class Arena:
             n_threads=THREADS if who.threads else None,
             seed=self._seed,
             cached=who.cached,
+            whole=who.whole,
             more={"n_shards": n_shards} if who.is_peer else {"dct_scaling": who.scaled},
         )
 

@@ -64,11 +64,18 @@ class Verdicts:
             f"{case}: {name} / best peer", f"{ratio:.2f}", f">= {times}", ok=ratio >= times
         )
 
+    def every_row(self, case: str) -> None:
+        """Note how those compare that decode what no crop shows, as the peers do."""
+        for who in self._who:
+            if who.whole and case in self._found:
+                ratio = self.speed(case, who.name) / self.best_peer(case)
+                self._report.note(f"{case}: {who.name} / best peer", f"{ratio:.2f}")
+
     def limits(self, case: str) -> None:
         """Check pcrstore against memory, and the link where it has a limit."""
         found = self._found[case]
         for who in self._who:
-            if who.is_peer or who.cached or who.scaled or not who.threads:
+            if who.is_peer or who.cached or who.scaled or who.whole or not who.threads:
                 continue
             limit = found.limit(key_of(who))
             link = found.bulk_rate() / limit.mean_bytes
@@ -93,7 +100,7 @@ class Verdicts:
         firsts = (runs[w.name].median("first_batch") for w in self._who if w.is_peer)
         best = min((first for first in firsts if not math.isnan(first)), default=math.nan)
         for who in self._who:
-            if who.threads and not who.cached and not who.is_peer:
+            if who.threads and not who.cached and not who.whole and not who.is_peer:
                 first = runs[who.name].median("first_batch")
                 self._report.check(
                     f"{case}: first batch of {who.name}", f"{first:.2f} s",
@@ -117,6 +124,7 @@ class Verdicts:
             self.against_peers(LATE, "pcrstore k=3", 1.2)
             self.against_peers(FREE, "pcrstore k=3", 1.2)
             self.against_peers(FREE, "pcrstore spec5, full", 0.8)
+            self.every_row(FREE)
             for case in self._found:
                 self.first_batches(case)
         for case in self._found:

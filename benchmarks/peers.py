@@ -7,6 +7,8 @@
 
 - Everyone decodes with simplejpeg, then crops, resizes and flips by the same function, in batches
   of 64, with two workers (pcrstore: two threads in one process, and also two workers).
+- pcrstore chooses a crop before it decodes and leaves out the rows below it: the same pixels from
+  the same decoder. "every row" decodes them too.
 - An epoch lasts about --seconds, of the same images again and again under other names. The first
   one of a process is cold, the next warm: caches on disk are kept, where there are any.
 - images/s counts everything from before the dataset is opened to the last batch. `steady` is from

@@ -6,38 +6,26 @@ upsampling, on every scale. Calls release the GIL while they decode.
 
 import io
 import os
-import re
-import struct
 import threading
 import warnings
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from pcrstore.errors import (
-    DamagedJpegError,
-    DecodeError,
-    LimitError,
-    MissingDependencyError,
-    OptionError,
-    UnsupportedJpegError,
-)
-from pcrstore.jpeg import EOI, SOI, Header, parse_header
+from pcrstore.errors import DecodeError, LimitError, MissingDependencyError, OptionError
+from pcrstore.jpeg import EOI, SOI, Header
+from pcrstore.shape import MAX_PIXELS, Shape, check_pixels, jpeg_shape, readable_header
 
 __all__ = [
-    "MAX_PIXELS",
-    "MAX_SCANS",
     "SCALES",
     "Engine",
-    "Shape",
     "decode",
     "decode_jpeg",
     "decode_other",
-    "jpeg_shape",
     "open_plain",
     "upright",
     "use_simplejpeg",
@@ -48,25 +36,9 @@ Engine = Literal["auto", "simplejpeg", "pillow"]
 SCALES = (1, 2, 4, 8)
 """Denominators by which libjpeg's inverse DCT can reduce an image."""
 
-MAX_PIXELS = 178_956_970
-"""Where Pillow raises DecompressionBombError by default."""
-
-MAX_SCANS = 110
-"""`jpeg.parse` accepts 100, and an end-of-band tail adds at most four."""
-
-# SOS or EOI: with a set behind the first byte the regex engine runs memchr, three times as fast as
-# bytes.count(b"\xff\xda").
-_SOS_OR_EOI = re.compile(rb"\xff[\xd9\xda]")
-
 # What ImageNet-like collections hold beside JPEG. Left out: EPS, which runs Ghostscript, and others
 # whose plug-ins see less use.
 _OTHER_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "JPEG")
-
-_MAX_WALK = 100
-"""Segments to walk over before the parser, which counts them, is asked."""
-_FRAME = struct.Struct(">BHHB")
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
-_SKIPPED = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})  # tables, DRI, COM, APPn
 
 _pillow_warnings = threading.Lock()
 """Held while warnings are caught: warnings.catch_warnings is not safe for threads."""
@@ -76,16 +48,6 @@ os.register_at_fork(
     after_in_parent=_pillow_warnings.release,
     after_in_child=_pillow_warnings.release,
 )
-
-
-class Shape(NamedTuple):
-    """What a decoder has to know of a JPEG beforehand."""
-
-    width: int
-    height: int
-    n_components: int
-    sos: int
-    """Offset of the first scan header."""
 
 
 def decode(
@@ -137,27 +99,6 @@ def decode(
     return upright(pixels, orientation)
 
 
-def jpeg_shape(data: bytes, max_pixels: int) -> Shape | None:
-    """Return what a JPEG's headers say, its limits checked; None where `decode_other` has to try.
-
-    Raises:
-        LimitError: As `decode`.
-    """
-    shape = _walked(data)
-    if shape is None:
-        header = _header(data)
-        if header is None:
-            return None
-        frame = header.frame
-        shape = Shape(frame.width, frame.height, len(frame.components), header.sos)
-    _check_pixels(shape.width, shape.height, max_pixels)
-    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
-    # one in a segment between scans. Each costs a pass over all coefficients.
-    if len(_SOS_OR_EOI.findall(data, shape.sos)) > MAX_SCANS + 1:
-        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
-    return shape
-
-
 def decode_jpeg(
     data: bytes,
     shape: Shape,
@@ -170,7 +111,7 @@ def decode_jpeg(
 
     Args:
         data: As `decode`.
-        shape: From `jpeg_shape`.
+        shape: From `jpeg_shape` or `first_rows`.
         scale: As `decode`, and not checked here.
         by_simplejpeg: From `use_simplejpeg`.
         scratch: Bytes to decode into, at least three for each pixel; the pixels returned may lie
@@ -180,7 +121,7 @@ def decode_jpeg(
         pixels = _decode_simplejpeg(data, shape, scale, scratch)
         if pixels is not None:
             return pixels
-    header = _header(data)
+    header = readable_header(data)
     if header is None:  # the walk asks less than the parser; the limits have been checked
         return decode_other(data, scale, shape.width * shape.height)
     return _decode_pillow(data, header, scale)
@@ -199,52 +140,6 @@ def use_simplejpeg(engine: Engine) -> bool:
 @cache
 def _has_simplejpeg() -> bool:
     return find_spec("simplejpeg") is not None
-
-
-def _header(data: bytes) -> Header | None:
-    """Return the JPEG header; None for another format and for a JPEG that only Pillow may read."""
-    try:
-        return parse_header(data)
-    except (UnsupportedJpegError, DamagedJpegError):
-        return None
-
-
-def _walked(data: bytes) -> Shape | None:
-    """Return the shape of a JPEG whose header has nothing unusual; None for all else.
-
-    A tenth of what `parse_header` takes, and while Python runs no other thread can decode. It goes
-    from length to length and leaves what tables and components say to libjpeg: where that refuses,
-    `parse_header` is asked after all.
-    """
-    if not data.startswith(SOI):
-        return None
-    at, frame = len(SOI), (0, 0, 0)
-    try:
-        for _ in range(_MAX_WALK):
-            if data[at] != 0xFF:
-                return None
-            marker = data[at + 1]
-            if marker == 0xDA:
-                return Shape(*frame, at) if frame[2] else None
-            length = data[at + 2] << 8 | data[at + 3]  # it counts itself (B.1.1.4)
-            if marker in _FRAMES:
-                # B.2.2: precision, height, width, number of components, three bytes for each
-                precision, height, width, n = _FRAME.unpack_from(data, at + 4)
-                wanted = precision == 8 and height and width and n in (1, 3, 4)
-                if frame[2] or not wanted or length != 8 + 3 * n:
-                    return None
-                frame = width, height, n
-            elif marker not in _SKIPPED:
-                return None
-            at += 2 + length
-    except (IndexError, struct.error):  # cut short
-        pass
-    return None
-
-
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise LimitError(f"at most {max_pixels} pixels are decoded, got {width} x {height}")
 
 
 def _decode_simplejpeg(
@@ -315,7 +210,7 @@ def decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
-            _check_pixels(image.width, image.height, max_pixels)
+            check_pixels(image.width, image.height, max_pixels)
             rgb = _rgb_image(image)
             return np.array(rgb.reduce(scale) if scale > 1 else rgb)
         except LimitError:
@@ -347,7 +242,7 @@ def open_plain(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Imag
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
-            _check_pixels(image.width, image.height, max_pixels)
+            check_pixels(image.width, image.height, max_pixels)
             image.load()
             plain = _plain_image(image)
         except (LimitError, DecodeError):

@@ -3,8 +3,9 @@
     bytes --decode at 1/s--> pixels --crop, bilinear, mirror--> out, a row of (N, height, width, 3)
 
 The pixels are what torchvision makes of a PIL image: cropped first, so that nothing outside of the
-box is looked at, then reduced by Pillow's antialiased bilinear filter, then mirrored. Decoding and
-resizing release the GIL; what holds it are a few dozen microseconds of Python and two copies.
+box is looked at, then reduced by Pillow's antialiased bilinear filter, then mirrored. So rows below
+the box are not decoded. Decoding and resizing release the GIL; what holds it are a few dozen
+microseconds of Python and two copies.
 """
 
 import math
@@ -18,17 +19,16 @@ from PIL import Image
 
 from pcrstore.crops import Box, Crop
 from pcrstore.decode import (
-    MAX_PIXELS,
     SCALES,
     Engine,
     decode_jpeg,
     decode_other,
-    jpeg_shape,
     upright,
     use_simplejpeg,
 )
 from pcrstore.errors import OptionError
 from pcrstore.integers import integer
+from pcrstore.shape import MAX_PIXELS, first_rows, jpeg_shape
 
 __all__ = ["Rendering", "render", "render_pixels"]
 
@@ -136,12 +136,14 @@ def render(
         pixels = upright(decode_other(data, 1, max_pixels), orientation)
         render_pixels(pixels, rendering, draws, out)
         return
-    width, height, *_ = shape
+    width, height = shape.width, shape.height
     if orientation >= 5:
         width, height = height, width
     box = _checked_box(rendering.crop, width, height, draws)
     scale = _scale(box, rendering) if rendering.dct_scaling else 1
-    scratch = _scratch.of(-(-width // scale) * -(-height // scale) * 3)
+    if orientation <= 2:  # rows of the upright image are rows of the file
+        data, shape = first_rows(data, shape, math.ceil(box.bottom), scale)
+    scratch = _scratch.of(-(-shape.width // scale) * -(-shape.height // scale) * 3)
     pixels = decode_jpeg(data, shape, scale, by_simplejpeg=by_simplejpeg, scratch=scratch)
     _resample(upright(pixels, orientation), box, scale, out)
 

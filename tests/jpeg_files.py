@@ -62,6 +62,12 @@ def make(kind, height=75, width=101, *, progressive=False, quality=88):
     return data
 
 
+def sampled(h, v, *, progressive=False):
+    """A JPEG in colour whose luma is sampled h x v times as often as its chroma, by cjpeg."""
+    image = Image.fromarray(picture(75, 101, 3))
+    return _by_cjpeg(image, h, v, progressive=progressive, quality=88)
+
+
 def _by_cjpeg(image, h, v, *, progressive, quality):
     if CJPEG is None:
         pytest.skip("cjpeg (libjpeg-turbo-progs) is not installed")

@@ -30,7 +30,7 @@ from PIL import Image, ImageOps
 from pcrstore import decode as decode_module
 from pcrstore.decode import SCALES, decode, open_plain
 from pcrstore.errors import DecodeError, JpegError, LimitError, MissingDependencyError, OptionError
-from pcrstore.jpeg import EOI, SOI, parse, parse_header
+from pcrstore.jpeg import EOI, SOI, parse
 from pcrstore.scripts import BUILTIN
 from pcrstore.tail import end_of_band_tail
 
@@ -278,78 +278,6 @@ def test_errors_do_not_show_where_in_memory_a_file_lies(data):
 def test_arithmetic_coding_goes_to_pillow():
     data = jpegtran(make("420"), "-arithmetic")
     np.testing.assert_array_equal(decode(data), decode(make("420")))
-
-
-def walked(data):
-    """The shape by the walk over segments, after checking it against the parser."""
-    shape = decode_module._walked(data)
-    if shape is not None:
-        header = parse_header(data)
-        assert shape == (
-            header.frame.width,
-            header.frame.height,
-            len(header.frame.components),
-            header.sos,
-        )
-    return shape
-
-
-@pytest.mark.parametrize("progressive", [False, True], ids=["sequential", "progressive"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_usual_headers_need_no_parser(kind, progressive):
-    data = make(kind, progressive=progressive)
-    assert walked(data)
-    sos = parse_header(data).sos
-    assert decode_module._walked(data[: sos + 2]).sos == sos
-    for stop in range(sos + 2):
-        assert walked(data[:stop]) is None
-
-
-DRI, COMMENT = segment(0xDD, b"\x00\x04"), segment(0xFE, b"")
-FOUR = tuple((i, 0x11, 0) for i in range(4))
-HEADERS = {
-    "plain": (tiny(), True),
-    "restart-interval": (tiny(DRI), True),
-    "empty-comment": (tiny(COMMENT), True),
-    "extended": (tiny(frame=sof(marker=0xC1)), True),
-    "four-components": (tiny(frame=sof(FOUR)), True),
-    "two-components": (tiny(frame=sof(FOUR[:2])), False),
-    "five-components": (tiny(frame=sof((*FOUR, (5, 0x11, 0)))), False),
-    "components-miscounted": (tiny(frame=sof(n_components=3)), False),
-    "no-components": (tiny(frame=sof((), n_components=0)), False),
-    "12-bits": (tiny(frame=sof(precision=12)), False),
-    "no-width": (tiny(frame=sof(width=0)), False),
-    "no-height": (tiny(frame=sof(height=0)), False),
-    "arithmetic": (tiny(frame=sof(marker=0xC9)), False),
-    "two-frames": (tiny(frame=sof() * 2), False),
-    "no-frame": (tiny(frame=b""), False),
-    "reserved-marker": (tiny(segment(0x02, b"")), False),
-    "length-of-0": (tiny(b"\xff\xfe\x00\x00"), False),
-    "length-of-1": (tiny(b"\xff\xfe\x00\x01"), False),
-    "fill-bytes": (tiny(b"\xff" + COMMENT), False),
-    "garbage": (tiny(b"\x00"), False),
-    "no-marker": (tiny(b"\x00" + COMMENT[1:]), False),
-    "99-segments": (tiny(COMMENT * 98), True),
-    "100-segments": (tiny(COMMENT * 99), False),
-    "not-a-jpeg": (b"\x89PNG" + tiny(), False),
-}
-
-
-@pytest.mark.parametrize(("data", "usual"), HEADERS.values(), ids=HEADERS)
-def test_unusual_headers_go_to_the_parser(data, usual):
-    assert (walked(data) is not None) is usual
-
-
-@given(st.sampled_from(KINDS[:4]), st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255))))
-def test_the_walk_never_contradicts_the_parser(kind, edits):
-    data = bytearray(make(kind, 16, 16, progressive=True))
-    for at, value in edits:
-        data[at % len(data)] = value
-    try:
-        walked(bytes(data))
-    except JpegError:  # the parser asks more: sampling factors, tables, distinct components
-        parsed = decode_module._header(bytes(data))
-        assert parsed is None
 
 
 METADATA = {

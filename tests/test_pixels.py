@@ -246,6 +246,51 @@ def test_the_box_lies_in_the_upright_image(orientation, kind, dct_scaling):
         assert psnr(rendered(file.getvalue(), Squash(), 16, **options), small) > 28
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("orientation", "decoded"), [(1, 32), (2, 32), *((other, 75) for other in range(3, 9))]
+)
+def test_rows_below_the_box_are_not_decoded(orientation, decoded, engine, monkeypatch):
+    data = make("420")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = ImageOps.exif_transpose(with_exif(opened(data), exif))
+    heights = []
+    real = pixels_module.decode_jpeg
+
+    def listening(data, shape, scale, **more):
+        heights.append(shape.height)
+        return real(data, shape, scale, **more)
+
+    monkeypatch.setattr(pixels_module, "decode_jpeg", listening)
+    crop = Fixed(3, 1, 40, 14.5)  # 14 rows, and two more, would be an MCU
+    np.testing.assert_array_equal(
+        rendered(data, crop, 32, orientation=orientation, engine=engine),
+        torchvisions(upright, crop.box(0, 0, []), 32),
+    )
+    assert heights == [decoded]
+
+
+@pytest.mark.parametrize("kind", ["420", "440"])
+def test_a_scaled_decode_is_cut_alike(kind, monkeypatch):
+    data = make(kind)
+    for scale, bottom in itertools.product((2, 4, 8), range(8, 75)):
+        crop, size = Fixed(0, 0, 101, bottom), (bottom // scale, 101 // scale)
+        assert scale_used(monkeypatch, data, crop, size) >= scale
+        got = rendered(data, crop, size, dct_scaling=True)
+        with monkeypatch.context() as m:
+            m.setattr(pixels_module, "first_rows", lambda data, shape, *_: (data, shape))
+            np.testing.assert_array_equal(got, rendered(data, crop, size, dct_scaling=True))
+
+
+def with_exif(image, exif):
+    """The image, with EXIF as a file that is opened has it."""
+    image.load()
+    image.info["exif"] = exif.tobytes()
+    image._exif = None
+    return image
+
+
 OPAQUE = {
     "png": Image.fromarray(picture(75, 101, 3)),
     "bmp": Image.fromarray(picture(75, 101, 3)),
