@@ -46,8 +46,9 @@ _DRAWN_AT_ONCE: Final = 1024
 """Samples whose numbers are drawn together: for those of a batch numpy's calls cost ten times what
 they compute."""
 
-_TRIM_AFTER: Final = 2**26
-"""Bytes of files after which free memory is given back: 5 ms for seconds of decoding."""
+_TRIM_AFTER: Final = 2**28
+"""Bytes of files after which free memory is given back: 5 ms, and twice as much for what is then
+asked for anew, in some ten seconds of decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
