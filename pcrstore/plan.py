@@ -20,7 +20,7 @@ from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError
 from pcrstore.placement import Placement
 from pcrstore.ranges import ByteRange, Request, coalesce
-from pcrstore.record import EOI, Body, Header, assemble_full, parse_header
+from pcrstore.record import EOI, Header, assemble_full, parse_header
 
 __all__ = ["Cells", "Pieces", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
 
@@ -45,11 +45,11 @@ class Prefix:
             return self.placement.groups(self.fidelity)
         return self.placement.prefix(self.fidelity)
 
-    def open(self, parts: Sequence[bytes]) -> Body:
-        """Return what was read, its header checked and its images still to be.
+    def views(self, parts: Sequence[bytes]) -> Iterator[tuple[bool, list[NDArray[np.uint8]]]]:
+        """Yield of every image whether it is opaque, and its checked cells: views of what was read.
 
         Raises:
-            ChecksumError: The header is damaged, or the body has another length.
+            ChecksumError: Something is damaged, or the body has another length.
         """
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         where = _where(self.placement, self.record)
@@ -65,14 +65,15 @@ class Prefix:
             start = header.size
         if header is None:
             raise AssertionError("a prefix without a header of its own needs the index's")
-        return Body(header, data, self.fidelity, where=where, start=start)
+        cells = header.cut(data, self.fidelity, where=where, start=start)
+        return zip(header.opaque.tolist(), cells, strict=True)
 
     def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
         """Yield the checked cells of every image."""
-        body = self.open(parts)
-        for i, opaque in enumerate(body.header.opaque.tolist()):
-            cells = [c.tobytes() for c in body.cells(i)]
-            yield Pieces(record=self.record, image=i, opaque=opaque, cells=cells)
+        for i, (opaque, cells) in enumerate(self.views(parts)):
+            yield Pieces(
+                record=self.record, image=i, opaque=opaque, cells=[c.tobytes() for c in cells]
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

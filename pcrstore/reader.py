@@ -172,9 +172,7 @@ class Reader:
         n = self._manifest.n_groups
         if not isinstance(want, Prefix):
             return [decodable(p.cells, n, opaque=p.opaque) for p in want.cut(parts)]
-        body = want.open(parts)
-        opaque = body.header.opaque.tolist()
-        return [decodable(body.cells(i), n, opaque=of) for i, of in enumerate(opaque)]
+        return [decodable(cells, n, opaque=opaque) for opaque, cells in want.views(parts)]
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
         """Return what a decoder takes of scattered images, in the order of `positions`.

@@ -14,7 +14,7 @@ that copy is the only one.
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,6 @@ from pcrstore.tail import ending
 __all__ = [
     "EOI",
     "MAX_IMAGES",
-    "Body",
     "Header",
     "RecordImage",
     "assemble_full",
@@ -120,68 +119,44 @@ class Header:
                 f"(expected {int(self.checksums[image, group]) ^ word:08x}, got {crc32c(cell):08x})"
             )
 
-    def cut(self, body: bytes, k: int, *, where: str, start: int = 0) -> list[list[bytes]]:
-        """Cut the bytes of groups 1..k into checked cells; see `Body`.
+    def cut(
+        self, body: bytes, k: int, *, where: str, start: int = 0
+    ) -> Iterator[list[NDArray[np.uint8]]]:
+        """Cut the bytes of groups 1..k into cells; yield those of each image, checked.
 
-        Returns:
-            Per image its k cells.
+        One after the other: whoever joins them has them in the CPU's cache.
+
+        Args:
+            body: The groups back to back, from byte `start` on.
+            k: Fidelity, 1..G.
+            where: Object and range, for error messages.
+            start: Length of the encoded header, where `body` begins with it.
+
+        Yields:
+            Per image its k cells: views of `body`.
 
         Raises:
             ChecksumError: The body is short, long, or not what was written.
         """
-        whole = Body(self, body, k, where=where, start=start)
-        return [[c.tobytes() for c in whole.cells(i)] for i in range(self.n_images)]
-
-
-class Body:
-    """A record's prefix as it was read, whose images are cut and checked one by one.
-
-    Args:
-        header: Of the record.
-        data: Groups 1..k back to back, from byte `start` on.
-        k: Fidelity, 1..G.
-        where: Object and range, for error messages.
-        start: Length of the header, where `data` begins with it.
-
-    Raises:
-        ChecksumError: `data` is short or long.
-    """
-
-    __slots__ = ("_edges", "_expected", "data", "header", "k", "where")
-
-    def __init__(self, header: Header, data: bytes, k: int, *, where: str, start: int = 0) -> None:
-        # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's
-        # turn would cost more than all of this.
-        lengths = header.lengths[:, :k].T.tolist()  # group-major, as stored
+        # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's turn would
+        # cost more than all of this.
+        n = self.n_images
+        lengths = self.lengths[:, :k].T.tolist()  # group-major, as stored
         edges = [*itertools.accumulate(itertools.chain.from_iterable(lengths), initial=start)]
-        if len(data) != edges[-1]:
+        if len(body) != edges[-1]:
             raise ChecksumError(
                 f"{where}: groups 1..{k} must have {edges[-1] - start} bytes, "
-                f"got {len(data) - start}"
+                f"got {len(body) - start}"
             )
-        self.header = header
-        self.data = np.frombuffer(data, np.uint8)  # its slices are views
-        self.k = k
-        self.where = where
-        self._edges: list[int] = edges
-        words = place_words(header.seed, header.n_images, k)
-        expected = (header.checksums[:, :k] ^ words).T.tolist()
-        self._expected: list[int] = [*itertools.chain.from_iterable(expected)]
-
-    def cells(self, image: int) -> list[NDArray[np.uint8]]:
-        """Return views of the cells of an image, counted in the record.
-
-        Raises:
-            ChecksumError: They are not what was written.
-        """
-        out: list[NDArray[np.uint8]] = []
-        n, edges = self.header.n_images, self._edges
-        for j in range(image, n * self.k, n):
-            cell = self.data[edges[j] : edges[j + 1]]
-            if crc32c(cell) != self._expected[j]:
-                self.header.check(image, j // n, cell.tobytes(), where=self.where)
-            out.append(cell)
-        return out
+        view = np.frombuffer(body, np.uint8)
+        every = [view[a:b] for a, b in itertools.pairwise(edges)]
+        expected = (self.checksums[:, :k] ^ place_words(self.seed, n, k)).tolist()
+        for i, checksums in enumerate(expected):
+            cells = every[i::n]
+            if [*map(crc32c, cells)] != checksums:
+                for g, cell in enumerate(cells):
+                    self.check(i, g, cell.tobytes(), where=where)
+            yield cells
 
 
 def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where: str) -> Header:
