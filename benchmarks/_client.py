@@ -55,7 +55,7 @@ class Asked:
     size: int = 224
     seed: int = 0
     cached: bool = False
-    whole: bool = False
+    every_row: bool = False
     """pcrstore decodes rows below a crop too, as the peers do."""
     seconds: float = 0.0
     more: dict[str, object] = field(default_factory=dict)

@@ -61,7 +61,7 @@ class Contestant:
     cached: bool = False
     scaled: bool = False
     """Decode at 1/2, 1/4 or 1/8 where the crop is large enough: no peer does."""
-    whole: bool = False
+    every_row: bool = False
     """Decode rows below a crop too, as every peer does: the same pixels, later."""
 
     @property
@@ -136,12 +136,12 @@ def contestants(fidelities: Sequence[int]) -> tuple[Contestant, ...]:
         name="pcrstore k=3, scaled", driver="pcrstore", dataset="sa5", fidelity=3, threads=True,
         scaled=True,
     )  # fmt: skip
-    whole = (
-        replace(one, name=f"{one.name}, every row", whole=True)
+    every_row = (
+        replace(one, name=f"{one.name}, every row", every_row=True)
         for one in (*out, spec5)
         if one.name in COMPUTE_BOUND
     )
-    return (*out, spec5, cached, scaled, *whole)
+    return (*out, spec5, cached, scaled, *every_row)
 
 
 class Arena:
@@ -173,7 +173,7 @@ class Arena:
             n_threads=THREADS if who.threads else None,
             seed=self._seed,
             cached=who.cached,
-            whole=who.whole,
+            every_row=who.every_row,
             more={"n_shards": n_shards} if who.is_peer else {"dct_scaling": who.scaled},
         )
 

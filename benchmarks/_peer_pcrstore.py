@@ -11,7 +11,7 @@ from pcrstore.shape import Shape
 from pcrstore.torch import Loader
 
 
-def every_row(data: bytes, shape: Shape, _rows: int, _scale: int) -> tuple[bytes, Shape]:
+def as_it_is(data: bytes, shape: Shape, _rows: int, _scale: int) -> tuple[bytes, Shape]:
     """Leave a JPEG as it is."""
     return data, shape
 
@@ -19,8 +19,8 @@ def every_row(data: bytes, shape: Shape, _rows: int, _scale: int) -> tuple[bytes
 def main() -> None:
     """Read epochs."""
     asked = Asked.from_argv()
-    if asked.whole:
-        pixels.first_rows = every_row
+    if asked.every_row:
+        pixels.first_rows = as_it_is
     options: dict[str, object] = {"endpoint_url": asked.endpoint, "key": "bench", "secret": "bench"}
 
     def open_loader() -> Loader:

@@ -67,7 +67,7 @@ class Verdicts:
     def every_row(self, case: str) -> None:
         """Note how those compare that decode what no crop shows, as the peers do."""
         for who in self._who:
-            if who.whole and case in self._found:
+            if who.every_row and case in self._found:
                 ratio = self.speed(case, who.name) / self.best_peer(case)
                 self._report.note(f"{case}: {who.name} / best peer", f"{ratio:.2f}")
 
@@ -75,7 +75,7 @@ class Verdicts:
         """Check pcrstore against memory, and the link where it has a limit."""
         found = self._found[case]
         for who in self._who:
-            if who.is_peer or who.cached or who.scaled or who.whole or not who.threads:
+            if who.is_peer or who.cached or who.scaled or who.every_row or not who.threads:
                 continue
             limit = found.limit(key_of(who))
             link = found.bulk_rate() / limit.mean_bytes
@@ -100,7 +100,7 @@ class Verdicts:
         firsts = (runs[w.name].median("first_batch") for w in self._who if w.is_peer)
         best = min((first for first in firsts if not math.isnan(first)), default=math.nan)
         for who in self._who:
-            if who.threads and not who.cached and not who.whole and not who.is_peer:
+            if who.threads and not who.cached and not who.every_row and not who.is_peer:
                 first = runs[who.name].median("first_batch")
                 self._report.check(
                     f"{case}: first batch of {who.name}", f"{first:.2f} s",

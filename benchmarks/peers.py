@@ -8,7 +8,7 @@
 - Everyone decodes with simplejpeg, then crops, resizes and flips by the same function, in batches
   of 64, with two workers (pcrstore: two threads in one process, and also two workers).
 - pcrstore chooses a crop before it decodes and leaves out the rows below it: the same pixels from
-  the same decoder. "every row" decodes them too.
+  the same decoder. "every row" decodes them too, where only computing counts.
 - An epoch lasts about --seconds, of the same images again and again under other names. The first
   one of a process is cold, the next warm: caches on disk are kept, where there are any.
 - images/s counts everything from before the dataset is opened to the last batch. `steady` is from
@@ -43,6 +43,7 @@ from benchmarks._common import (
 )
 from benchmarks._contest import (
     CASES,
+    FREE,
     Arena,
     Case,
     Contestant,
@@ -117,7 +118,8 @@ class Contest:
 
     def case(self, case: Case) -> Found:
         """Run every round of a case."""
-        found = Found(runs={w.name: Runs() for w in self.who})
+        here = [w for w in self.who if case.name == FREE or not w.every_row]
+        found = Found(runs={w.name: Runs() for w in here})
         with Shaped(
             self._bucket.parent,
             mbit=case.mbit,
@@ -126,7 +128,7 @@ class Contest:
         ) as served:
             arena = self._arena(served)
             self._measure_bulk(arena, found)
-            for who in self.who:  # sizes are the same in every round
+            for who in here:  # sizes are the same in every round
                 self._size(who, found)
             limits = [Contestant(name=f"{s} {k}", driver="memory", dataset=s, fidelity=k)
                       for s, k in self._keys]  # fmt: skip
@@ -142,7 +144,7 @@ class Contest:
                     folder, n_images, n_shards = self._size(who, found)
                     arena.run(who, folder, n_images, n_shards, found.runs[who.name])
 
-            everyone = [*self.who, *limits, bulk]
+            everyone = [*here, *limits, bulk]
             interleaved(everyone, self._args.rounds, self._args.seed, once)
         return found
 
@@ -165,6 +167,8 @@ class Contest:
         """Return a row for each contestant, and print them."""
         rows: list[dict[str, object]] = []
         for who in self.who:
+            if who.name not in found.runs:
+                continue
             runs = found.runs[who.name]
             cold = {name: runs.median(name) for name in (
                 "n_images", "whole_images_per_s", "images_per_s", "first_batch", "requests", "bytes"
@@ -204,13 +208,13 @@ def show(case: Case, found: Found, rows: Sequence[dict[str, object]]) -> None:
         ("RSS MB", "peak_rss", 1e6), ("memory/s", "memory_images_per_s", 1),
         ("link/s", "link_images_per_s", 1), ("images", "n_images", 1),
     )  # fmt: skip
-    print(f"{'':24}" + "".join(f"{title:>11}" for title, _, _ in columns))
+    print(f"{'':32}" + "".join(f"{title:>11}" for title, _, _ in columns))
     for row in rows:
         cells = "".join(
             f"{float(str(row[name])) / (unit or 1):11.{0 if unit else 2}f}"
             for _, name, unit in columns
         )
-        print(f"{row['who']!s:24}{cells}")
+        print(f"{row['who']!s:32}{cells}")
 
 
 def arguments() -> argparse.Namespace:
@@ -250,7 +254,7 @@ def main() -> int:
     report.figures["rows"] = [{k: v for k, v in row.items() if k != "runs"} for row in rows]
     Verdicts(report, found, contest.who).all()
     panels = {
-        name: {w.name: f.runs[w.name].median("whole_images_per_s") for w in contest.who}
+        name: {who: runs.median("whole_images_per_s") for who, runs in f.runs.items()}
         for name, f in found.items()
     }
     bars(panels, args.plot or work / "peers.svg", "images/s, cold epoch")

@@ -26,7 +26,7 @@ from pcrstore.decode import (
     upright,
     use_simplejpeg,
 )
-from pcrstore.errors import OptionError
+from pcrstore.errors import DecodeError, OptionError
 from pcrstore.integers import integer
 from pcrstore.shape import MAX_PIXELS, first_rows, jpeg_shape
 
@@ -141,10 +141,16 @@ def render(
         width, height = height, width
     box = _checked_box(rendering.crop, width, height, draws)
     scale = _scale(box, rendering) if rendering.dct_scaling else 1
+    cut, left = data, shape
     if orientation <= 2:  # rows of the upright image are rows of the file
-        data, shape = first_rows(data, shape, math.ceil(box.bottom), scale)
-    scratch = _scratch.of(-(-shape.width // scale) * -(-shape.height // scale) * 3)
-    pixels = decode_jpeg(data, shape, scale, by_simplejpeg=by_simplejpeg, scratch=scratch)
+        cut, left = first_rows(data, shape, math.ceil(box.bottom), scale)
+    scratch = _scratch.of(-(-left.width // scale) * -(-left.height // scale) * 3)
+    try:
+        pixels = decode_jpeg(cut, left, scale, by_simplejpeg=by_simplejpeg, scratch=scratch)
+    except DecodeError:
+        if cut is data:
+            raise
+        pixels = decode_jpeg(data, shape, scale, by_simplejpeg=by_simplejpeg)
     _resample(upright(pixels, orientation), box, scale, out)
 
 

@@ -49,7 +49,8 @@ class Prefix:
         """Yield of every image whether it is opaque, and its checked cells: views of what was read.
 
         Raises:
-            ChecksumError: Something is damaged, or the body has another length.
+            ChecksumError: Something is damaged, or the body has another length; of the cells, while
+                iterated.
         """
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         where = _where(self.placement, self.record)

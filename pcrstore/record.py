@@ -136,7 +136,7 @@ class Header:
             Per image its k cells: views of `body`.
 
         Raises:
-            ChecksumError: The body is short, long, or not what was written.
+            ChecksumError: While iterated: the body is short, long, or not what was written.
         """
         # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's turn would
         # cost more than all of this.

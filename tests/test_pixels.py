@@ -1,8 +1,10 @@
 """Rows of a batch: the pixels that PIL and torchvision make, from every file and every engine."""
 
+import contextlib
 import io
 import itertools
 import pickle
+import re
 import threading
 
 import numpy as np
@@ -17,7 +19,7 @@ from pcrstore import decode as decode_module
 from pcrstore import pixels as pixels_module
 from pcrstore.crops import Box, CenterCrop, RandomResizedCrop, Squash
 from pcrstore.decode import decode
-from pcrstore.errors import DecodeError, LimitError, OptionError
+from pcrstore.errors import DecodeError, JpegError, LimitError, OptionError
 from pcrstore.hashing import key_of, uniforms
 from pcrstore.jpeg import EOI, parse_frame
 from pcrstore.pixels import Rendering, render, render_pixels
@@ -281,6 +283,38 @@ def test_a_scaled_decode_is_cut_alike(kind, monkeypatch):
         with monkeypatch.context() as m:
             m.setattr(pixels_module, "first_rows", lambda data, shape, *_: (data, shape))
             np.testing.assert_array_equal(got, rendered(data, crop, size, dct_scaling=True))
+
+
+@needs_jpegtran
+def test_damage_below_the_box_is_no_error_where_it_is_none_in_the_whole():
+    data = bytearray(jpegtran(make("420"), "-restart", "1"))
+    marks = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    data[marks[-1] + 1] = 0x02  # reserved: libjpeg passes over it where it looks for a restart
+    data = bytes(data)
+    whole = decode(data)
+    crop = Fixed(0, 0, 101, 10)
+    for engine in ENGINES:
+        out = rendered(data, crop, (10, 101), engine=engine)
+        np.testing.assert_array_equal(out, whole[:10])
+
+
+@given(
+    st.sampled_from(["420", "grey", "cmyk"]),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(2, 4000), st.integers(0, 255)), min_size=1, max_size=5),
+)
+def test_damage_below_the_box_is_never_an_error_more(kind, progressive, edits):
+    data = bytearray(make(kind, 40, 40, progressive=progressive))
+    for at, value in edits:
+        data[at % len(data)] = value
+    data = bytes(data)
+    crop = Fixed(0, 0, 5, 9)
+    try:
+        decode(data, max_pixels=1_000_000)
+    except JpegError:
+        return
+    with contextlib.suppress(OptionError):  # now smaller than the box
+        rendered(data, crop, (9, 5), max_pixels=1_000_000)
 
 
 def with_exif(image, exif):

@@ -181,6 +181,8 @@ SCANS = {
     "a-bit-less": (DC + TAIL[:-14] + ac(3, 1, 63, 1), False),
     "worse-again": (DC + TAIL + ac(2, 4, 4, 2), False),
     "another-component": (DC + TAIL[:-14] + ac(4, 1, 63, 0), False),
+    "behind-eoi": (DC + EOI + TAIL, False),
+    "cut-in-a-header": (DC + TAIL + b"\xff\xda\x00\x08", True),
     "interleaved": (DC + sos((1, 2, 3), ss=1) + b"\x12\x34", False),
 }
 
@@ -192,6 +194,15 @@ def test_every_coefficient_of_every_component_counts(scans, complete):
     data = tiny(frame=sof(colour, marker=0xC2), scans=scans)
     assert shape_of(data).is_complete is complete
     assert shape_of(tiny(frame=sof(colour), scans=scans)).is_complete  # sequential: never smoothed
+
+
+def test_components_of_one_id_are_not_complete():
+    # A decoder gives every scan of that id to the first of them.
+    twins = ((1, 0x22, 0), (2, 0x11, 0), (2, 0x11, 0))
+    data = tiny(frame=sof(twins, marker=0xC2), scans=DC + TAIL)
+    found = shape_module._walked(data)
+    assert found
+    assert not shape_of(data).is_complete
 
 
 # ---- first rows
@@ -304,26 +315,6 @@ def test_a_fine_pattern_shows_any_row_that_is_off():
         check_first_rows(out.getvalue(), n, scales=[1, 2])
 
 
-@given(
-    st.sampled_from(["420", "grey", "cmyk"]),
-    st.booleans(),
-    st.lists(st.tuples(st.integers(2, 4000), st.integers(0, 255)), min_size=1, max_size=5),
-)
-def test_damage_stays_what_it_is(kind, progressive, edits):
-    data = bytearray(make(kind, 40, 40, progressive=progressive))
-    for at, value in edits:
-        data[at % len(data)] = value
-    try:
-        shape = jpeg_shape(bytes(data), 1_000_000)
-        if shape is None:
-            return
-        cut, left = first_rows(bytes(data), shape, 9, 1)
-        pixels = decode_jpeg(cut, left, 1, by_simplejpeg=True)
-    except JpegError:
-        return
-    assert pixels.ndim == 3
-
-
 def test_first_rows_of_real_photos():
     rng = np.random.default_rng(1)
     for path in sample_files("imagenet-sample", "*.[Jj][Pp]*", 40):
@@ -338,12 +329,13 @@ def test_first_rows_of_odd_files():
         try:
             shape = jpeg_shape(data, 10**7)
             whole = decode(data, max_pixels=10**7)
-            assert shape is not None
-            cut, left = first_rows(data, shape, shape.height // 2, 1)
-            pixels = decode_jpeg(cut, left, 1, by_simplejpeg=True)
-        except (JpegError, AssertionError):
+        except JpegError:
+            continue
+        if shape is None:
             continue
         n = shape.height // 2
+        cut, left = first_rows(data, shape, n, 1)
+        pixels = decode_jpeg(cut, left, 1, by_simplejpeg=True)
         np.testing.assert_array_equal(pixels[:n], whole[:n], err_msg=path.name)
         checked += left.height < shape.height
     assert checked > 10
