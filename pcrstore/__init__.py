@@ -22,7 +22,7 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
                cache cache_files cache_folder cache_ledger
     3 policy   cost fidelity plan quality
     2 layout   crops order packing placement record rows selection shares zarr_layout
-    1 bytes    index jpeg manifest pages restore scripts tail
+    1 bytes    index jpeg manifest pages restore scripts shape tail
     0 ground   checksum errors fields hashing integers markers ranges reals signals sizes tiff
 """
 
