@@ -40,6 +40,7 @@ from pcrstore.feed import BATCHES_READY, Feed
 from pcrstore.order import n_of
 from pcrstore.population import Mix
 from pcrstore.reader import Chosen
+from pcrstore.record import parse_header
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -345,7 +346,14 @@ def without_frame(image):
     [want] = ds.reader()._chosen([chosen])
     [where] = want.ranges()
     data = bytearray(objects.objects[where.name])
-    header, slot = want.open([bytes(data[where.start : where.stop])]).header, int(at.slot[0])
+    header = parse_header(
+        bytes(data[where.start : where.stop]),
+        seed=want.placement.seed,
+        n_images=want.placement.n_images,
+        n_groups=want.n_groups,
+        where="",
+    )
+    slot = int(at.slot[0])
     start = where.start + header.size + int(header.lengths[:slot, 0].sum())
     stop = start + int(header.lengths[slot, 0])
     frame = data.index(b"\xff\xc2\0", start, stop)
