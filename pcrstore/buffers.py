@@ -7,10 +7,12 @@ a batch's memory is used again when the consumer has let go of the last view of 
 import ctypes
 import os
 import sys
-import weakref
 from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from typing import Final
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,9 @@ _mallopt = getattr(_libc, "mallopt", None)
 _M_ARENA_MAX: Final = -8
 """Of malloc.h."""
 
-_KEPT: Final = 8
-"""Blocks that wait to be used again; whoever keeps more batches keeps them once."""
+_KEPT: Final = 16
+"""Blocks that are used again: four batches that are ready, the consumer's, and some that it keeps.
+"""
 
 
 class BatchMemory:
@@ -39,24 +42,37 @@ class BatchMemory:
     def __init__(self, n: int, row: tuple[int, ...]) -> None:
         self._row = row
         self._bytes = n * prod(row)
-        # No lock: the collector may run in the midst of `take`, in its thread, and give back there.
-        self._free: deque[NDArray[np.uint8]] = deque(maxlen=_KEPT)
+        # No lock, which a fork could leave held: what one thread looks at no other one sees.
+        self._lent: deque[tuple[ref[NDArray[np.uint8]], NDArray[np.uint8]]] = deque(maxlen=_KEPT)
+        """Blocks, the latest last, and a lease of each, whose death says that the block is free."""
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the memory behind: a copy takes its own."""
-        return {**self.__dict__, "_free": deque(maxlen=_KEPT)}
+        return {"_row": self._row, "_bytes": self._bytes}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lent = deque(maxlen=_KEPT)
 
     def take(self, n: int) -> NDArray[np.uint8]:
         """Return an array of shape (n, *row) with arbitrary contents."""
-        try:
-            block = self._free.pop()
-        except IndexError:
-            block = np.empty(self._bytes, np.uint8)
+        block = self._free_block()
         # NumPy makes the base of a view the owner of its memory, past arrays in between, and a
         # memoryview stops it there: every view of the lease, a tensor's too, keeps the lease alive.
         lease = np.frombuffer(memoryview(block.data), np.uint8)
-        weakref.finalize(lease, self._free.append, block).atexit = False
+        self._lent.append((ref(lease), block))
         return lease[: n * prod(self._row)].reshape(n, *self._row)
+
+    def _free_block(self) -> NDArray[np.uint8]:
+        # It looks. To be told by a finalizer would lose interrupts: one that Python takes inside a
+        # callback, where a loop over batches lets go of its last one, is printed and ignored.
+        with suppress(IndexError):  # two threads look at once
+            for _ in range(len(self._lent)):
+                lease, block = self._lent.popleft()
+                if lease() is None:
+                    return block
+                self._lent.append((lease, block))
+        return np.empty(self._bytes, np.uint8)
 
 
 def share_one_arena() -> None:

@@ -3,9 +3,12 @@
 import ctypes
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
+from collections import deque
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -154,15 +157,47 @@ def test_threads_take_and_let_go_at_once():
     for w in workers:
         w.join()
     assert not wrong
-    assert len(memory._free) <= len(workers)
+    assert len({id(block) for _, block in memory._lent}) == len(memory._lent) <= len(workers)
 
 
-def test_memory_of_a_consumer_that_keeps_everything_is_kept_once():
+def test_letting_go_runs_no_python():
+    """Python may take an interrupt in any function; raised in a callback, it would be ignored."""
+    array = BatchMemory(2, ROW).take(2)
+    called = []
+    sys.setprofile(lambda frame, event, _: called.append((event, frame.f_code.co_qualname)))
+    try:
+        del array
+    finally:
+        sys.setprofile(None)
+    assert [name for event, name in called if event == "call"] == []
+
+
+def test_a_consumer_that_keeps_everything_gets_all_but_the_last_blocks_back():
     memory = BatchMemory(2, (3,))
     kept = [memory.take(2) for _ in range(50)]
+    blocks = [ref(array.base.base.obj) for array in kept]
+    assert all(block() is not None for block in blocks)
     kept.clear()
-    gc.collect()
-    assert len(memory._free) == 8
+    assert [block() is not None for block in blocks] == [False] * 34 + [True] * 16
+
+
+@pytest.mark.parametrize(("n_held", "n_made"), [(0, 1), (1, 2), (15, 16), (16, 60)])
+def test_a_consumer_that_holds_the_last_batches_uses_memory_again(monkeypatch, n_held, n_made):
+    memory, held, made, real = BatchMemory(2, ROW), deque(maxlen=n_held), [], np.empty
+    monkeypatch.setattr(buffers.np, "empty", lambda *args: made.append(args) or real(*args))
+    for _ in range(60):
+        held.append(memory.take(2))
+    assert len(made) == n_made
+
+
+def test_a_copy_takes_memory_of_its_own():
+    memory = BatchMemory(2, ROW)
+    at = address(memory.take(2))
+    copy = pickle.loads(pickle.dumps(memory))  # noqa: S301 - our own
+    mine, other = memory.take(2), copy.take(2)
+    assert address(mine) == at
+    assert address(other) != at
+    assert other.shape == mine.shape
 
 
 THREADS = """

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from inspect import signature
 from itertools import chain
@@ -705,58 +705,86 @@ if __name__ == "__main__":
 """
 
 
+def group_ends(pgid, seconds):
+    """Say whether every process of a group is gone within a time; kill what is not."""
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            os.killpg(pgid, 0)
+            if time.monotonic() >= deadline:
+                os.killpg(pgid, signal.SIGKILL)
+                return False
+            time.sleep(0.05)
+    except ProcessLookupError:
+        return True
+
+
+@contextmanager
 def started(url, *arguments):
     """Start the script in a process group of its own, and wait until it has a batch."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, url, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stdout.readline() == "begun\n"
-    return process
-
-
-def group_ends(pgid, seconds):
-    """Say whether every process of a group is gone within a time; kill what is not."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    ) as process:
         try:
-            os.killpg(pgid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    os.killpg(pgid, signal.SIGKILL)
-    return False
+            assert process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            group_ends(process.pid, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_script_that_leaves_in_the_middle_ends(url, num_workers):
-    process = started(url, str(num_workers), "leave")
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 3
-    assert err == ""
-    assert group_ends(process.pid, 5)
+    with started(url, str(num_workers), "leave") as process:
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 3
+        assert err == ""
+        assert group_ends(process.pid, 5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("to", ["terminal", "process"])
 def test_an_interrupt_ends_it_and_its_workers(url, num_workers, to):
-    process = started(url, str(num_workers), "stay")
-    time.sleep(0.5)
-    start = time.monotonic()
-    (os.killpg if to == "terminal" else os.kill)(process.pid, signal.SIGINT)
-    try:
+    with started(url, str(num_workers), "stay") as process:
+        time.sleep(0.5)
+        start = time.monotonic()
+        (os.killpg if to == "terminal" else os.kill)(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=20)
-    finally:
-        ended = group_ends(process.pid, 5)
-    assert time.monotonic() - start < 5
-    assert ended
-    assert process.returncode == -signal.SIGINT
-    assert err.rstrip().endswith("KeyboardInterrupt")
+        assert group_ends(process.pid, 5)
+        assert time.monotonic() - start < 5
+        assert process.returncode == -signal.SIGINT
+        assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_no_interrupt_is_lost(url, monkeypatch):
+    """Python ignores what is raised in callbacks, and waits for the GIL there like anywhere."""
+    lost, armed, n, rng = [], threading.Semaphore(0), 60, random.Random(4)  # noqa: S311
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: lost.append(f"{u.exc_type} {u.object}"))
+
+    def interrupt():
+        for _ in range(n):
+            armed.acquire()
+            time.sleep(rng.uniform(0.0, 0.05))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    loader = Loader(url, 2, **SMALL)
+    for _ in range(n):
+        try:
+            armed.release()
+            while not lost:
+                for _ in loader:
+                    pass
+        except KeyboardInterrupt:
+            pass
+        assert lost == []
+    thread.join()
 
 
 @pytest.mark.parametrize("progress", [False, True])
