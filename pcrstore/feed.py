@@ -40,6 +40,13 @@ _log = logging.getLogger(__name__)
 BATCHES_READY: Final = 4
 """Batches that are decoded or being decoded before the consumer takes them."""
 
+_QUICK_SECONDS: Final = 0.1
+"""A first batch that comes sooner than this came over a link that can wait for its decoding: while
+it is decoded nothing is read ahead, for that would take the cores from it."""
+
+_ALONE_SECONDS: Final = 0.2
+"""How long it has them to itself at most."""
+
 _DECODING_SECONDS: Final = 1.0
 """How long the end of an iteration waits for images that are being decoded."""
 
@@ -214,12 +221,15 @@ class Feed(Generic[Payload]):
                     return
                 # What the first batch needs comes alone: all else would take its share of the link.
                 self._prefetcher.ask(stop, ahead=start > 0)
+                asked = time.perf_counter()
                 samples = self._prefetcher.take(start, stop)
                 if samples is None or self._tokens.get() is None or self._life.is_over:
                     return
                 batch = self._batch(samples)
                 self._dispatch(batch)
                 self._ready.put(batch)
+                if start == 0 and time.perf_counter() - asked < _QUICK_SECONDS:
+                    batch.done.wait(_ALONE_SECONDS)
             self._ready.put(None)
         except BaseException as e:  # noqa: BLE001 - raised again by the consumer
             self._ready.put(e)

@@ -25,6 +25,7 @@ from small_datasets import (
     until,
 )
 
+from pcrstore import feed as feed_module
 from pcrstore import in_flight
 from pcrstore.checksum import crc32c, place_words
 from pcrstore.crops import CenterCrop
@@ -147,6 +148,51 @@ def test_a_consumer_that_stops_is_given_no_more(taken):
         time.sleep(0.1)
         assert len(fed.allocated) == taken + BATCHES_READY
         batches.close()
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_a_first_batch_that_came_quickly_is_decoded_before_more_is_read(monkeypatch, is_quick):
+    monkeypatch.setattr(feed_module, "_QUICK_SECONDS", 60.0 if is_quick else 0.0)
+    monkeypatch.setattr(feed_module, "_ALONE_SECONDS", 60.0)
+    decoding, go_on, render = threading.Event(), threading.Event(), feed_module.render
+
+    def slow(*args, **kwargs):
+        decoding.set()
+        assert go_on.wait(30)
+        render(*args, **kwargs)
+
+    monkeypatch.setattr(feed_module, "render", slow)
+    store = GatedStore(DictStore(stored(n=60)))
+    with Fed(opened(store), batch=5) as fed:
+        [leaf] = fed.leaflets()
+        needed = sum(unit.first_use < 5 for unit in leaf.units)
+        assert decoding.wait(30)
+        if is_quick:
+            time.sleep(0.1)
+            assert store.n_asked == needed
+        else:
+            assert until(lambda: store.n_asked > needed)
+        go_on.set()
+        assert len(samples(fed.feed)) == 60
+
+
+@pytest.mark.parametrize(("n_rendered", "alone"), [(0, 0.2), (4, 60.0)])
+def test_nothing_waits_long_for_the_first_batch_nor_for_others(monkeypatch, n_rendered, alone):
+    monkeypatch.setattr(feed_module, "_QUICK_SECONDS", 60.0)
+    monkeypatch.setattr(feed_module, "_ALONE_SECONDS", alone)
+    go_on, render, begun = threading.Event(), feed_module.render, []
+
+    def stopping(*args, **kwargs):
+        begun.append(args)
+        assert len(begun) <= n_rendered or go_on.wait(30)
+        render(*args, **kwargs)
+
+    monkeypatch.setattr(feed_module, "render", stopping)
+    with Fed(a_dataset(), n_threads=1) as fed:
+        assert until(lambda: len(fed.allocated) == BATCHES_READY)
+        go_on.set()
+        assert len(samples(fed.feed)) == N
 
 
 # ---- ends
