@@ -10,15 +10,18 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from typing import Final, Protocol, Self
+from unittest import mock
 from urllib.parse import urlsplit
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from pcrstore import pixels
 from pcrstore.crops import RandomResizedCrop
 from pcrstore.decode import decode
 from pcrstore.errors import DecodeError
@@ -152,6 +155,11 @@ class Transform:
         return out
 
 
+def every_row() -> AbstractContextManager[object]:
+    """Let pcrstore decode rows below a crop too, as the peers do, meanwhile."""
+    return mock.patch.object(pixels, "first_rows", lambda data, shape, *_: (data, shape))
+
+
 def drawn(uniform: Callable[[], float]) -> list[float]:
     """Return the numbers that a crop takes."""
     return [uniform() for _ in range(RandomResizedCrop.n_draws)]
@@ -160,11 +168,11 @@ def drawn(uniform: Callable[[], float]) -> list[float]:
 def decoded(jpeg: bytes) -> NDArray[np.uint8]:
     """Return the pixels of a file; the few that simplejpeg cannot read go pcrstore's way."""
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=False)
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=False)
     except ValueError:
         try:
             return decode(jpeg)
         except DecodeError as e:
             shown = f"{len(jpeg)} bytes, {jpeg[:16].hex()} ... {jpeg[-8:].hex()}"
             raise DecodeError(f"{e}; {shown}") from e
-    return pixels
+    return image

@@ -3,24 +3,17 @@
 Settings: the defaults but for what is asked. The second epoch reads again unless `cached`.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 
-from benchmarks._client import BUCKET, Asked, run
-from pcrstore import pixels
-from pcrstore.shape import Shape
+from benchmarks._client import BUCKET, Asked, every_row, run
 from pcrstore.torch import Loader
-
-
-def as_it_is(data: bytes, shape: Shape, _rows: int, _scale: int) -> tuple[bytes, Shape]:
-    """Leave a JPEG as it is."""
-    return data, shape
 
 
 def main() -> None:
     """Read epochs."""
     asked = Asked.from_argv()
-    if asked.every_row:
-        pixels.first_rows = as_it_is
     options: dict[str, object] = {"endpoint_url": asked.endpoint, "key": "bench", "secret": "bench"}
 
     def open_loader() -> Loader:
@@ -38,7 +31,8 @@ def main() -> None:
             **asked.more,
         )
 
-    run(asked, open_loader)
+    with every_row() if asked.every_row else nullcontext():
+        run(asked, open_loader)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,16 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 import pcrstore
+from benchmarks._client import every_row
 from benchmarks._common import IMAGENET, Report, data_folder, fresh, load, parser, work_folder
-from pcrstore import pixels
 from pcrstore.crops import RandomResizedCrop
 from pcrstore.decode import Engine
 from pcrstore.hashing import key_of, uniforms
@@ -101,7 +100,7 @@ def timed(files: Sequence[bytes], draws: list[list[float]], case: Case) -> tuple
             pass
 
     threads = [threading.Thread(target=work, args=(t,)) for t in range(case.n_threads)]
-    with whole_images() if case.every_row else nullcontext():
+    with every_row() if case.every_row else nullcontext():
         started, cpu = time.perf_counter(), time.process_time()
         for thread in threads:
             thread.start()
@@ -109,11 +108,6 @@ def timed(files: Sequence[bytes], draws: list[list[float]], case: Case) -> tuple
             thread.join()
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     return seconds / len(files), cpu / len(files)
-
-
-def whole_images() -> AbstractContextManager[object]:
-    """Let every row be decoded meanwhile."""
-    return mock.patch.object(pixels, "first_rows", lambda data, shape, *_: (data, shape))
 
 
 def agree(files: dict[str, list[bytes]], draws: list[list[float]]) -> bool:

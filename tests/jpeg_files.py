@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 
 from pcrstore.jpeg import EOI, SOI
@@ -60,6 +61,17 @@ def make(kind, height=75, width=101, *, progressive=False, quality=88):
         at = data.index(b"Adobe") + 11
         data = data[:at] + b"\x02" + data[at + 1 :]
     return data
+
+
+@st.composite
+def damaged(draw, side):
+    """A JPEG of `side` x `side` in which a few bytes were changed."""
+    kind, progressive = draw(st.sampled_from(["420", "grey", "cmyk"])), draw(st.booleans())
+    edits = st.lists(st.tuples(st.integers(2, 4000), st.integers(0, 255)), min_size=1, max_size=5)
+    data = bytearray(make(kind, side, side, progressive=progressive))
+    for at, value in draw(edits):
+        data[at % len(data)] = value
+    return bytes(data)
 
 
 def sampled(h, v, *, progressive=False):
