@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from inspect import signature
-from itertools import chain
+from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from weakref import ref
@@ -778,8 +778,9 @@ def test_no_interrupt_is_lost(url, monkeypatch):
     loader = Loader(pcrstore.Mix({url: 1.0}, epoch_size=2000), 2, **SMALL)
     for _ in range(n):
         try:
-            armed.release()
-            for _ in loader:
+            for i, _ in enumerate(chain.from_iterable(repeat(loader))):
+                if i == 1:
+                    armed.release()
                 if lost:
                     break
         except KeyboardInterrupt:
