@@ -27,8 +27,8 @@ _M_ARENA_MAX: Final = -8
 """Of malloc.h."""
 
 _KEPT: Final = 16
-"""Blocks that are used again: four batches that are ready, the consumer's, and some that it keeps.
-"""
+"""Blocks that are looked at: of the batches that are ready, the consumer's, and some that it keeps.
+Who keeps more gets fresh memory, and of the blocks of all that are let go so many stay here."""
 
 
 class BatchMemory:
@@ -44,7 +44,8 @@ class BatchMemory:
         self._bytes = n * prod(row)
         # No lock, which a fork could leave held: what one thread looks at no other one sees.
         self._lent: deque[tuple[ref[NDArray[np.uint8]], NDArray[np.uint8]]] = deque(maxlen=_KEPT)
-        """Blocks, the latest last, and a lease of each, whose death says that the block is free."""
+        """Blocks, and a lease of each, whose death says that the block is free; where none is free
+        the block lent first is forgotten."""
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the memory behind: a copy takes its own."""

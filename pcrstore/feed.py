@@ -223,12 +223,13 @@ class Feed(Generic[Payload]):
                 self._prefetcher.ask(stop, ahead=start > 0)
                 asked = time.perf_counter()
                 samples = self._prefetcher.take(start, stop)
+                is_quick = time.perf_counter() - asked < _QUICK_SECONDS
                 if samples is None or self._tokens.get() is None or self._life.is_over:
                     return
                 batch = self._batch(samples)
                 self._dispatch(batch)
                 self._ready.put(batch)
-                if start == 0 and time.perf_counter() - asked < _QUICK_SECONDS:
+                if start == 0 and is_quick:
                     batch.done.wait(_ALONE_SECONDS)
             self._ready.put(None)
         except BaseException as e:  # noqa: BLE001 - raised again by the consumer

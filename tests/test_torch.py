@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from inspect import signature
-from itertools import chain, repeat
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from weakref import ref
@@ -761,32 +761,48 @@ def test_an_interrupt_ends_it_and_its_workers(url, num_workers, to):
         assert err.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_no_interrupt_is_lost(url, monkeypatch):
+INTERRUPTED = """
+import itertools, os, random, signal, sys, threading, time
+from pcrstore import Mix
+from pcrstore.torch import Loader
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+lost, armed, n, rng = [], threading.Semaphore(0), 60, random.Random(4)
+sys.unraisablehook = lambda u: lost.append(f"{u.exc_type} {u.object}")
+
+def interrupt():
+    while True:
+        armed.acquire()
+        time.sleep(rng.uniform(0.0, 0.05))
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+# Many batches and few ends of an epoch, where Python's own weak sets have callbacks.
+loader = Loader(Mix({sys.argv[1]: 1.0}, epoch_size=2000), 2, size=16)
+for _ in range(n):
+    try:
+        for i, _ in enumerate(itertools.chain.from_iterable(itertools.repeat(loader))):
+            if i == 1:
+                armed.release()
+            if lost:
+                sys.exit(lost[0])
+    except KeyboardInterrupt:
+        pass
+print(n)
+"""
+
+
+@pytest.mark.slow
+def test_no_interrupt_is_lost(url):
     """Python ignores what is raised in callbacks, and waits for the GIL there like anywhere."""
-    lost, armed, n, rng = [], threading.Semaphore(0), 60, random.Random(4)  # noqa: S311
-    monkeypatch.setattr(sys, "unraisablehook", lambda u: lost.append(f"{u.exc_type} {u.object}"))
-
-    def interrupt():
-        for _ in range(n):
-            armed.acquire()
-            time.sleep(rng.uniform(0.0, 0.05))
-            os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt, daemon=True)
-    thread.start()
-    # Many batches and no end of an epoch, where Python's own weak sets have callbacks.
-    loader = Loader(pcrstore.Mix({url: 1.0}, epoch_size=2000), 2, **SMALL)
-    for _ in range(n):
-        try:
-            for i, _ in enumerate(chain.from_iterable(repeat(loader))):
-                if i == 1:
-                    armed.release()
-                if lost:
-                    break
-        except KeyboardInterrupt:
-            pass
-        assert lost == []
-    thread.join()
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, "60\n"), done.stderr
 
 
 @pytest.mark.parametrize("progress", [False, True])
