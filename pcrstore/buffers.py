@@ -8,7 +8,6 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from math import prod
 from typing import Final
@@ -49,11 +48,7 @@ class BatchMemory:
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the memory behind: a copy takes its own."""
-        return {"_row": self._row, "_bytes": self._bytes}
-
-    def __setstate__(self, state: Mapping[str, object]) -> None:
-        self.__dict__.update(state)
-        self._lent = deque(maxlen=_KEPT)
+        return {**self.__dict__, "_lent": deque(maxlen=_KEPT)}
 
     def take(self, n: int) -> NDArray[np.uint8]:
         """Return an array of shape (n, *row) with arbitrary contents."""
