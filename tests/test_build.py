@@ -4,45 +4,14 @@ import io
 
 import numpy as np
 import pytest
+from built_records import GOOD, SCRIPT, build
 from flows import DictStore, arithmetic, padded, photo, png
 from PIL import Image
 
-from pcrstore.build import COLUMNS, Builder, RecordTask, encode_jpeg, measure
+from pcrstore.build import COLUMNS, encode_jpeg, measure
 from pcrstore.errors import AccessDeniedError, DecodeError, LimitError, SourceChangedError
 from pcrstore.record import parse_header
-from pcrstore.scripts import builtin
-from pcrstore.source import SourceFile
 from pcrstore.transcode import Limits, original, transcode
-
-SCRIPT = builtin("sa5")
-
-
-def task(files, **kwargs):
-    return RecordTask(
-        ordinal=kwargs.get("ordinal", 0),
-        seed=kwargs.get("seed", 7),
-        files=tuple(
-            SourceFile(key=k, label="c", split=None, n_bytes=len(d), stamp="") for k, d in files
-        ),
-        labels=tuple(range(len(files))),
-        splits=(255,) * len(files),
-        measured=(True,) * len(files),
-    )
-
-
-def build(files, policy="raise", *, store=None, n_readers=1, **kwargs):
-    builder = Builder(
-        source=store or DictStore(files),
-        script=SCRIPT,
-        policy=policy,
-        limits=kwargs.pop("limits", Limits()),
-        encode_quality=90,
-        n_readers=n_readers,
-    )
-    return builder.build(task(files, **kwargs))
-
-
-GOOD = [(f"{i}.jpg", photo(i)) for i in range(4)]
 
 
 def test_a_record_holds_every_image_and_its_columns():

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from children import in_child
 from flows import (
     CUT,
     HELD,
@@ -22,7 +23,6 @@ from flows import (
     write_tree,
 )
 from PIL import Image
-from test_store_fork import in_child
 
 import pcrstore
 from pcrstore.commit import read_manifest

@@ -9,10 +9,10 @@ from weakref import ref
 
 import numpy as np
 import pytest
+from children import in_child
 from hypothesis import given
 from hypothesis import strategies as st
 from index_parts import manifest
-from test_store_fork import in_child
 
 from pcrstore.dial import Dial, Mixture, SharedNumber
 from pcrstore.errors import FidelityError, OptionError

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from built_records import GOOD, build
 from flows import DictStore, photo
-from test_build import GOOD, build
 
 from pcrstore.build import Problem
 from pcrstore.errors import SourceChangedError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from built_records import GOOD, build
 from flows import photo
-from test_build import GOOD, build
 
 from pcrstore.sink import ArraySink, RecordSink
 
