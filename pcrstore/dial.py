@@ -22,17 +22,18 @@ from numpy.typing import NDArray
 from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity import Fidelity, resolve
 from pcrstore.hashing import hashes, key_of, uniforms
-from pcrstore.index import MAX_GROUPS
 from pcrstore.integers import integer
 from pcrstore.manifest import Manifest
-from pcrstore.order import MAX_EPOCH
 from pcrstore.reals import real
+from pcrstore.scripts import MAX_GROUPS
 
 __all__ = ["Dial", "Fidelities", "Mixture", "SharedNumber"]
 
 _SAMPLE: Final = 1 << 63
 _WEIGHT_BITS: Final = 8
 _MOST: Final = 2**_WEIGHT_BITS - 1
+_MAX_NUMBER: Final = 2**62
+"""Of a shared number: as `order.MAX_EPOCH`, and within the 63 bits of its word."""
 _DRAWS: Final = 0x646961  # the first word of the keys that fidelities are drawn by
 
 _SHARED: Final[WeakKeyDictionary[object, list[object]]] = WeakKeyDictionary()
@@ -103,7 +104,7 @@ class SharedNumber:
 
 
 def _epoch(value: object) -> int:
-    return integer(value, "epoch", least=0, most=MAX_EPOCH)
+    return integer(value, "epoch", least=0, most=_MAX_NUMBER)
 
 
 def _is_shared(*memory: object) -> bool:

@@ -28,7 +28,6 @@ __all__ = [
     "FORMATS",
     "HEADERS",
     "JPEG",
-    "MAX_GROUPS",
     "MAX_PART_IMAGES",
     "NO_LABEL",
     "NO_SPLIT",
@@ -49,8 +48,6 @@ __all__ = [
 ]
 
 MAX_PART_IMAGES: Final = 65_536
-MAX_GROUPS: Final = 7
-"""8 bytes a cell: seven groups keep the record header within 64 bytes per image."""
 
 RECORDS: Final = "records"
 HEADERS: Final = "headers"

@@ -18,7 +18,8 @@ from typing import Final
 from pcrstore.checksum import UID_BYTES, crc32c
 from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 from pcrstore.fields import MAX_INT, Fields, parse_json
-from pcrstore.index import COLUMNS, MAX_GROUPS, SYSTEM_BLOCKS, Column, PartEntry
+from pcrstore.index import COLUMNS, SYSTEM_BLOCKS, Column, PartEntry
+from pcrstore.scripts import MAX_GROUPS
 
 __all__ = [
     "FORMAT_VERSION",

@@ -18,13 +18,15 @@ Rules and section numbers are from ITU-T T.81, https://www.w3.org/Graphics/JPEG/
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pcrstore.errors import ScriptError
-from pcrstore.index import MAX_GROUPS
 from pcrstore.jpeg import ColourModel, Frame
 
-__all__ = ["BUILTIN", "DEFAULT", "ScanSpec", "Script", "builtin", "parse_script"]
+__all__ = ["BUILTIN", "DEFAULT", "MAX_GROUPS", "ScanSpec", "Script", "builtin", "parse_script"]
 
+MAX_GROUPS: Final = 7
+"""8 bytes a cell: seven groups keep the record header within 64 bytes per image."""
 MAX_SCANS = 100
 """For an image of four components; what `jpeg.parse` accepts by default."""
 MAX_AL = 10
