@@ -4,7 +4,11 @@ This is what a conversion's worker process runs. A task and its result are plain
 depends on nothing but the task and the files, so a record is the same on any machine and worker.
 
     RecordTask ──read──▶ bytes ──transcode (verified)──▶ groups + restore ──▶ BuiltRecord
-                            └─ a file that cannot be ──policy──▶ Problem (and perhaps an image)
+                  ▲         │ a file that cannot be
+                  └──again──┴── two reads agree ──policy──▶ Problem (and perhaps an image)
+
+A reply that was cut or mixed up looks like a damaged file. So a file is called damaged only once a
+read by itself, with no other under way here, brought the same bytes again.
 """
 
 import hashlib
@@ -25,6 +29,7 @@ from pcrstore.errors import (
     LimitError,
     NotFoundError,
     SourceChangedError,
+    TransientStoreError,
     UnsupportedJpegError,
 )
 from pcrstore.index import COLUMNS, ENCODED, JPEG, OPAQUE, RESTORE_DTYPE
@@ -54,6 +59,9 @@ POLICIES: Final = ("raise", "skip", "opaque", "encode")
 
 _MEASURED_PIXELS: Final = 1024
 """Quality is measured on at most this many pixels a side, cut from the middle."""
+
+_MAX_READS: Final = 4
+"""Reads of a file until two of them in a row agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,18 +160,55 @@ class Builder:
 
         Raises:
             SourceChangedError: A file is gone or has another size than was listed.
+            TransientStoreError: A file reads as other bytes each time.
             StoreError: The source store failed.
         """
         rows = _Gathered()
         problems: list[Problem] = []
         for i, data in enumerate(self._read(task.files)):
-            try:
-                if isinstance(data, JpegError):
-                    raise data
-                self._add(rows, task, i, data)
-            except JpegError as e:
-                problems.append(self._apply_policy(rows, task, i, data, str(e)))
+            problem = self._take(rows, task, i, data)
+            if problem is not None:
+                problems.append(problem)
         return self._finish(task, rows, problems)
+
+    def _take(
+        self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError
+    ) -> Problem | None:
+        """Add a file, or return what became of it when it cannot be added."""
+        f = task.files[i]
+        for _ in range(_MAX_READS - 1):
+            fault = self._try(rows, task, i, data)
+            if fault is None:
+                return None
+            again = data if isinstance(data, JpegError) else self._read_one(f)
+            if again == data:
+                if isinstance(fault, SourceChangedError):
+                    raise fault
+                return self._apply_policy(rows, task, i, data, str(fault))
+            data = again
+        if self._try(rows, task, i, data) is None:
+            return None
+        raise TransientStoreError(
+            f"{self._source.url}: {f.key}: expected the same bytes twice, got others each time in "
+            f"{_MAX_READS} reads"
+        )
+
+    def _try(
+        self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError
+    ) -> JpegError | SourceChangedError | None:
+        """Add a file, or return why it cannot be."""
+        f = task.files[i]
+        if isinstance(data, JpegError):
+            return data
+        if len(data) != f.n_bytes:
+            return SourceChangedError(
+                f"{f.key}: was listed with {f.n_bytes} bytes, has {len(data)} now"
+            )
+        try:
+            self._add(rows, task, i, data)
+        except JpegError as e:
+            return e
+        return None
 
     def _read(self, files: Sequence[SourceFile]) -> Sequence[bytes | JpegError]:
         if self._n_readers == 1:
@@ -177,18 +222,13 @@ class Builder:
         if f.n_bytes > self._limits.max_bytes:
             return LimitError(f"has {f.n_bytes} bytes, over the limit of {self._limits.max_bytes}")
         try:
-            data = self._source.get(f.key)
+            return self._source.get(f.key)
         except NotFoundError as e:
             raise SourceChangedError(f"{f.key}: was listed, is gone now") from e
         except AccessDeniedError as e:
             if not isinstance(self._source, LocalStore):
                 raise  # credentials that expired say nothing about the file
             return UnsupportedJpegError(f"cannot be read: {e}")
-        if len(data) != f.n_bytes:
-            raise SourceChangedError(
-                f"{f.key}: was listed with {f.n_bytes} bytes, has {len(data)} now"
-            )
-        return data
 
     def _add(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
         t = transcode(data, self._script, self._limits)

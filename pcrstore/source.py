@@ -4,9 +4,10 @@
     SRC/<split>/<class>/<any path>    with `split_dirs`; the split becomes a column
 
 A file straight below SRC (or below a split) has no class and gets label -1. Hidden files (a path
-component that starts with a dot) are left out and counted. On a local disk nothing is opened that
-is not a regular file inside SRC: a FIFO would block for ever, and a link out of the tree would copy
-what nobody meant to publish; both are listed as problems, which fall under the error policy.
+component that starts with a dot) are left out and counted. Keys that a bucket may have and a
+dataset may not (`cat//1.jpg`) are listed as problems, which fall under the error policy. On a local
+disk nothing is opened that is not a regular file inside SRC: a FIFO would block for ever, and a
+link out of the tree would copy what nobody meant to publish; both are problems too.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
-from pcrstore.store import Entry, ReadableStore
+from pcrstore.store import Entry, ReadableStore, check_name
 from pcrstore.stores import open_store
 from pcrstore.stores_local import LocalStore
 
@@ -28,6 +29,8 @@ _SPLITS: Final = frozenset(
     {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 )
 """What folders of splits are called, in lower case."""
+_NO_NAMES: Final = frozenset({"", ".", ".."})
+"""Path parts that name neither a class nor a hidden file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ def list_folder(
     files: list[SourceFile] = []
     n_hidden = 0
     for key, n_bytes, stamp, problem in found:
-        parts = key.split("/")
+        parts = [p for p in key.split("/") if p not in _NO_NAMES]
         if any(p.startswith(".") for p in parts):
             n_hidden += 1
             continue
@@ -100,7 +103,12 @@ def list_folder(
         label = parts[0] if len(parts) > 1 else None
         files.append(
             SourceFile(
-                key=key, label=label, split=split, n_bytes=n_bytes, stamp=stamp, problem=problem
+                key=key,
+                label=label,
+                split=split,
+                n_bytes=n_bytes,
+                stamp=stamp,
+                problem=problem or _problem_of(key),
             )
         )
     if not files:
@@ -114,6 +122,14 @@ def _list(store: ReadableStore) -> Iterator[tuple[str, int, str, str | None]]:
     for e in store.list(""):
         if not e.name.endswith("/"):  # "folders" that consoles create are empty objects
             yield e.name, e.n_bytes, _stamp(e), None
+
+
+def _problem_of(key: str) -> str | None:
+    try:
+        check_name(key)
+    except OptionError as e:
+        return f"cannot be read: {e}"
+    return None
 
 
 def _stamp(e: Entry) -> str:

@@ -11,7 +11,7 @@ it behaves. Names are relative to the store's root, with `/` between their parts
 Pure: no I/O here. `pcrstore.stores.open_store` makes a store from a URL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_prefix",
     "exact",
     "probe_conditional_create",
+    "without_markers",
 ]
 
 PROBE_NAME = ".pcrstore-probe"
@@ -138,6 +139,30 @@ def check_prefix(prefix: str) -> str:
     """Return the folder without its trailing slash; `""` is the root."""
     folder = prefix.removesuffix("/")
     return check_name(folder) if folder else ""
+
+
+def without_markers(entries: Iterable[Entry]) -> Entries:
+    """Return the entries, sorted by name, without the empty objects that stand for folders.
+
+    Consoles, Hadoop and Azure's tools make one with the name of the folder. The names of others
+    end in a slash; adapters leave those out.
+
+    Examples:
+        >>> names = {"cat": 0, "cat/1.jpg": 9, "dog": 9, "dog/2.jpg": 9}
+        >>> [e.name for e in without_markers(Entry(name=k, n_bytes=n) for k, n in names.items())]
+        ['cat/1.jpg', 'dog', 'dog/2.jpg']
+    """
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    folders = {folder for entry in ordered for folder in _folders_of(entry.name)}
+    return [entry for entry in ordered if entry.n_bytes or entry.name not in folders]
+
+
+def _folders_of(name: str) -> Iterator[str]:
+    """Yield the folders that the name lies in, nearest first."""
+    folder = name.rpartition("/")[0]
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
 
 
 def probe_conditional_create(store: Store) -> bool:

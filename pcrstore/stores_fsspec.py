@@ -3,8 +3,10 @@
     thread --coroutine--> fsspec's I/O loop      one task per range, `max_in_flight` at a time,
            <---bodies----                        each with its own retries and stall limit
 
-A file system without coroutines (memory, chained caches, sftp) is called in the caller's thread.
-A client belongs to the process that made it: after a fork the child makes its own.
+A file system without coroutines (memory, archives, chained caches, sftp) is called in the caller's
+thread, and most of them by one thread at a time: members of an archive share its file handle, and
+files of an FTP server its connection. A client belongs to the process that made it: after a fork
+the child makes its own.
 """
 
 import contextlib
@@ -12,12 +14,19 @@ import os
 import posixpath
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import fsspec
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.asyn import AsyncFileSystem
 from fsspec.core import url_to_fs
+from fsspec.generic import GenericFileSystem
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.reference import ReferenceFileSystem
 
 from pcrstore.concurrency import each, run_on
 from pcrstore.errors import (
@@ -30,7 +39,16 @@ from pcrstore.errors import (
 )
 from pcrstore.ranges import ByteRange
 from pcrstore.retry import RetryPolicy, retry, retry_async
-from pcrstore.store import PROBE_NAME, Bodies, Entries, Entry, check_name, check_prefix, exact
+from pcrstore.store import (
+    PROBE_NAME,
+    Bodies,
+    Entries,
+    Entry,
+    check_name,
+    check_prefix,
+    exact,
+    without_markers,
+)
 from pcrstore.store_errors import Translator, redact_url, secrets_in, status_of
 
 __all__ = ["FsspecStore"]
@@ -48,9 +66,21 @@ PACKAGES = {
     "abfs": "adlfs",
     "abfss": "adlfs",
 }
+THREAD_SAFE = (LocalFileSystem, MemoryFileSystem)
+"""File systems without coroutines that any number of threads may read: each read opens its own
+file. What is not known to be safe is taken not to be."""
+FOREIGN_COROUTINES = (GenericFileSystem, ReferenceFileSystem)
+"""File systems whose coroutines may run another's blocking calls, each in a thread of its own."""
 _memory_lock = threading.Lock()
 """Held while a `memory://` object is created: the whole process shares that file system."""
-os.register_at_fork(after_in_child=lambda: globals().update(_memory_lock=threading.Lock()))
+_serial_lock = threading.Lock()
+"""Held during a call of a file system that is not known to be thread-safe. One for the process:
+fsspec gives one connection to several instances, which cannot be told from outside."""
+os.register_at_fork(
+    after_in_child=lambda: globals().update(
+        _memory_lock=threading.Lock(), _serial_lock=threading.Lock()
+    )
+)
 
 
 class FsspecStore:
@@ -88,6 +118,8 @@ class FsspecStore:
         self._fs: fsspec.AbstractFileSystem
         self._root = ""
         self._query = ""
+        self._member_names: dict[str, str] = {}
+        """Plain path -> name in the archive, where they differ: `tar -cf x.tar .` writes ./a."""
         self._filesystem()  # a missing driver or a wrong option is said here, not at first use
 
     @property
@@ -128,7 +160,7 @@ class FsspecStore:
     def get(self, name: str) -> bytes:
         """Return a whole object, in one request."""
         fs, path = self._filesystem(), self._path(name)
-        if not isinstance(fs, AsyncFileSystem) or not fs.async_impl:
+        if not _has_coroutines(fs):
             return self._call("read", name, lambda: bytes(fs.cat_file(path)))
         # Without this s3fs asks for the size first and reads in pieces.
         options = {"max_concurrency": 1} if _protocol_of(fs) in {"s3", "s3a"} else {}
@@ -142,7 +174,7 @@ class FsspecStore:
         """Return the bytes of each range, in order; one request each."""
         fs = self._filesystem()
         paths = [self._path(r.name) for r in ranges]
-        if isinstance(fs, AsyncFileSystem) and fs.async_impl:
+        if _has_coroutines(fs):
             limit = self._max_in_flight
             return run_on(fs.loop, each(ranges, lambda r: self._read_range(fs, r), limit=limit))
         wanted = [i for i in range(len(ranges)) if len(ranges[i])]
@@ -210,12 +242,14 @@ class FsspecStore:
             if posixpath.basename(name) != PROBE_NAME:
                 n_bytes = int(str(info.get("size") or 0))
                 entries[name] = Entry(name=name, n_bytes=n_bytes, etag=_etag(info))
-        return [entries[name] for name in sorted(entries)]
+        return without_markers(entries.values())
 
     def _find(
         self, fs: fsspec.AbstractFileSystem, path: str, folder: str
     ) -> dict[str, dict[str, object]]:
-        if not isinstance(fs, AsyncFileSystem) or not fs.async_impl:
+        if self._member_names:
+            return self._call("list", folder, lambda: self._find_members(fs, path))
+        if not _has_coroutines(fs):
             return self._call("list", folder, lambda: dict(fs.find(path, detail=True)))
 
         async def find() -> dict[str, dict[str, object]]:
@@ -223,6 +257,15 @@ class FsspecStore:
 
         # A listing is many requests, and how many is not known: allow it minutes.
         return self._await("list", folder, find, n_bytes=8 << 20)
+
+    def _find_members(
+        self, fs: fsspec.AbstractFileSystem, path: str
+    ) -> dict[str, dict[str, object]]:
+        """Return what an archive holds below a folder, by plain path: ./a/b is below a."""
+        plain = {member: path for path, member in self._member_names.items()}
+        found = {plain.get(name, name): info for name, info in fs.find("", detail=True).items()}
+        below = f"{path.strip('/')}/" if path.strip("/") else ""
+        return {name: info for name, info in found.items() if name.startswith(below)}
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""
@@ -236,7 +279,7 @@ class FsspecStore:
         async def write_async() -> None:
             await fs._pipe_file(path, data)  # noqa: SLF001 (fsspec's async API)
 
-        if isinstance(fs, AsyncFileSystem) and fs.async_impl:
+        if _has_coroutines(fs):
             self._await("write", name, write_async, n_bytes=len(data))
         else:
             self._call("write", name, write)
@@ -283,7 +326,7 @@ class FsspecStore:
         for name in names:
             self._check_writable("delete", name)
         fs = self._filesystem()
-        if isinstance(fs, AsyncFileSystem) and fs.async_impl:
+        if _has_coroutines(fs):
             limit = self._max_in_flight
             run_on(fs.loop, each(names, lambda name: self._delete_one(fs, name), limit=limit))
             return
@@ -310,7 +353,8 @@ class FsspecStore:
     def _path(self, name: str) -> str:
         check_name(name)
         if self.can_list:
-            return f"{self._root}/{name}"
+            path = f"{self._root}/{name}"
+            return self._member_names.get(path.lstrip("/"), path)
         return f"{self._root}/{quote(name)}{self._query}"
 
     def _await(
@@ -323,7 +367,14 @@ class FsspecStore:
         return run_on(self._filesystem().loop, work)
 
     def _call(self, verb: str, name: str, attempt: Callable[[], T]) -> T:
-        return retry(attempt, self._policy, lambda e: self._translator.error(verb, name, e))
+        fs = self._filesystem()
+        guard = contextlib.nullcontext() if isinstance(fs, THREAD_SAFE) else _serial_lock
+
+        def guarded() -> T:
+            with guard:
+                return attempt()
+
+        return retry(guarded, self._policy, lambda e: self._translator.error(verb, name, e))
 
     def _filesystem(self) -> fsspec.AbstractFileSystem:
         """Return this process's file system, made on first use."""
@@ -338,6 +389,7 @@ class FsspecStore:
                         self._root, question, query = self._root.partition("?")
                         self._query = question + query
                     self._root = self._root.rstrip("/")
+                    self._member_names = _dotted_members(self._fs)
                     self._lock, self._pid = lock, os.getpid()
         return self._fs
 
@@ -345,6 +397,16 @@ class FsspecStore:
         return _protocol_of(self._fs) not in {"http", "https"}
 
     def _open(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        fs, root = self._open_outermost()
+        if self._given is None and self._url.startswith(("dir::", "dir://::")):
+            root = ""  # fsspec gives the path of the next link, which `fs.path` is too
+        while isinstance(fs, DirFileSystem | AsyncFileSystemWrapper):  # they pass calls on
+            if isinstance(fs, DirFileSystem):
+                root = posixpath.join(str(fs.path), root.lstrip("/"))
+            fs = fs.fs if isinstance(fs, DirFileSystem) else fs.sync_fs
+        return fs, root
+
+    def _open_outermost(self) -> tuple[fsspec.AbstractFileSystem, str]:
         if self._given is not None:
             fs = self._given
             if self._pid != -1:  # inherited: its sockets and threads are the parent's
@@ -410,6 +472,27 @@ def _with_defaults(
             **(given if isinstance(given, Mapping) else {}),
         }
     return settings
+
+
+def _has_coroutines(fs: fsspec.AbstractFileSystem) -> TypeGuard[AsyncFileSystem]:
+    """Say whether the file system works on fsspec's loop, where nothing is shared with threads."""
+    return (
+        isinstance(fs, AsyncFileSystem)
+        and bool(fs.async_impl)
+        and not isinstance(fs, FOREIGN_COROUTINES)
+    )
+
+
+def _dotted_members(fs: fsspec.AbstractFileSystem) -> dict[str, str]:
+    """Return plain path -> name of an archive's members that are named as ./a or a/./b."""
+    if not isinstance(fs, AbstractArchiveFileSystem):
+        return {}
+    names = (str(name) for name in fs.find(""))
+    return {plain: name for name in names if (plain := _without_dots(name)) != name}
+
+
+def _without_dots(path: str) -> str:
+    return "/".join(part for part in path.split("/") if part != ".")
 
 
 def _protocol_of(fs: fsspec.AbstractFileSystem) -> str:

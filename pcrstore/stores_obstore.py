@@ -14,7 +14,7 @@ import asyncio
 import os
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +32,16 @@ from pcrstore.errors import (
 )
 from pcrstore.ranges import ByteRange
 from pcrstore.retry import RetryPolicy, retry_async
-from pcrstore.store import PROBE_NAME, Bodies, Entries, Entry, check_name, check_prefix, exact
+from pcrstore.store import (
+    PROBE_NAME,
+    Bodies,
+    Entries,
+    Entry,
+    check_name,
+    check_prefix,
+    exact,
+    without_markers,
+)
 from pcrstore.store_errors import Translator, secrets_in, status_of
 from pcrstore.store_options import ObjectStoreSettings, translate_options
 from pcrstore.stores_fsspec import FsspecStore
@@ -188,7 +197,12 @@ class ObstoreStore:
         )
 
     def list(self, prefix: str) -> Entries:
-        """Return every object below a folder, sorted by name."""
+        """Return every object below a folder, sorted by name.
+
+        obstore cuts the slash from the end of a key, and refuses a whole listing for one key that
+        it has no name for (`a//b.jpg`). A request for each empty object tells the marker of an
+        empty folder from an empty file, and fsspec lists what obstore cannot.
+        """
         fallback = self._after_fork()
         if fallback:
             return fallback.list(prefix)
@@ -198,31 +212,57 @@ class ObstoreStore:
         store = self._client()
         path = self._path(folder) if folder else self._settings.root
 
-        async def read() -> Entries:
+        async def read() -> Entries | None:
             # A larger chunk than a page of the service's, so that Python is entered once a page.
             pages = obstore.list(store, path or None, chunk_size=1000)
-            return [
-                Entry(
-                    name=str(found["path"]).removeprefix(f"{self._settings.root}/"),
-                    n_bytes=found["size"],
-                    etag=(found["e_tag"] or "").strip('"') or None,
-                )
-                async for page in pages
-                for found in page
-            ]
+            try:
+                return [
+                    Entry(
+                        name=str(found["path"]).removeprefix(f"{self._settings.root}/"),
+                        n_bytes=found["size"],
+                        etag=(found["e_tag"] or "").strip('"') or None,
+                    )
+                    async for page in pages
+                    for found in page
+                    if found["path"] != path  # the folder's own marker
+                ]
+            except obstore.exceptions.InvalidPathError:
+                return None
 
         entries = self._await("list", folder, read, n_bytes=8 << 20)
-        folders = {parent for entry in entries for parent in _folders_of(entry.name)}
-        return sorted(
-            # An empty object with the name of a folder is a console's marker for it.
-            (
-                entry
-                for entry in entries
-                if entry.name.rpartition("/")[2] != PROBE_NAME
-                and (entry.n_bytes or entry.name not in folders)
-            ),
-            key=lambda entry: entry.name,
-        )
+        if entries is None:
+            return self._list_through_fsspec(prefix)
+        shown = without_markers(e for e in entries if e.name.rpartition("/")[2] != PROBE_NAME)
+        empty = [e.name for e in shown if not e.n_bytes]
+        limit = self._max_in_flight
+        exists = run_on(_loop(), each(empty, lambda name: self._exists(store, name), limit=limit))
+        markers = {name for name, found in zip(empty, exists, strict=True) if not found}
+        return [e for e in shown if e.name not in markers]
+
+    def _list_through_fsspec(self, prefix: str) -> Entries:
+        try:
+            return self._stand_in().list(prefix)
+        except MissingDependencyError as e:
+            raise MissingDependencyError(
+                f"cannot list {self.url}: obstore refuses keys with an empty, '.' or '..' part, "
+                f"and there are some; {e}"
+            ) from e
+
+    async def _exists(self, store: "ObjectStore", name: str) -> bool:
+        import obstore  # noqa: PLC0415 (optional)
+
+        path = self._path(name)
+
+        async def attempt() -> bool:
+            await obstore.head_async(store, path)
+            return True
+
+        try:
+            return await retry_async(
+                attempt, self._policy, lambda e: self._translator.error("look at", name, e)
+            )
+        except NotFoundError:
+            return False
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""
@@ -314,16 +354,20 @@ class ObstoreStore:
         """Return the stand-in where obstore would hang."""
         if not _Process.poisoned:
             return None
+        if not _Process.warned:
+            _Process.warned = True
+            warnings.warn(
+                "obstore was used before this process was forked and cannot be used in it; "
+                "reading through fsspec, which is slower. Start workers with 'spawn' or "
+                "'forkserver', or open the dataset with engine='fsspec'.",
+                ForkedObstoreWarning,
+                stacklevel=3,
+            )
+        return self._stand_in()
+
+    def _stand_in(self) -> FsspecStore:
+        """Return the same folder, read through fsspec."""
         if self._fallback is None:
-            if not _Process.warned:
-                _Process.warned = True
-                warnings.warn(
-                    "obstore was used before this process was forked and cannot be used in it; "
-                    "reading through fsspec, which is slower. Start workers with 'spawn' or "
-                    "'forkserver', or open the dataset with engine='fsspec'.",
-                    ForkedObstoreWarning,
-                    stacklevel=3,
-                )
             self._fallback = FsspecStore(
                 self._url,
                 self._options,
@@ -391,11 +435,3 @@ def _boto_credentials(
 def _loop() -> asyncio.AbstractEventLoop:
     """Return fsspec's loop: one I/O thread per process, made anew after a fork."""
     return get_loop()  # type: ignore[no-any-return]  # fsspec has no types
-
-
-def _folders_of(name: str) -> Iterator[str]:
-    """Yield the folders that the name lies in, nearest first."""
-    folder = name.rpartition("/")[0]
-    while folder:
-        yield folder
-        folder = folder.rpartition("/")[0]

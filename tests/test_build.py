@@ -9,7 +9,13 @@ from flows import DictStore, arithmetic, padded, photo, png
 from PIL import Image
 
 from pcrstore.build import COLUMNS, encode_jpeg, measure
-from pcrstore.errors import AccessDeniedError, DecodeError, LimitError, SourceChangedError
+from pcrstore.errors import (
+    AccessDeniedError,
+    DecodeError,
+    LimitError,
+    SourceChangedError,
+    TransientStoreError,
+)
 from pcrstore.record import parse_header
 from pcrstore.transcode import Limits, original, transcode
 
@@ -82,6 +88,59 @@ def test_over_the_size_limit_nothing_is_read():
 def test_a_source_that_changed_is_named(there):
     with pytest.raises(SourceChangedError, match=r"0\.jpg"):
         build([("0.jpg", photo(0))], "skip", store=DictStore(there))
+
+
+class ScriptedStore(DictStore):
+    """Answers the reads of each object as scripted, the last answer for ever."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = {name: list(replies) for name, replies in answers.items()}
+        self.n_reads = dict.fromkeys(answers, 0)
+
+    def get(self, name):
+        self.n_reads[name] += 1
+        replies = self.answers[name]
+        return replies.pop(0) if len(replies) > 1 else replies[0]
+
+
+MIXED_UP = {
+    "short": [photo(1)[:-1]],
+    "long": [photo(1) + b"x"],
+    "empty": [b""],
+    "other-bytes": [bytes(len(photo(1)))],
+    "damaged": [photo(1)[:-200] + bytes(200)],
+    "each-time-otherwise": [bytes(len(photo(1))), b"x" * len(photo(1)), photo(1)[:5]],
+}
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "opaque", "encode"])
+@pytest.mark.parametrize("wrong", MIXED_UP.values(), ids=MIXED_UP)
+def test_a_read_that_went_wrong_is_no_fault_of_the_file(wrong, policy):
+    store = ScriptedStore({"0.jpg": [photo(0)], "1.jpg": [*wrong, photo(1)]})
+    r = build([("0.jpg", photo(0)), ("1.jpg", photo(1))], policy, store=store, n_readers=8)
+    assert r.problems == ()
+    assert r.regions == build([("0.jpg", photo(0)), ("1.jpg", photo(1))]).regions
+    assert store.n_reads == {"0.jpg": 1, "1.jpg": len(wrong) + 1}
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "opaque", "encode"])
+def test_a_file_is_damaged_when_two_reads_agree(policy):
+    bad = photo(9)[:-200]
+    store = ScriptedStore({"bad": [bytes(len(bad)), bad]})
+    r = build([("bad", bad)], policy, store=store)
+    assert [p.key for p in r.problems] == ["bad"]
+    assert store.n_reads == {"bad": 3}
+    if policy == "opaque":
+        assert r.regions[0].endswith(bad)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "opaque", "encode"])
+def test_a_file_that_reads_otherwise_each_time_is_not_judged(policy):
+    n = len(photo(1))
+    store = ScriptedStore({"1.jpg": [bytes([i]) * n for i in range(9)]})
+    with pytest.raises(TransientStoreError, match=r"1\.jpg.*4 reads"):
+        build([("1.jpg", photo(1))], policy, store=store)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])

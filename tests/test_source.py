@@ -1,11 +1,23 @@
 """A source is listed whole: every file has a line, and what cannot be read says why."""
 
 import os
+import re
 
 import pytest
-from flows import DictStore, listed, memory, photo, put_all, write_tree
+from flows import (
+    DictStore,
+    convert_with,
+    listed,
+    memory,
+    originals,
+    photo,
+    put_all,
+    write_tree,
+)
 
-from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError
+import pcrstore
+from pcrstore import Options
+from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, SourceError
 from pcrstore.source import list_folder
 from pcrstore.stores import open_store
 
@@ -77,6 +89,85 @@ def test_folders_that_consoles_make_are_no_files(monkeypatch):
     store.objects["a/"] = b""
     monkeypatch.setattr("pcrstore.source.open_store", lambda *_: store)
     assert keys(list_folder("given", None, split_dirs=False)[1]) == sorted(FILES)
+
+
+BUCKETS = {
+    "a-marker-of-the-source": ({"": b""}, ()),
+    "a-marker-of-a-class": ({"cat/": b""}, ()),
+    "a-marker-without-its-slash": ({"cat": b""}, ()),
+    "an-empty-class": ({"bird/": b"", "bird/owl/": b""}, ()),
+    "a-doubled-slash": ({"cat//9.jpg": photo(9)}, ("cat//9.jpg",)),
+    "a-slash-first": ({"/9.jpg": photo(9)}, ("/9.jpg",)),
+    "a-marker-with-two-slashes": ({"cat//": b""}, ()),
+    "a-dot": ({"cat/./9.jpg": photo(9)}, ("cat/./9.jpg",)),
+    "two-dots": ({"../9.jpg": photo(9)}, ("../9.jpg",)),
+    "a-file-with-the-name-of-a-folder": ({"cat": b"no image"}, ("cat",)),
+    "an-empty-file": ({"cat/9.jpg": b""}, ("cat/9.jpg",)),
+}
+"""Keys below the source beside two photos -> those that fall under the error policy."""
+
+
+@pytest.mark.parametrize("engine", ["obstore", "fsspec"])
+@pytest.mark.parametrize(("extra", "problems"), BUCKETS.values(), ids=BUCKETS)
+def test_a_key_that_cannot_be_a_file_costs_no_other_file(
+    monkeypatch, s3_server, tmp_path, extra, problems, engine
+):
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("s3fs")
+    pytest.importorskip("obstore")
+    client = boto3.client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1")
+    good = {"cat/1.jpg": photo(1), "dog/2.jpg": photo(2)}
+    for key, data in {**good, **extra}.items():
+        client.put_object(Bucket=s3_server.bucket, Key=f"photos/{key}", Body=data)
+    client.close()
+    url = f"s3://{s3_server.bucket}/photos"
+
+    def convert(name, **options):
+        return convert_with(
+            monkeypatch,
+            engine,
+            url,
+            f"file://{tmp_path / name}",
+            Options(**options),
+            workers=1,
+            source_options=s3_server.options,
+        )
+
+    report = convert("skipped", policy="skip")
+    assert tuple(p.key for p in report.problems) == problems
+    ds = pcrstore.open(str(tmp_path / "skipped"))
+    assert originals(ds) == good
+    assert ds.classes == ("cat", "dog")
+    if problems:
+        with pytest.raises(SourceError, match=re.escape(problems[0])):
+            convert("refused", policy="raise")
+    else:
+        assert convert("refused", policy="raise").n_images == 2
+
+
+@pytest.mark.parametrize("engine", ["obstore", "fsspec"])
+def test_a_marker_at_the_destination_is_no_part_of_the_dataset(
+    monkeypatch, s3_server, tmp_path, engine
+):
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("s3fs")
+    pytest.importorskip("obstore")
+    client = boto3.client("s3", endpoint_url=s3_server.endpoint, region_name="us-east-1")
+    for key in ("sets/", "sets/v1/"):
+        client.put_object(Bucket=s3_server.bucket, Key=key, Body=b"")
+    client.close()
+    source = write_tree(tmp_path, {"cat/1.jpg": photo(1)})
+    url, options = f"s3://{s3_server.bucket}/sets/v1", s3_server.options
+    store = open_store(url, options, engine=engine)
+    assert store.list("") == []
+    for already in (False, True):
+        report = convert_with(
+            monkeypatch, engine, str(source), url, workers=1, destination_options=options
+        )
+        assert report.already == already
+    checked = pcrstore.verify(url, storage_options=options, engine=engine)
+    assert checked.faults == ()
+    assert checked.unreferenced == ()
 
 
 @pytest.mark.parametrize(
