@@ -44,9 +44,9 @@ PACKAGES = {
     "s3a": "pcrstore[s3]",
     "gs": "pcrstore[gcs]",
     "gcs": "pcrstore[gcs]",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
+    "az": "pcrstore[azure]",
+    "abfs": "pcrstore[azure]",
+    "abfss": "pcrstore[azure]",
 }
 _memory_lock = threading.Lock()
 """Held while a `memory://` object is created: the whole process shares that file system."""

@@ -36,7 +36,7 @@ from pcrstore.errors import (
 from pcrstore.ranges import ByteRange
 from pcrstore.retry import RetryPolicy, retry_async
 from pcrstore.store import PROBE_NAME, Bodies, Entries, Entry, check_name, check_prefix, exact
-from pcrstore.store_errors import Translator, secrets_in, status_of
+from pcrstore.store_errors import Translator, says_exists, secrets_in
 from pcrstore.store_options import ObjectStoreSettings, translate_options
 from pcrstore.stores_fsspec import FsspecStore
 
@@ -288,7 +288,7 @@ class ObstoreStore:
                     obstore.put_async(store, path, _calls.hold(memoryview(data)), mode="create")
                 )
             except obstore.exceptions.AlreadyExistsError as e:
-                if status_of(e) == 409:
+                if not says_exists(e):
                     raise self._translator.conflict(name, e) from e
                 return False
             return True

@@ -2,7 +2,7 @@
 
 `script` holds what to do with the next requests, `then` with all after them (each sets `asked`):
 
-    ok  503 429 403 ...   reset   stall      lost: done, then reset      cut: half of the body
+    ok  503 429 "409 CODE"   reset   stall      lost: done, then reset      cut: half of the body
     late: ok, once `released` is set
     whole: 200 with all bytes despite Range   shifted: another range    short: an honest short 206
 """
@@ -73,8 +73,10 @@ class ScriptedS3:
             return _reset(request)
         if fault == "late":
             self.released.wait(20)
-        if fault.isdigit():
-            return self.reply(request, int(fault), b"<Error><Code>Scripted</Code></Error>")
+        status, _, code = fault.partition(" ")
+        if status.isdigit():
+            error = f"<Error><Code>{code or 'Scripted'}</Code></Error>"
+            return self.reply(request, int(status), error.encode())
         status, out, extra = self.perform(request, name, body, fault)
         if fault == "lost":
             return _reset(request)
