@@ -13,7 +13,7 @@ then all second ones. A reader that wants less fidelity reads a shorter prefix.
 The house has floors. Imports go down, or along a floor without a cycle; floors 0 to 3 have no I/O,
 no clock and no threads. tests/test_floors.py reads this table and holds the code to it:
 
-    6 surface  __init__ __main__ cli contact_sheet demo ray testing torch zarr_view
+    6 surface  __init__ __main__ _launch cli contact_sheet demo ray testing torch zarr_view
     5 flows    build commit convert finish journal options report sink source uploads workers
                catalog dataset export fetching reader verify
                feed in_flight iteration loader loading numpy_loader population prefetch state
@@ -26,6 +26,7 @@ no clock and no threads. tests/test_floors.py reads this table and holds the cod
     0 ground   checksum errors fields hashing integers markers ranges reals signals sizes tiff
 """
 
+from pcrstore import _launch as _launch  # first: it sees to interrupts during the others
 from pcrstore.convert import convert
 from pcrstore.cost import CostModel, Link, Prices
 from pcrstore.crops import CenterCrop, RandomResizedCrop, Squash

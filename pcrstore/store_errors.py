@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
 from pcrstore.retry import RetryableError, RetryPolicy
 
-__all__ = ["Translator", "redact_url", "secrets_in", "status_of"]
+__all__ = ["Translator", "redact_url", "says_exists", "secrets_in", "status_of"]
 
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRANSIENT_CODES = frozenset(
@@ -25,6 +25,10 @@ TRANSIENT_CODES = frozenset(
 """S3 error codes worth another try, whatever their status (RequestTimeout is a 400).
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, 2026-11."""
+EXISTS_CODES = frozenset({"BlobAlreadyExists"})
+"""Azure's answer (a 409) to a create of what exists.
+
+https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes, 2026-11."""
 DENIED_CODES = frozenset(
     {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
 )
@@ -62,6 +66,7 @@ SECRET_OPTION = re.compile(
 )
 HARMLESS_OPTION = re.compile(r"endpoint|region|provider$", re.IGNORECASE)
 URL_IN_TEXT = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+CODE_IN_TEXT = re.compile(r"<Code>(\w+)</Code>")
 OBSTORE_STATUS = re.compile(r"(?:status(?: code)?:?|error) \(?(\d{3})\b", re.IGNORECASE)
 
 
@@ -252,6 +257,17 @@ class _Evidence:
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that a library's error stands for, if it tells."""
     return _status(list(_causes(error)))[0]
+
+
+def says_exists(error: BaseException) -> bool:
+    """Tell obstore's "already exists" from "a create is under way, and may yet fail".
+
+    obstore raises one type for both. S3 and GCS answer 412 to a create of what exists, Azure 409
+    with a code of its own. Any other 409 is a conflict: S3's ConditionalRequestConflict, Azure's
+    ContainerBeingDeleted.
+    """
+    codes = {code for e in _causes(error) for code in CODE_IN_TEXT.findall(str(e))}
+    return status_of(error) != 409 or bool(codes & EXISTS_CODES)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

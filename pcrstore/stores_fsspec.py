@@ -62,9 +62,9 @@ PACKAGES = {
     "s3a": "pcrstore[s3]",
     "gs": "pcrstore[gcs]",
     "gcs": "pcrstore[gcs]",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
+    "az": "pcrstore[azure]",
+    "abfs": "pcrstore[azure]",
+    "abfss": "pcrstore[azure]",
 }
 THREAD_SAFE = (LocalFileSystem, MemoryFileSystem)
 """File systems without coroutines that any number of threads may read: each read opens its own

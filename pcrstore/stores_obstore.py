@@ -8,20 +8,23 @@ threads falls to 1,100/s, since each wake-up waits for the interpreter's lock.
 
 After a fork obstore's threads are gone and any call hangs, also on a new store. A child of a
 process that has used obstore reads through fsspec instead, and says so once.
+
+What obstore completes on a thread of its own passes through `_calls.hold`, so that the interpreter
+can end without one of these threads in it: see `pcrstore.concurrency.NativeCalls`.
 """
 
-import asyncio
+import atexit
 import os
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.asyn import get_loop
 
-from pcrstore.concurrency import each, run_on
+from pcrstore.concurrency import NativeCalls, each
 from pcrstore.errors import (
     AccessDeniedError,
     MissingDependencyError,
@@ -42,7 +45,7 @@ from pcrstore.store import (
     exact,
     without_markers,
 )
-from pcrstore.store_errors import Translator, secrets_in, status_of
+from pcrstore.store_errors import Translator, says_exists, secrets_in
 from pcrstore.store_options import ObjectStoreSettings, translate_options
 from pcrstore.stores_fsspec import FsspecStore
 
@@ -74,8 +77,23 @@ class _Process:
     def after_fork(cls) -> None:
         cls.poisoned = cls.used
 
+    @classmethod
+    def before_exit(cls) -> None:
+        if cls.used and not cls.poisoned:
+            _calls.end()
 
+
+def _settle() -> None:
+    """Enter obstore, which then drops the references that its threads gave up without the GIL."""
+    from obstore.store import MemoryStore  # noqa: PLC0415 (optional)
+
+    MemoryStore()
+
+
+_calls = NativeCalls(_settle)
 os.register_at_fork(after_in_child=_Process.after_fork)
+# Exit handlers run last first: those of whoever imports this may still read.
+atexit.register(_Process.before_exit)
 
 
 class ObstoreStore:
@@ -159,8 +177,8 @@ class ObstoreStore:
         store, path = self._client(), self._path(name)
 
         async def read() -> bytes:
-            reply = await obstore.get_async(store, path)
-            return bytes(await reply.bytes_async())
+            reply = await _calls.hold(obstore.get_async(store, path))
+            return bytes(await _calls.hold(reply.bytes_async()))
 
         return self._await("read", name, read)
 
@@ -171,7 +189,7 @@ class ObstoreStore:
             return fallback.get_ranges(ranges)
         store = self._client()
         limit = self._max_in_flight
-        return run_on(_loop(), each(ranges, lambda r: self._read_range(store, r), limit=limit))
+        return _run(each(ranges, lambda r: self._read_range(store, r), limit=limit))
 
     async def _read_range(self, store: "ObjectStore", wanted: ByteRange) -> bytes:
         import obstore  # noqa: PLC0415 (optional)
@@ -181,8 +199,9 @@ class ObstoreStore:
             return b""
 
         async def attempt() -> bytes:
+            start, stop = wanted.start, wanted.stop
             body = bytes(
-                await obstore.get_range_async(store, path, start=wanted.start, end=wanted.stop)
+                await _calls.hold(obstore.get_range_async(store, path, start=start, end=stop))
             )
             checked = exact(body, wanted)
             if isinstance(checked, bytes):
@@ -215,19 +234,23 @@ class ObstoreStore:
         async def read() -> Entries | None:
             # A larger chunk than a page of the service's, so that Python is entered once a page.
             pages = obstore.list(store, path or None, chunk_size=1000)
-            try:
-                return [
+            entries: Entries = []
+            while True:
+                try:
+                    page = await _calls.hold(anext(pages))
+                except StopAsyncIteration:
+                    return entries
+                except obstore.exceptions.InvalidPathError:
+                    return None
+                entries += (
                     Entry(
                         name=str(found["path"]).removeprefix(f"{self._settings.root}/"),
                         n_bytes=found["size"],
                         etag=(found["e_tag"] or "").strip('"') or None,
                     )
-                    async for page in pages
                     for found in page
                     if found["path"] != path  # the folder's own marker
-                ]
-            except obstore.exceptions.InvalidPathError:
-                return None
+                )
 
         entries = self._await("list", folder, read, n_bytes=8 << 20)
         if entries is None:
@@ -235,7 +258,7 @@ class ObstoreStore:
         shown = without_markers(e for e in entries if e.name.rpartition("/")[2] != PROBE_NAME)
         empty = [e.name for e in shown if not e.n_bytes]
         limit = self._max_in_flight
-        exists = run_on(_loop(), each(empty, lambda name: self._exists(store, name), limit=limit))
+        exists = _run(each(empty, lambda name: self._exists(store, name), limit=limit))
         markers = {name for name, found in zip(empty, exists, strict=True) if not found}
         return [e for e in shown if e.name not in markers]
 
@@ -254,7 +277,7 @@ class ObstoreStore:
         path = self._path(name)
 
         async def attempt() -> bool:
-            await obstore.head_async(store, path)
+            await _calls.hold(obstore.head_async(store, path))
             return True
 
         try:
@@ -275,8 +298,14 @@ class ObstoreStore:
         store, path = self._client(), self._path(name)
 
         async def write() -> None:
-            await obstore.put_async(
-                store, path, data, use_multipart=len(data) > SINGLE_PUT, chunk_size=PART
+            await _calls.hold(
+                obstore.put_async(
+                    store,
+                    path,
+                    _calls.hold(memoryview(data)),
+                    use_multipart=len(data) > SINGLE_PUT,
+                    chunk_size=PART,
+                )
             )
 
         self._await("write", name, write, n_bytes=len(data))
@@ -294,9 +323,11 @@ class ObstoreStore:
             nonlocal n_tries
             n_tries += 1
             try:
-                await obstore.put_async(store, path, data, mode="create")
+                await _calls.hold(
+                    obstore.put_async(store, path, _calls.hold(memoryview(data)), mode="create")
+                )
             except obstore.exceptions.AlreadyExistsError as e:
-                if status_of(e) == 409:
+                if not says_exists(e):
                     raise self._translator.conflict(name, e) from e
                 return False
             return True
@@ -320,7 +351,7 @@ class ObstoreStore:
             return
         store = self._client()
         limit = self._max_in_flight
-        run_on(_loop(), each(names, lambda name: self._delete_one(store, name), limit=limit))
+        _run(each(names, lambda name: self._delete_one(store, name), limit=limit))
 
     async def _delete_one(self, store: "ObjectStore", name: str) -> None:
         import obstore  # noqa: PLC0415 (optional)
@@ -328,7 +359,7 @@ class ObstoreStore:
         path = self._path(name)
 
         async def attempt() -> None:
-            await obstore.delete_async(store, path)
+            await _calls.hold(obstore.delete_async(store, path))
 
         try:
             await retry_async(
@@ -348,7 +379,7 @@ class ObstoreStore:
         def translate(e: Exception) -> StoreError:
             return self._translator.error(verb, name, e)
 
-        return run_on(_loop(), retry_async(attempt, self._policy, translate, n_bytes=n_bytes))
+        return _run(retry_async(attempt, self._policy, translate, n_bytes=n_bytes))
 
     def _after_fork(self) -> FsspecStore | None:
         """Return the stand-in where obstore would hang."""
@@ -432,6 +463,9 @@ def _boto_credentials(
         ) from e
 
 
-def _loop() -> asyncio.AbstractEventLoop:
-    """Return fsspec's loop: one I/O thread per process, made anew after a fork."""
-    return get_loop()  # type: ignore[no-any-return]  # fsspec has no types
+def _run(work: Coroutine[object, object, T]) -> T:
+    """Return what the coroutine returns, run on fsspec's loop.
+
+    That is one I/O thread per process, made anew after a fork.
+    """
+    return _calls.run(get_loop(), work)

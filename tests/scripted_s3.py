@@ -1,8 +1,9 @@
 """A loopback server that speaks enough S3 for one bucket, and misbehaves on demand.
 
-`script` holds what to do with the next requests, `then` with all after them:
+`script` holds what to do with the next requests, `then` with all after them (each sets `asked`):
 
-    ok  503 429 403 ...   reset   stall      lost: done, then reset      cut: half of the body
+    ok  503 429 "409 CODE"   reset   stall      lost: done, then reset      cut: half of the body
+    late: ok, once `released` is set
     whole: 200 with all bytes despite Range   shifted: another range    short: an honest short 206
 """
 
@@ -21,6 +22,7 @@ class ScriptedS3:
         self.then = "ok"
         self.log = []
         self.headers = {}
+        self.asked = threading.Event()
         self.released = threading.Event()
         self.lock = threading.Lock()
         outer = self
@@ -63,13 +65,18 @@ class ScriptedS3:
         with self.lock:
             self.log.append((request.command, name, request.headers.get("Range")))
             fault = self.script.pop(0) if self.script else self.then
+        self.asked.set()
         if fault == "reset":
             return _reset(request)
         if fault == "stall":
             self.released.wait(20)
             return _reset(request)
-        if fault.isdigit():
-            return self.reply(request, int(fault), b"<Error><Code>Scripted</Code></Error>")
+        if fault == "late":
+            self.released.wait(20)
+        status, _, code = fault.partition(" ")
+        if status.isdigit():
+            error = f"<Error><Code>{code or 'Scripted'}</Code></Error>"
+            return self.reply(request, int(status), error.encode())
         status, out, extra = self.perform(request, name, body, fault)
         if fault == "lost":
             return _reset(request)

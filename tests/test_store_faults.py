@@ -143,6 +143,31 @@ def test_a_create_whose_reply_was_lost_is_ours(server, engine, n_lost):
     assert server.objects["/bkt/ds/b"] == b"writer 1"
 
 
+AZURE = "DefaultEndpointsProtocol=http;AccountName=me;AccountKey=bWluZQ==;BlobEndpoint="
+"""Up to the endpoint."""
+
+
+@pytest.mark.parametrize("kind", ["s3", "az"])
+@pytest.mark.parametrize(
+    ("code", "is_there"),
+    [
+        ("BlobAlreadyExists", True),
+        ("ConditionalRequestConflict", False),
+        ("OperationAborted", False),
+        ("ContainerBeingDeleted", False),
+    ],
+)
+def test_a_409_says_in_its_code_whether_the_object_is_there(server, kind, code, is_there):
+    pytest.importorskip("obstore")
+    options = {"endpoint_url": server.endpoint}
+    if kind == "az":
+        options = {"connection_string": f"{AZURE}{server.endpoint}/me"}
+    store = open_store(f"{kind}://bkt/ds", options, engine="obstore", policy=QUICK)
+    server.script = [f"409 {code}"]
+    assert store.create("b", b"mine") is not is_there
+    assert len(server.log) == (1 if is_there else 2)
+
+
 def test_a_create_that_lost_its_reply_and_the_race_is_not_ours(server, engine):
     server.objects["/bkt/ds/b"] = b"writer 2"
     server.script = ["lost"]

@@ -75,7 +75,7 @@ def test_without_obstore_fsspec_is_taken(monkeypatch):
     [
         ("s3://bkt/ds", "s3fs", r"pip install 'pcrstore\[s3\]'"),
         ("gs://bkt/ds", "gcsfs", r"pip install 'pcrstore\[gcs\]'"),
-        ("az://bkt/ds", "adlfs", "pip install 'adlfs'"),
+        ("az://bkt/ds", "adlfs", r"pip install 'pcrstore\[azure\]'"),
     ],
 )
 def test_a_missing_driver_is_named(url, driver, hint, monkeypatch):
