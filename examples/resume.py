@@ -30,8 +30,10 @@ def train(url: str, checkpoint: Path, num_workers: int, part: float) -> list[int
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         loader.load_state_dict(saved["loader"])
-    print(f"{num_workers} workers: epoch {loader.epoch}, {len(loader)} batches to go")
-    most = max(1, round(part * len(loader)))
+    print(
+        f"{num_workers} workers: epoch {loader.epoch}, {loader.n_left} of {len(loader)} batches to go"
+    )
+    most = max(1, round(part * loader.n_left))
 
     seen: list[int] = []
     for n, (images, labels, positions) in enumerate(loader, 1):

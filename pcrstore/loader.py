@@ -127,7 +127,8 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     def __iter__(self) -> Iteration[Item]:
         """Begin an iteration: its epoch is settled, and it reads ahead, from now on.
 
-        An older one that is not over cannot go on: its next batch is a `UsageError`.
+        An older one that is not over cannot go on: its next batch is a `UsageError`. One that has
+        yielded nothing does not count: this one reads the same.
         """
         position, rank, leg = self._upcoming()
         with self._lock:
@@ -213,9 +214,11 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
             OptionError: Not an integer, or negative.
         """
         epoch = integer(epoch, "epoch", least=0)
-        loaded = self._next if self._next is not None and self._next.is_loaded else None
+        pending = self._pending()
+        loaded = pending if pending is not None and pending.is_loaded else None
         if loaded is not None and loaded.epoch == epoch:
-            self._next = replace(loaded, is_asked_for=True)
+            if self._next is not None:  # else an iteration has it already, and yielded nothing yet
+                self._next = replace(loaded, is_asked_for=True)
             return
         if loaded is not None and loaded.stretches != []:
             warnings.warn(
@@ -231,9 +234,16 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
             raise AssertionError("a loader has a next position or one that is being read")
         return self._now
 
+    def _pending(self) -> _Position | None:
+        """Return the position that is set, loaded, or of an iteration that has yielded nothing."""
+        if self._next is None and not self._n_yielded:
+            position, leg = self._under_way()
+            return position if leg.n_batches else None
+        return self._next
+
     def _upcoming(self) -> tuple[_Position, int, Leg]:
         """Return what an iteration that begins now would read, and this process's rank."""
-        position = self._next or _Position(epoch=self._under_way()[0].epoch + 1)
+        position = self._pending() or _Position(epoch=self._under_way()[0].epoch + 1)
         rank, topology = self._topology()
         leg = self._loading.leg(position.epoch, position.stretches, topology)
         if position.stretches is not None and not leg.n_batches and not position.is_asked_for:
@@ -249,8 +259,21 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         return self._under_way()[1] if self._is_running() else self._upcoming()[2]
 
     def __len__(self) -> int:
-        """Batches of this rank in the iteration under way, or the next."""
-        return self._leg().n_batches
+        """Batches of this rank in a whole epoch; `n_left` is what a resumption leaves of it."""
+        leg = self._leg()
+        # Epochs differ in order alone, so that one has as many batches as any other.
+        return Leg(leg.order, leg.order.all(), leg.topology).n_batches
+
+    @property
+    def n_left(self) -> int:
+        """Batches of this rank that are left of the epoch under way, or of the next where none is.
+
+        An epoch is under way from the start of its iteration until that has ended, by itself or by
+        a `break`; after `load_state_dict` it is the one that the state is of.
+        """
+        if self._is_running():
+            return self._under_way()[1].n_batches - self._n_yielded
+        return self._upcoming()[2].n_batches
 
     @property
     def n_padded(self) -> int:

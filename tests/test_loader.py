@@ -193,7 +193,7 @@ def test_an_iteration_that_ends_in_another_thread_does_not_end_one_that_begins(m
     newer = iter(loader)
     may_end.set()
     other.join()
-    assert images_of(newer) == EPOCHS[1]
+    assert images_of(newer) == EPOCHS[0]
 
 
 def test_an_iteration_that_was_given_all_ends_although_another_has_begun():
@@ -250,7 +250,7 @@ def test_the_epoch_is_settled_and_reading_begins_with_the_iteration():
     loader = a_loader(ds)
     batches = iter(loader)
     assert until(lambda: of_images(store))
-    assert loader.epoch == 1
+    assert loader.epoch == 0
     loader.set_epoch(3)
     assert loader.state_dict()["epoch"] == 0
     assert images_of(batches) == EPOCHS[0]
@@ -262,7 +262,54 @@ def test_an_iteration_that_is_dropped_before_its_first_batch_leaves_no_threads()
     iter(loader)
     assert until(lambda: not threads())
     assert loader.state_dict()["batches"] == 0
-    assert read(loader) == EPOCHS[1]
+    assert read(loader) == EPOCHS[0]
+
+
+def test_an_iteration_that_has_yielded_nothing_does_not_count():
+    """Lightning calls `iter` twice before the first batch, also where it resumes."""
+    loader = a_loader()
+    kept = [iter(loader), iter(loader)]
+    assert images_of(iter(loader)) == EPOCHS[0]
+    with pytest.raises(UsageError, match=r"another iteration .* begun: 4 batches"):
+        next(kept[1])
+    state = next_state(loader, 3)
+    resumed = a_loader()
+    resumed.load_state_dict(state)
+    for _ in range(2):
+        kept.append(iter(resumed))
+        assert (resumed.epoch, resumed.n_left, resumed.state_dict()["epoch"]) == (1, 1, 1)
+    resumed.set_epoch(1)
+    assert images_of(iter(resumed)) == EPOCHS[1][18:]
+    assert read(resumed) == EPOCHS[2]
+
+
+def next_state(loader, n):
+    """Return the state after some batches of the next epoch."""
+    read(loader, n)
+    return through_json(loader.state_dict())
+
+
+def test_an_epoch_without_a_batch_counts():
+    loader = a_loader(batch_size=64, drop_last=True)
+    assert [read(loader), loader.epoch, read(loader), loader.epoch] == [[], 1, [], 2]
+
+
+def test_an_epoch_whose_first_batch_fails_is_read_again(monkeypatch):
+    loader = a_loader()
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "_arrays", lambda _: {}["first"])
+        with pytest.raises(KeyError, match="first"):
+            read(loader)
+    assert read(loader) == EPOCHS[0]
+
+
+def test_another_epoch_is_set_over_a_loaded_position_that_was_only_looked_at():
+    loader = a_loader()
+    loader.load_state_dict(next_state(a_loader(), 2))
+    iter(loader)
+    with pytest.warns(UserWarning, match="drops the position in epoch 0"):
+        loader.set_epoch(2)
+    assert read(loader) == EPOCHS[2]
 
 
 def test_an_iteration_that_cannot_begin_reads_no_epoch_and_ends_none(monkeypatch):
@@ -303,7 +350,7 @@ def test_a_copy_has_the_position_and_goes_its_own_way(copied, n):
     other = copied(loader)
     assert other.state_dict() == loader.state_dict()
     assert other.stats() == Signals()
-    assert read(other) == EPOCHS[0 if n is None else 1]
+    assert read(other) == EPOCHS[1 if n else 0]
     assert images_of([*got, *batches]) == ([] if n is None else EPOCHS[0])
     assert read(loader) == EPOCHS[0 if n is None else 1]
     one, two = loader.stats(), other.stats()
@@ -416,24 +463,34 @@ def test_lengths_are_what_is_yielded(options, batches, padded, dropped):
     assert len(set(per_rank)) == n - dropped
 
 
-def test_lengths_are_of_what_is_under_way_or_else_of_what_is_next():
+def test_the_length_is_the_epochs_and_what_is_left_is_of_what_is_under_way_or_next():
     loader = a_loader()
     state = None
     for i, _ in enumerate(loader):
-        assert len(loader) == 4
+        assert (len(loader), loader.n_left) == (4, 3 - i)
         if i == 2:
             state = loader.state_dict()
     resumed = a_loader()
     resumed.load_state_dict(state)
-    assert len(resumed) == 1
+    assert (len(resumed), resumed.n_left) == (4, 1)
     batches = iter(resumed)
+    assert (len(resumed), resumed.n_left) == (4, 1)
     next(batches)
-    assert len(resumed) == 1
+    assert (len(resumed), resumed.n_left) == (4, 0)
     assert list(batches) == []
-    assert len(resumed) == 4
+    assert (len(resumed), resumed.n_left) == (4, 4)
     assert len(list(resumed)) == 4
     resumed.set_epoch(7)
-    assert len(resumed) == 4
+    assert (len(resumed), resumed.n_left) == (4, 4)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_on_other_ranks_the_length_is_that_of_an_epoch_on_them(world):
+    state = next_state(a_loader(), 2)  # 12 of 20
+    resumed = a_loader(world_size=world)
+    resumed.load_state_dict(state)
+    assert len(resumed) == len(a_loader(world_size=world)) == 2
+    assert resumed.n_left == -(-8 // world // 6)
 
 
 # ---- state
@@ -527,7 +584,7 @@ def test_an_epoch_that_was_read_to_its_end_and_is_set_again_has_nothing_left():
     seen = []
     for epoch in range(3):
         loader.set_epoch(epoch)
-        assert len(loader) == (0 if epoch == 0 else 4)
+        assert (len(loader), loader.n_left) == (4, 0 if epoch == 0 else 4)
         seen.append(read(loader))
     assert seen == [[], EPOCHS[1], EPOCHS[2]]
 

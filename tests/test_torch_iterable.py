@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import warnings
 from collections import Counter
 from types import SimpleNamespace
@@ -56,7 +57,7 @@ def test_a_sample_that_is_kept_keeps_its_pixels(url, num_workers):
     loader = DataLoader(IterableDataset(url, size=16), None, num_workers=num_workers)
     kept = [(image, label) for _ in range(3) for image, label in loader]
     got = sorted((image.numpy().tobytes(), int(label)) for image, label in kept)
-    assert got == sorted(3 * of_loader(url))
+    assert got == sorted(sample for epoch in range(3) for sample in of_loader(url, epoch))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -67,12 +68,164 @@ def test_epoch_and_fidelity_reach_the_workers_that_there_are(url, num_workers, p
     ds = IterableDataset(url, size=16, fidelity=1)
     loader = DataLoader(ds, 7, num_workers=num_workers, persistent_workers=persistent)
     assert sorted(singles(loader)) == of_loader(url, fidelity=1)
-    assert sorted(singles(loader)) == of_loader(url, fidelity=1)
+    assert sorted(singles(loader)) == of_loader(url, 1, fidelity=1)
     for epoch, k in ((1, 1), (1, 5), (4, 2)):
         ds.set_epoch(epoch)
         ds.fidelity = k
         assert ds.fidelity == k
         assert sorted(singles(loader)) == of_loader(url, epoch, fidelity=k)
+
+
+KINDS = {
+    "alone": {"num_workers": 0},
+    "workers": {"num_workers": 2},
+    "workers-that-stay": {"num_workers": 2, "persistent_workers": True},
+    "spawned": {"num_workers": 2, "multiprocessing_context": "spawn"},
+    "spawned-that-stay": {
+        "num_workers": 2,
+        "multiprocessing_context": "spawn",
+        "persistent_workers": True,
+    },
+}
+SPAWNED = [
+    pytest.param(options, id=name, marks=[pytest.mark.slow] * name.startswith("spawned"))
+    for name, options in KINDS.items()
+]
+
+
+@pytest.mark.parametrize("options", SPAWNED)
+def test_each_iteration_reads_the_next_epoch_unless_one_is_set(url, options):
+    ds = IterableDataset(url, size=16)
+    loader = DataLoader(ds, 7, **options)
+    for epoch in (0, 1, 5, 6):
+        if epoch == 5:
+            ds.set_epoch(5)
+        assert sorted(singles(loader)) == of_loader(url, epoch)
+
+
+@pytest.mark.parametrize("options", SPAWNED)
+def test_after_a_position_that_was_loaded_come_whole_epochs(url, options):
+    first = IterableDataset(url, size=16)
+    first.set_epoch(2)
+    samples = iter(first)
+    got = [next(samples) for _ in range(15)]
+    ds = IterableDataset(url, size=16)
+    ds.load_state_dict(first.state_dict())
+    loader = DataLoader(ds, 7, **options)
+    before = [(image.numpy().tobytes(), label) for image, label in got]
+    assert sorted(before + singles(loader)) == of_loader(url, 2)
+    assert sorted(singles(loader)) == of_loader(url, 3)
+    assert sorted(singles(loader)) == of_loader(url, 4)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_after_the_end_that_was_loaded_comes_the_next_epoch_or_nothing_where_it_is_set(
+    url, num_workers, is_asked_for
+):
+    first = IterableDataset(url, size=16)
+    first.set_epoch(2)
+    assert len(list(first)) == N
+    ds = IterableDataset(url, size=16)
+    ds.load_state_dict(first.state_dict())
+    loader = DataLoader(ds, 7, num_workers=num_workers)
+    if is_asked_for:
+        ds.set_epoch(2)
+        assert singles(loader) == []
+    assert sorted(singles(loader)) == of_loader(url, 3)
+    assert sorted(singles(loader)) == of_loader(url, 4)
+
+
+def test_an_iteration_that_has_given_nothing_does_not_count(url):
+    ds = IterableDataset(url, size=16)
+    kept = [iter(ds), iter(ds)]
+    assert sorted(singles(DataLoader(ds, 7))) == of_loader(url, 0)
+    position = {**ds.state_dict(), "batches": 30}
+    ds.load_state_dict(position)
+    kept += [iter(ds), iter(ds)]
+    assert ds.state_dict() == position
+    assert len(list(ds)) == N - 30
+    ds.load_state_dict(position)
+    kept.append(iter(ds))
+    with pytest.warns(UserWarning, match=r"set_epoch\(3\) drops the position in epoch 0"):
+        ds.set_epoch(3)
+    assert sorted(singles(DataLoader(ds, 7))) == of_loader(url, 3)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("is_seeded", [False, True])
+def test_workers_agree_on_an_epoch_after_loops_that_were_left(url, persistent, is_seeded):
+    ds = IterableDataset(url, size=16)
+    loader = DataLoader(ds, 7, num_workers=3, persistent_workers=persistent)
+    for _ in range(3):
+        if is_seeded:  # then torch gives the iterators one seed
+            torch.manual_seed(0)
+        next(iter(loader))
+    if is_seeded:
+        torch.manual_seed(0)
+    whole = [sorted(singles(loader)) for _ in range(2)]
+    epochs = [of_loader(url, epoch) for epoch in range(5)]
+    assert [epochs.index(epoch) for epoch in whole] == [3, 4]
+
+
+def test_workers_agree_on_an_epoch_while_an_older_iteration_has_workers(url):
+    loader = DataLoader(IterableDataset(url, size=16), 7, num_workers=3)
+    both = [iter(loader), iter(loader)]  # as Lightning begins
+    whole = [sorted(singles(batches)) for batches in both]
+    assert sorted(whole) == sorted([of_loader(url, 0), of_loader(url, 1)])
+    assert sorted(singles(loader)) == of_loader(url, 2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_stateful_loader_that_was_resumed_reads_whole_epochs_after_it(
+    url, stateful, num_workers, persistent
+):
+    def loader():
+        options = {"num_workers": num_workers, "persistent_workers": persistent and num_workers > 0}
+        return stateful(IterableDataset(url, size=16), batch_size=4, **options)
+
+    first = loader()
+    singles(first)
+    batches = iter(first)
+    got = singles([next(batches) for _ in range(3)])
+    second = resumed(loader(), first.state_dict())
+    assert sorted(got + singles(second)) == of_loader(url, 1)
+    assert sorted(singles(second)) == of_loader(url, 2)
+    third = resumed(loader(), second.state_dict())
+    assert sorted(singles(third)) == of_loader(url, 3)
+
+
+ACCELERATE = SimpleNamespace(is_initialized=lambda: True)
+"""What is asked of `accelerate.state`; tests/neighbours/accelerate has the real one."""
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("ranks", [{}, {"rank": 1, "world_size": 2}, {"rank": 0, "world_size": 1}])
+def test_what_accelerate_would_split_again_is_refused(url, monkeypatch, num_workers, ranks):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loader = DataLoader(IterableDataset(url, size=16, **ranks), 7, num_workers=num_workers)
+    assert len(singles(loader)) == N // ranks.get("world_size", 2)
+    monkeypatch.setitem(sys.modules, "accelerate.state", ACCELERATE)
+    if ranks:
+        assert len(singles(loader)) == N // ranks["world_size"]
+        return
+    with pytest.raises(UsageError, match=r"Use pcrstore\.torch\.Loader, .* or .*rank=0"):
+        singles(loader)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert len(singles(loader)) == N
+
+
+def test_what_a_spawned_worker_of_accelerate_would_split_again_is_refused(url, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate.state", ACCELERATE)
+    ds = IterableDataset(url, size=16)
+    assert len(pickle.loads(pickle.dumps(ds))) == N // 2  # noqa: S301 - our own bytes
+    with pytest.raises(UsageError, match="a part of its part"):
+        next(iter(DataLoader(ds, 7, num_workers=1, multiprocessing_context="spawn")))
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -304,7 +457,7 @@ def test_a_state_of_several_workers_wants_as_many(url, stateful):
 def test_a_state_of_one_worker_is_not_for_the_others(url, monkeypatch, worker):
     # Not by processes: torch waits for seconds for the others where one of them raises.
     def is_worker(number):
-        info = SimpleNamespace(id=number, num_workers=2)
+        info = SimpleNamespace(id=number, num_workers=2, seed=number)
         monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: info)
 
     state = {**IterableDataset(url, 1, 8).state_dict(), "num_workers": 2, "worker": worker}

@@ -1,13 +1,16 @@
 """Single samples for torch's DataLoader, split by rank and worker, and resumed."""
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import context
 from typing import Any, Final, Unpack
 
 import torch
 from torch.utils import data as torch_data
+from torch.utils.data._utils.worker import WorkerInfo
 
 from pcrstore.buffers import BatchMemory
 from pcrstore.dial import Fidelities, SharedNumber
@@ -18,6 +21,7 @@ from pcrstore.loading import Data, MoreOptions, Spec, check_options
 from pcrstore.order import Stretch, skip
 from pcrstore.shares import Leg, Topology, Uneven
 from pcrstore.state import SAMPLES, resume, written
+from pcrstore.torch.epochs import SharedEpochs
 from pcrstore.torch.processes import load, ranks, settle, start_method, threads_of
 
 __all__ = ["IterableDataset"]
@@ -30,12 +34,16 @@ _SAMPLES_AT_ONCE: Final = 32
 class _Run:
     """One iteration of an `IterableDataset`."""
 
-    state: Mapping[str, object] | None
+    state: Mapping[str, object] | None = None
     """What it goes on from; None: it begins an epoch."""
+    epoch: int | None = None
+    """That it begins; None: the one that is next when it gives its first sample."""
     now: tuple[Leg, int, int] | None = None
     """Leg, epoch and worker, once it reads."""
     n_yielded: int = 0
     """Samples of the leg, those before it too."""
+    has_begun: bool = False
+    """Whether it has given a sample, or there was none to give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +64,14 @@ class _Place:
 class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
     """Single samples, for torch's DataLoader and torchdata's StatefulDataLoader.
 
-    It splits itself by rank and worker. `Loader` does the same with less copying and follows epochs
-    by itself; here `set_epoch` must be called before each epoch, as with a DistributedSampler.
+    It splits itself by rank and worker. `Loader` does the same with less copying.
+
+    Every iteration reads the next epoch, unless `set_epoch` or `load_state_dict` says otherwise;
+    one that has given no sample does not count. Workers look up the epoch where this process keeps
+    it, when they begin; since they read ahead, an iteration of theirs counts from then on.
+
+    Hugging Face's accelerate, and so its Trainer, shares out among ranks whatever it prepares:
+    give it a `Loader`, which it leaves alone, or rank=0 and world_size=1.
 
     Args:
         dataset: As `Loader`.
@@ -80,7 +94,8 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
     Raises:
         OptionError: An option that cannot be used.
         UsageError: While iterating: a newer iteration has begun, for a dataset has one position;
-            or somebody stopped its threads before the end.
+            somebody stopped its threads before the end; or accelerate may share out the epoch among
+            ranks a second time.
     """
 
     def __init__(  # noqa: PLR0913 - by keyword
@@ -120,9 +135,16 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         """The process that it came to by a pickle."""
         self._uneven: Uneven = uneven
         self._transform = transform
-        self._epoch = SharedNumber(0)
+        self._epochs = SharedEpochs()
         self._state: Mapping[str, object] | None = None
-        """Loaded, and not yet gone on from."""
+        """Loaded, and not yet gone on from here; workers may have, see `_loaded`."""
+        self._number = 0
+        """Of this state, among those that were loaded where the dataset was made; 0: a worker's."""
+        self._is_asked_for = False
+        """Whether `set_epoch` said the epoch of this state again: where nothing is left of it,
+        nothing is read."""
+        self._n_begun = 0
+        """Iterations of this worker."""
         self._newest: _Run | None = None
         self._position: _Run | None = None
         """The newest iteration, unless a state was loaded since."""
@@ -134,6 +156,8 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
 
     def __getstate__(self) -> dict[str, object]:
         """Tell workers the rank of the process that they work for."""
+        if context.get_spawning_popen() is not None:  # a worker's is the only one that asks here
+            self._refuse_second_split()
         return {**self.__dict__, "_of_maker": self._ranks()}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
@@ -141,26 +165,39 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         self._came_to = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
-        """Let every iteration read this epoch that has not given its first sample, in workers too.
+        """Let every iteration read this epoch that has not given its first sample.
 
-        (torchdata makes an iterator when it is asked for a state, long before it reads.) A position
-        within this epoch that `load_state_dict` set is kept.
+        (torchdata makes an iterator when it is asked for a state, long before it reads.) Iterations
+        of workers read it that begin from now on. A position within this epoch that
+        `load_state_dict` set is kept.
 
         Raises:
             OptionError: Not an integer, or negative.
         """
-        self._epoch.value = epoch
-        epoch, state = self._epoch.value, self._state
-        if state is None or state["epoch"] == epoch:
+        state = self._loaded()
+        is_same = state is not None and state["epoch"] == epoch
+        self._epochs.set(epoch, keeps_loaded=is_same)
+        self._is_asked_for = is_same
+        if state is None or is_same:
             return
         self._state = None
-        # Workers have gone on from it where they are newer: then it is not lost.
-        if not self._is_with_workers.value and self._place(state).n_left:
+        if self._newest is not None:
+            self._newest.state = None
+        if self._place(state).n_left:
             warnings.warn(
                 f"set_epoch({epoch}) drops the position in epoch {state['epoch']} that was "
                 f"loaded; set_epoch({state['epoch']}) keeps it",
                 stacklevel=2,
             )
+
+    def _loaded(self) -> Mapping[str, object] | None:
+        """Return the state that the next iteration of this process goes on from."""
+        if self._state is not None and self._number not in (0, self._epochs.loaded):
+            self._state = None  # workers went on from it
+        newest = self._newest
+        if self._state is None and newest is not None and not newest.has_begun:
+            return newest.state
+        return self._state
 
     def _ranks(self) -> tuple[int, int]:
         # A worker that was forked inherits torch.distributed; one that was spawned does not.
@@ -181,20 +218,63 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         With workers a DataLoader may yield more batches than it counts by this: each worker ends
         with a batch of its own that is not full.
         """
-        return self._loading.leg(self._epoch.value, None, self._topology()[2]).n_per_rank
+        return self._loading.leg(self._epochs.next, None, self._topology()[2]).n_per_rank
+
+    def _refuse_second_split(self) -> None:
+        """Raise `UsageError` where accelerate would share out what is one rank's share already.
+
+        Whether the DataLoader around this dataset went through `prepare` cannot be seen from here.
+        A warning would be lost in the logs of many ranks, and the training would look well on a
+        part of the data; a program that prepares something else can say its rank.
+        """
+        if self._given != (None, None) or self._ranks()[1] == 1 or not _has_accelerator():
+            return
+        raise UsageError(
+            "accelerate shares out an IterableDataset among ranks, and this one shares itself out "
+            "already: each rank would read a part of its part. Use pcrstore.torch.Loader, which "
+            "Accelerator.prepare leaves as it is, or IterableDataset(rank=0, world_size=1) for "
+            "accelerate to share out. If the DataLoader is not prepared, give "
+            "rank=accelerator.process_index and world_size=accelerator.num_processes"
+        )
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        self._refuse_second_split()
+        info = torch_data.get_worker_info()
         # At once: torchdata makes an iterator of a state and drops it where that was of an end, and
         # asks for the state of one that has yielded nothing.
-        run = self._newest = self._position = _Run(state=self._state)
+        run = _Run(state=self._loaded()) if info is None else self._run_of_worker(info)
+        self._newest = self._position = run
         self._state = None
-        self._is_with_workers.value = int(torch_data.get_worker_info() is not None)
+        self._is_with_workers.value = int(info is not None)
         return self._samples(run)
+
+    def _run_of_worker(self, info: WorkerInfo) -> _Run:
+        """Return the run that this worker begins; others may begin it with it."""
+        self._n_begun += 1
+        state = self._state
+        if state is not None and not self._number:  # torchdata gave it to this worker alone
+            epoch, is_over = self._epoch_of(state)
+            (self._epochs.end if is_over else self._epochs.begin)(epoch)
+            return _Run(state=state)
+        loaded = None
+        if state is not None:
+            epoch, is_over = self._epoch_of(state)
+            if is_over and not self._is_asked_for:
+                state, epoch = None, epoch + 1
+            loaded = self._number, epoch
+        seed = info.seed - info.id  # that of the DataLoader's iterator: torch adds the worker
+        turn = self._epochs.join(seed, self._n_begun, info.id, info.num_workers, loaded)
+        return _Run(state=state if turn.loaded else None, epoch=turn.epoch)
+
+    def _epoch_of(self, state: Mapping[str, object]) -> tuple[int, bool]:
+        """Return the epoch of a state, and whether nothing is left of it."""
+        place = self._place(state)
+        return place.epoch, not place.n_left
 
     def _samples(self, run: _Run) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
         settle(self._loading)
-        epoch, stretches, n_read = self._resumed(run.state, worker, topology)
+        epoch, stretches, n_read = self._resumed(run, worker, topology)
         leg = self._loading.leg(epoch, stretches, topology)
         n_in_all = _n_samples(leg, worker)
         run.now, run.n_yielded = (leg, epoch, worker), n_read
@@ -225,6 +305,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                         "another iteration of this dataset has begun: "
                         f"{n_in_all - run.n_yielded} samples of this one are left"
                     )
+                self._count(run, epoch)
                 run.n_yielded += 1
                 yield (image if self._transform is None else self._transform(image)), label
             del images
@@ -233,6 +314,14 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                 "the threads of this dataset were stopped: "
                 f"{n_in_all - run.n_yielded} samples of this iteration are left"
             )
+        self._count(run, epoch)
+
+    def _count(self, run: _Run, epoch: int) -> None:
+        """Let an iteration count that has not done so."""
+        if not run.has_begun:
+            run.has_begun = True
+            if torch_data.get_worker_info() is None:
+                self._epochs.begin(epoch)
 
     def state_dict(self) -> dict[str, object]:
         """Return the position of this process: with workers, each has its own.
@@ -250,8 +339,8 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                 "torchdata's StatefulDataLoader, or use pcrstore.torch.Loader"
             )
         run = self._position
-        state = self._state
-        if state is None and run is not None and run.now is None:
+        state = self._loaded() if run is None else None
+        if run is not None and run.now is None:
             state = run.state
         return self._written(run) if state is None else dict(state)
 
@@ -259,7 +348,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         stretches: Sequence[Stretch] | None = None
         if run is None or run.now is None:
             _, worker, topology = self._topology()
-            epoch, n = self._epoch.value, 0
+            epoch, n = self._epochs.next if run is None or run.epoch is None else run.epoch, 0
         else:
             leg, epoch, worker = run.now
             topology, stretches, n = leg.topology, leg.stretches, run.n_yielded
@@ -280,8 +369,10 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             OptionError: Not a state, or one of other data.
         """
         self._place(state)
-        self._state, self._position = dict(state), None
+        self._state, self._position, self._number = dict(state), None, 0
+        self._is_asked_for = False
         if torch_data.get_worker_info() is None:
+            self._number = self._epochs.load()
             self._is_with_workers.value = 0
 
     def _place(self, state: object) -> _Place:
@@ -321,13 +412,18 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         )
 
     def _resumed(
-        self, state: Mapping[str, object] | None, worker: int, topology: Topology
+        self, run: _Run, worker: int, topology: Topology
     ) -> tuple[int, list[Stretch] | None, int]:
         """Return epoch, what is left of it, and how much of the own share was read."""
+        state = run.state
         if state is None:
-            return self._epoch.value, None, 0
+            return self._epochs.next if run.epoch is None else run.epoch, None, 0
         place = self._place(state)
         was = place.topology
+        # Workers have no more to give; a process that reads alone goes on with the next epoch.
+        is_alone = was.n_workers == 1 and torch_data.get_worker_info() is None
+        if not place.n_left and is_alone and not self._is_asked_for:
+            return self._epochs.after(place.epoch), None, 0
         if was == topology and place.worker == worker:
             return place.epoch, place.stretches, place.n_read
         if was == topology:
@@ -343,6 +439,12 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             )
         epoch, stretches = resume(self._loading, state, kind=SAMPLES)
         return epoch, stretches, 0
+
+
+def _has_accelerator() -> bool:
+    """Say whether an `accelerate.Accelerator` was made in this process."""
+    module = sys.modules.get("accelerate.state")
+    return module is not None and bool(module.is_initialized())
 
 
 def _n_samples(leg: Leg, worker: int) -> int:
