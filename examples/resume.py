@@ -31,7 +31,8 @@ def train(url: str, checkpoint: Path, num_workers: int, part: float) -> list[int
         optimizer.load_state_dict(saved["optimizer"])
         loader.load_state_dict(saved["loader"])
     print(
-        f"{num_workers} workers: epoch {loader.epoch}, {loader.n_left} of {len(loader)} batches to go"
+        f"{num_workers} workers: epoch {loader.epoch}, "
+        f"{loader.n_left} of {len(loader)} batches to go"
     )
     most = max(1, round(part * loader.n_left))
 
