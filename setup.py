@@ -1,8 +1,8 @@
 """Build the C transcoder where it can be built; install without it where it cannot.
 
 Reading needs no extension, so a missing compiler or missing libjpeg headers must not fail the
-install: `optional=True` turns a failed build into a warning, and `pcrstore.transcode` names the
-package to install when a conversion is asked for.
+install: `optional=True` turns a failed build into a warning, and `pcrstore.jpeg.transcoder` names
+the package to install when a conversion is asked for.
 """
 
 from setuptools import Extension, setup

@@ -21,11 +21,11 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from pcrstore import pixels
-from pcrstore.crops import RandomResizedCrop
-from pcrstore.decode import decode
 from pcrstore.errors import DecodeError
-from pcrstore.pixels import Rendering, render_pixels
+from pcrstore.image import rendering as pixels
+from pcrstore.image.crops import RandomResizedCrop
+from pcrstore.image.decoder import decode
+from pcrstore.image.rendering import Rendering, render_pixels
 
 BUCKET: Final = "bench"
 

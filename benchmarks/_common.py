@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import pcrstore
-from pcrstore.options import Options
+from pcrstore.conversion.options import Options
 
 VARIABLE: Final = "PCRSTORE_TEST_DATA"
 IMAGENET: Final = "imagenet-sample"

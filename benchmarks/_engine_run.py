@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._common import rss
-from pcrstore import Dataset, Mix, feed
-from pcrstore.checksum import crc32c
-from pcrstore.dataset import dataset_in
-from pcrstore.ranges import ByteRange
-from pcrstore.store import Entries
-from pcrstore.stores_local import LocalStore
+from pcrstore import Dataset, Mix
+from pcrstore.core.checksum import crc32c
+from pcrstore.core.ranges import ByteRange
+from pcrstore.dataset.dataset import dataset_in
+from pcrstore.loader import batches as feed
+from pcrstore.storage.local import LocalStore
+from pcrstore.storage.protocol import Entries
 from pcrstore.torch import Loader
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 import pcrstore
 from benchmarks._client import Asked, Transform, decoded, drawn
-from pcrstore.jpeg import EOI, parse_frame
-from pcrstore.pixels import render, render_pixels
-from pcrstore.tail import end_of_band_tail
+from pcrstore.image.rendering import render, render_pixels
+from pcrstore.jpeg.end_of_band import end_of_band_tail
+from pcrstore.jpeg.parser import EOI, parse_frame
 
 _FILES = 1000
 

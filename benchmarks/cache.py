@@ -31,10 +31,10 @@ import google_crc32c
 import numpy as np
 
 from benchmarks._common import Report, fresh, load, parser, timed, work_folder
-from pcrstore.cache import Cache, DatasetCache
-from pcrstore.cache_files import files
-from pcrstore.cache_ledger import MARKER, read_state
-from pcrstore.ranges import ByteRange
+from pcrstore.core.ranges import ByteRange
+from pcrstore.storage.cache.cache import Cache, DatasetCache
+from pcrstore.storage.cache.files import files
+from pcrstore.storage.cache.ledger import MARKER, read_state
 
 URL: Final = "s3://bucket/photos"
 N_BODIES: Final = 300

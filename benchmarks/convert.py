@@ -40,11 +40,11 @@ from benchmarks._common import (
     timed_among_others,
     work_folder,
 )
-from pcrstore import restore
 from pcrstore._native import _transcoder
-from pcrstore.jpeg import identity_segments, parse
-from pcrstore.scripts import ScanSpec, Script, builtin
-from pcrstore.transcode import DEFAULT_LIMITS, transcode
+from pcrstore.jpeg import restore
+from pcrstore.jpeg.parser import identity_segments, parse
+from pcrstore.jpeg.scan_script import ScanSpec, Script, builtin
+from pcrstore.jpeg.transcoder import DEFAULT_LIMITS, transcode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

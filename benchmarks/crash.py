@@ -37,9 +37,9 @@ from benchmarks._common import (
     timed,
     work_folder,
 )
-from pcrstore.commit import read_manifest
-from pcrstore.stores import open_store
-from pcrstore.stores_local import TEMPORARY
+from pcrstore.dataset.versions import read_manifest
+from pcrstore.storage.local import TEMPORARY
+from pcrstore.storage.open import open_store
 
 N_IMAGES: Final = 100
 N_UNITS: Final = 5

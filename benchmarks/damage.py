@@ -32,7 +32,7 @@ from benchmarks._common import (
     parser,
     work_folder,
 )
-from pcrstore.verify import verify
+from pcrstore.maintenance.verifier import verify
 
 N_IMAGES: Final = 10
 ALWAYS_READ: Final = frozenset({"manifests", "index", "objects", "group", "restore"})

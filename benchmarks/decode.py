@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 import pcrstore
 from benchmarks._client import every_row
 from benchmarks._common import IMAGENET, Report, data_folder, fresh, load, parser, work_folder
-from pcrstore.crops import RandomResizedCrop
-from pcrstore.decode import Engine
-from pcrstore.hashing import key_of, uniforms
-from pcrstore.jpeg import EOI, parse_frame
-from pcrstore.pixels import Rendering, render
-from pcrstore.tail import end_of_band_tail
+from pcrstore.core.hashing import key_of, uniforms
+from pcrstore.image.crops import RandomResizedCrop
+from pcrstore.image.decoder import Engine
+from pcrstore.image.rendering import Rendering, render
+from pcrstore.jpeg.end_of_band import end_of_band_tail
+from pcrstore.jpeg.parser import EOI, parse_frame
 
 SCRIPTS = ("sa5", "spec5")
 ENGINES: tuple[Engine, ...] = ("simplejpeg", "pillow")

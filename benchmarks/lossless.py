@@ -40,13 +40,13 @@ from benchmarks._common import (
     parser,
     work_folder,
 )
-from pcrstore.dataset import Dataset
-from pcrstore.decode import decode
-from pcrstore.export import export, safe_name
-from pcrstore.index import ENCODED
-from pcrstore.jpeg import parse_frame
-from pcrstore.record import EOI
-from pcrstore.tail import end_of_band_tail
+from pcrstore.dataset.dataset import Dataset
+from pcrstore.exports.folder import export, safe_name
+from pcrstore.format.index import ENCODED
+from pcrstore.format.record import EOI
+from pcrstore.image.decoder import decode
+from pcrstore.jpeg.end_of_band import end_of_band_tail
+from pcrstore.jpeg.parser import parse_frame
 
 LARGEST: Final = {IMAGENET: 0.965, CLOTHING: 0.98}
 PIXEL_SAMPLE: Final = 40

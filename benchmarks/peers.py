@@ -58,7 +58,7 @@ from benchmarks._environment import python_of
 from benchmarks._plot import bars
 from benchmarks._verdicts import Found, Key, Verdicts, key_of
 from benchmarks.serve import Shaped
-from pcrstore.options import Options
+from pcrstore.conversion.options import Options
 
 BASE_IMAGES: Final = 2500
 """Images that each peer's shards hold once."""

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks._common import Report, fresh, parser, work_folder
 from benchmarks.scale import PER_PART, manifest_of, part_of, uid_of
-from pcrstore.commit import commit, newest_version, read_manifest
+from pcrstore.dataset.versions import commit, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError
-from pcrstore.manifest import Manifest
-from pcrstore.stores import Engine, open_store
+from pcrstore.format.manifest import Manifest
+from pcrstore.storage.open import Engine, open_store
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

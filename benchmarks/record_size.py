@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from pcrstore import Options, convert
-from pcrstore.commit import read_manifest
-from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import Dataset
-from pcrstore.stores import open_store
+from pcrstore.cost.model import DEFAULT_COST
+from pcrstore.dataset.dataset import Dataset
+from pcrstore.dataset.versions import read_manifest
+from pcrstore.storage.open import open_store
 
 SIZES_KIB = (512, 1024, 2048, 4096, 8192)
 COPIES = 4

@@ -27,15 +27,15 @@ import numpy as np
 import pcrstore
 from benchmarks._common import Report, fresh, load, parser, timed, work_folder
 from benchmarks._s3 import BUCKET, CountingS3
-from pcrstore.build import COLUMNS
-from pcrstore.checksum import UID_BYTES, crc32c, record_seed
-from pcrstore.commit import commit
-from pcrstore.index import RESTORE_DTYPE, ObjectEntry, PartEntry, record_dtype
-from pcrstore.manifest import Manifest, Quality, Totals, encode_manifest, manifest_name
-from pcrstore.record import RecordImage, build_record, header_size
-from pcrstore.rows import Rows, Values
-from pcrstore.scripts import builtin
-from pcrstore.stores import open_store
+from pcrstore.conversion.record_builder import COLUMNS
+from pcrstore.core.checksum import UID_BYTES, crc32c, record_seed
+from pcrstore.dataset.versions import commit
+from pcrstore.format.index import RESTORE_DTYPE, ObjectEntry, PartEntry, record_dtype
+from pcrstore.format.index_rows import Rows, Values
+from pcrstore.format.manifest import Manifest, Quality, Totals, encode_manifest, manifest_name
+from pcrstore.format.record import RecordImage, build_record, header_size
+from pcrstore.jpeg.scan_script import builtin
+from pcrstore.storage.open import open_store
 from pcrstore.testing import RecordingStore
 
 N_GROUPS: Final = 5
@@ -54,9 +54,9 @@ LOAD: Final = """
 import json, sys, time
 import pcrstore
 from pathlib import Path
-from pcrstore.catalog import Catalog
-from pcrstore.cost import DEFAULT_COST
-from pcrstore.stores import open_store
+from pcrstore.dataset.index_reader import Catalog
+from pcrstore.cost.model import DEFAULT_COST
+from pcrstore.storage.open import open_store
 def peak():  # of this program alone: ru_maxrss remembers the process that forked it
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)
     return int(line.split()[1]) * 1024

@@ -5,7 +5,7 @@
 Pure simulation: nothing is stored or read. A dataset of `--images` samples, in records of 32
 (pcrstore) or shards of 600 (64 MiB of ImageNet's mean of 110 kB), is read by one rank of
 `--workers` processes that yield batches of 64 in turn; what is measured is which samples meet in a
-batch. pcrstore's order is made by `pcrstore.order` and `pcrstore.shares` themselves. The others':
+batch. pcrstore's order is made by `pcrstore.sampling` itself. The others':
 
 - WebDataset 1.0: shards shuffled, dealt to workers, then `shuffle(1000)` with `initial=100`: two
   samples in, one out, until 1,000 are held (webdataset/filters.py, `_shuffle`).
@@ -54,8 +54,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._common import Report, parser
-from pcrstore.order import EpochOrder
-from pcrstore.shares import Leg, Topology
+from pcrstore.sampling.order import EpochOrder
+from pcrstore.sampling.sharding import Leg, Topology
 
 Ids = NDArray[np.int64]
 

@@ -23,7 +23,7 @@ from typing import Final
 import pcrstore
 from benchmarks._common import IMAGENET, Report, data_folder, fresh, parser, repeated, work_folder
 from benchmarks._s3 import BUCKET, CountingS3
-from pcrstore.options import Options
+from pcrstore.conversion.options import Options
 
 N_IMAGES: Final = 48
 N_WORKERS: Final = 2

@@ -35,8 +35,8 @@ from benchmarks._common import (
     work_folder,
 )
 from benchmarks._s3 import BUCKET, CountingS3
-from pcrstore.cost import DEFAULT_COST, CostModel, break_even_gap
-from pcrstore.ranges import ByteRange
+from pcrstore.core.ranges import ByteRange
+from pcrstore.cost.model import DEFAULT_COST, CostModel, break_even_gap
 
 ENGINES: Final = ("fsspec", "obstore")
 MOST: Final = {1: 1.03, 3: 1.005, 4: 1.005, 5: 1.005}

@@ -10,29 +10,44 @@
 Images are stored as progressive JPEG whose scans are regrouped: all first scan groups of a record,
 then all second ones. A reader that wants less fidelity reads a shorter prefix.
 
-The house has floors. Imports go down, or along a floor without a cycle; floors 0 to 3 have no I/O,
-no clock and no threads. tests/test_floors.py reads this table and holds the code to it:
+The package is made of wings. A wing imports only wings above it in this table, and no imports go
+round; what is pure has no I/O, no clock and no threads. tests/test_floors.py reads the table and
+holds the code to it:
 
-    6 surface  __init__ __main__ _launch cli contact_sheet demo ray testing torch zarr_view
-    5 flows    build commit convert finish journal options report sink source uploads workers
-               catalog dataset export fetching reader verify
-               feed in_flight iteration loader loading numpy_loader population prefetch state
-    4 edges    buffers concurrency dial retry store store_errors store_options stores stores_fsspec
-               stores_local stores_obstore threads _native decode pixels transcode
-               cache cache_files cache_folder cache_ledger
-    3 policy   cost fidelity plan quality
-    2 layout   crops order packing placement record rows selection shares zarr_layout
-    1 bytes    index jpeg manifest pages restore scripts shape tail
-    0 ground   checksum errors fields hashing integers markers ranges reals signals sizes tiff
+    wing         pure                 holds
+    errors       all                  the tree of errors
+    _native      -                    the C transcoder
+    core         all                  arguments, hashes, checksums, byte ranges, hostile JSON
+    cost         all                  prices and times of requests and bytes
+    concurrency  -                    threads, worker processes, coroutines
+    jpeg         all                  markers, scans, scan scripts, the lossless transcoder
+    image        crops similarity     decoders, crops, rows of a batch, MS-SSIM
+    format       all                  FORMAT.md as code: manifest, index parts, records, zarr arrays
+    storage      -                    stores of named objects, retries, the disk cache
+    fidelity     targets              fidelity targets, mixtures, a fidelity that processes share
+    dataset      filters planner      an open dataset: versions, index, plans, reads
+    conversion   packing              sources in, one dataset version out
+    exports      -                    files written to a folder
+    maintenance  -                    verification
+    sampling     order sharding       the order of an epoch, and each reader's share of it
+    loader       stats                batches: read ahead, decoded in threads, resumable
+    torch        -                    loaders and datasets for PyTorch
+    ray          -                    a Ray datasource
+    zarr_view    -                    any dataset as a Zarr group
+    preview      -                    contact sheets
+    demo         -                    the main job with everything embedded
+    testing      -                    the store contract, recording and failing stores
+    cli          -                    the command line
 """
 
 from pcrstore import _launch as _launch  # first: it sees to interrupts during the others
-from pcrstore.convert import convert
-from pcrstore.cost import CostModel, Link, Prices
-from pcrstore.crops import CenterCrop, RandomResizedCrop, Squash
-from pcrstore.dataset import Dataset, Sample, Traffic
-from pcrstore.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
-from pcrstore.dial import Mixture
+from pcrstore.conversion.converter import convert
+from pcrstore.conversion.options import Options
+from pcrstore.conversion.report import Report
+from pcrstore.cost.model import CostModel, Link, Prices
+from pcrstore.dataset.dataset import Dataset, Sample, Traffic
+from pcrstore.dataset.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
+from pcrstore.dataset.planner import ReadPlan
 from pcrstore.errors import (
     AccessDeniedError,
     ChecksumError,
@@ -57,16 +72,15 @@ from pcrstore.errors import (
     UsageError,
     WorkerDiedError,
 )
-from pcrstore.export import ExportReport, export
-from pcrstore.fidelity import ByteBudget, Fidelity, MsSsim
-from pcrstore.numpy_loader import NumpyLoader
-from pcrstore.options import Options
-from pcrstore.plan import ReadPlan
-from pcrstore.population import Mix
-from pcrstore.report import Report
-from pcrstore.signals import Signals
-from pcrstore.transcode import Limits
-from pcrstore.verify import Fault, VerifyReport, verify
+from pcrstore.exports.folder import ExportReport, export
+from pcrstore.fidelity.shared_fidelity import Mixture
+from pcrstore.fidelity.targets import ByteBudget, Fidelity, MsSsim
+from pcrstore.image.crops import CenterCrop, RandomResizedCrop, Squash
+from pcrstore.jpeg.transcoder import Limits
+from pcrstore.loader.numpy_loader import NumpyLoader
+from pcrstore.loader.stats import Signals
+from pcrstore.maintenance.verifier import Fault, VerifyReport, verify
+from pcrstore.sampling.lookup import Mix
 
 __all__ = [
     "AccessDeniedError",

@@ -26,7 +26,7 @@ def pytest_configure(config):
 
     `collect_ignore` would do in a conftest of the package's own folder only.
     """
-    needed = {"torch": "torch", "ray.py": "ray"}
+    needed = {"torch": "torch", "ray": "ray", "zarr_view": "zarr"}
     absent = [name for name, library in needed.items() if find_spec(library) is None]
     ignored = [str(config.rootpath / "pcrstore" / name) for name in absent]
     config.option.ignore = [*(config.option.ignore or ()), *ignored]
@@ -82,6 +82,6 @@ def no_threads_left():
 @pytest.fixture
 def small_tasks(monkeypatch):
     """Ask for every record by itself."""
-    from pcrstore import prefetch  # noqa: PLC0415 - as above
+    from pcrstore.loader import prefetch  # noqa: PLC0415 - as above
 
     monkeypatch.setattr(prefetch, "TASK_BYTES", 1)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import _listing, _peer_data
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if p.stem != "__init__")
 NEEDS = {
     "_peer_mds": "torch",

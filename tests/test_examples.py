@@ -14,7 +14,7 @@ from PIL import Image
 
 import pcrstore
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTOS = {f"{name}/{i}.jpg": photo(i) for i, name in enumerate(("cat", "dog", "cat", "dog"))}
 NEEDS = {
     "train_torch.py": ("torch", "moto", "boto3"),

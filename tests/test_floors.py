@@ -1,7 +1,8 @@
-"""The house keeps its floors: imports go down only, and the lower floors are pure."""
+"""The wings keep their order: imports go one way, and what is called pure is pure."""
 
 import ast
 import re
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -10,34 +11,49 @@ import pytest
 import pcrstore
 
 ROOT = Path(pcrstore.__file__).parent
-PURE_FLOORS = range(4)
 PURE_MODULES = {
     *("collections", "dataclasses", "enum", "functools", "hashlib", "itertools", "json", "math"),
     *("operator", "re", "struct", "typing", "zlib"),
     *("google_crc32c", "numpy"),
 }
-"""What floors 0 to 3 may import from outside: nothing that knows a file, a clock or a thread."""
+"""Libraries that pure modules may import: none knows a file, a clock or a thread."""
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
 IMPURE_NUMPY = {"random", "fromfile", "load", "loadtxt", "save", "savez", "memmap", "genfromtxt"}
 IMPURE_METHODS = {"tofile", "dump"}
 
 
-def floors_of(text):
-    """Parse the table of the package's docstring: floor by top-level module."""
-    floors, floor = {}, None
-    for line in text.splitlines():
-        row = re.fullmatch(r"    (?:(\d) [a-z]+ +| {11})([a-z_ ]+)", line)
+@dataclass(frozen=True)
+class Wing:
+    """A row of the table in the package's docstring."""
+
+    level: int
+    pure: frozenset[str]
+    is_pure: bool
+
+    def holds_pure(self, module):
+        """Say whether a module, named below its wing, is called pure."""
+        return module in self.pure if self.pure else self.is_pure
+
+
+def wings_of(text):
+    """Parse the table of the package's docstring."""
+    wings = {}
+    _head, _, rows = text.partition("    wing         pure                 holds\n")
+    assert rows, "the table has its head"
+    for line in rows.splitlines():
+        row = re.fullmatch(r"    (\w+) +(all|-|[a-z_]+(?: [a-z_]+)*)  +(\S.*)", line)
         if row is None:
-            floor = None
-            continue
-        floor = int(row[1]) if row[1] else floor
-        for name in row[2].split() if floor is not None else ():
-            assert name not in floors, f"{name} stands twice in the table"
-            floors[name] = floor
-    return floors
+            break
+        name, pure, _ = row.groups()
+        assert name not in wings, f"{name} stands twice in the table"
+        named = frozenset() if pure in ("all", "-") else frozenset(pure.split())
+        wings[name] = Wing(len(wings), named, pure == "all")
+    return wings
 
 
-FLOORS = floors_of(pcrstore.__doc__)
+WINGS = wings_of(pcrstore.__doc__)
+TOP = {"__init__", "__main__", "_launch"}
+"""Modules above all wings."""
 
 
 def modules(root=ROOT):
@@ -75,22 +91,33 @@ def ours(tree, known=None):
         yield ".".join(parts) if parts else "__init__"
 
 
-def floor_of(module):
-    return FLOORS[module.split(".")[0]]
+def level_of(module):
+    top = module.split(".")[0]
+    return len(WINGS) if top in TOP else WINGS[top].level
 
 
-def test_the_table_names_every_module():
+def is_pure(module):
+    top, _, rest = module.partition(".")
+    return top not in TOP and WINGS[top].holds_pure(rest)
+
+
+def test_the_table_names_every_wing():
     top = {name.split(".")[0] for name in MODULES} | {
         path.parent.name for path in ROOT.glob("*/*.pyi")
     }
-    assert set(FLOORS) == top
-    assert set(FLOORS.values()) == set(range(7))
+    assert set(WINGS) | TOP == top
+    named = {f"{wing}.{module}" for wing, row in WINGS.items() for module in row.pure}
+    assert named <= set(MODULES)
+
+
+def test_few_files_lie_beside_the_wings():
+    assert len([path for path in ROOT.iterdir() if path.is_file()]) <= 6
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down(module):
-    up = [other for other in ours(MODULES[module]) if floor_of(other) > floor_of(module)]
-    assert not up, f"{module} (floor {floor_of(module)}) imports {up}"
+def test_imports_go_one_way(module):
+    up = [other for other in ours(MODULES[module]) if level_of(other) > level_of(module)]
+    assert not up, f"{module} imports {up}, of wings after its own"
 
 
 def assert_no_cycle(graph):
@@ -104,8 +131,8 @@ def test_imports_have_no_cycle():
     assert_no_cycle({name: set(ours(tree)) for name, tree in MODULES.items()})
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if floor_of(m) in PURE_FLOORS])
-def test_lower_floors_are_pure(module):
+@pytest.mark.parametrize("module", [m for m in MODULES if is_pure(m)])
+def test_pure_modules_are_pure(module):
     assert not list(impure(MODULES[module]))
 
 
@@ -144,13 +171,13 @@ def test_the_checks_see_what_is_impure(source):
 
 
 IMPORTS = {
-    "module": ("import pcrstore.ranges", ["ranges"]),
-    "name": ("from pcrstore.ranges import ByteRange", ["ranges"]),
-    "module-from-package": ("from pcrstore import ranges", ["ranges"]),
+    "module": ("import pcrstore.core.ranges", ["core.ranges"]),
+    "name": ("from pcrstore.core.ranges import ByteRange", ["core.ranges"]),
+    "module-from-package": ("from pcrstore.core import ranges", ["core.ranges"]),
     "submodule": ("from pcrstore.testing.contract import X", ["testing.contract"]),
     "package": ("import pcrstore", ["__init__"]),
     "name-of-package": ("from pcrstore import Dataset", ["__init__"]),
-    "deferred": ("def f():\n    from pcrstore.plan import plan", ["plan"]),
+    "deferred": ("def f():\n    from pcrstore.dataset.planner import plan", ["dataset.planner"]),
     "type-checking": ("if TYPE_CHECKING:\n    import pcrstore.cost", ["cost"]),
     "other": ("import pcrstorex, numpy", []),
 }
@@ -167,5 +194,10 @@ def test_the_checks_see_cycles():
 
 
 def test_the_table_is_read_row_by_row():
-    table = "x\n    1 upper   a b\n               c\n    0 lower   d\n\n               e\n"
-    assert floors_of(table) == {"a": 1, "b": 1, "c": 1, "d": 0}
+    head = "    wing         pure                 holds\n"
+    rows = "    low          all                  x y\n    mid          a b_c                z\n"
+    wings = wings_of(f"x\n\n{head}{rows}    top          -                    w\n\n    no\n")
+    assert [*wings] == ["low", "mid", "top"]
+    assert [w.level for w in wings.values()] == [0, 1, 2]
+    assert [w.holds_pure("b_c") for w in wings.values()] == [True, True, False]
+    assert [w.holds_pure("d") for w in wings.values()] == [True, False, False]

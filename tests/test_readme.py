@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flows import photo, write_tree
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 INSTALL = "pip install '.[s3,fast]'\n"
 

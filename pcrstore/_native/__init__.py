@@ -1,1 +1,1 @@
-"""The C transcoder, where it could be built. `pcrstore.transcode` is its only user."""
+"""The C transcoder, where it could be built. `pcrstore.jpeg.transcoder` is its only user."""

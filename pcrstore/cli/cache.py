@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import click
 
-from pcrstore.cache import Cache, DatasetUsage, Usage
 from pcrstore.cli.params import json_option
-from pcrstore.cli.show import count, emit, percent, printable, size, table
+from pcrstore.cli.text import count, emit, percent, printable, size, table
 from pcrstore.errors import OptionError
+from pcrstore.storage.cache.cache import Cache, DatasetUsage, Usage
 
 __all__ = ["cache"]
 

@@ -6,7 +6,6 @@ from typing import Final
 
 import click
 
-from pcrstore.build import POLICIES
 from pcrstore.cli.params import (
     SIZE,
     STORAGE_OPTIONS,
@@ -15,12 +14,13 @@ from pcrstore.cli.params import (
     read_classes,
     read_script,
 )
-from pcrstore.cli.show import count, emit, percent, printable, size, table
-from pcrstore.convert import convert as convert_folder
+from pcrstore.cli.text import count, emit, percent, printable, size, table
+from pcrstore.conversion.converter import convert as convert_folder
+from pcrstore.conversion.options import OBJECT_BYTES, RECORD_BYTES, Options
+from pcrstore.conversion.record_builder import POLICIES
+from pcrstore.conversion.report import Report
 from pcrstore.errors import UsageError
-from pcrstore.options import OBJECT_BYTES, RECORD_BYTES, Options
-from pcrstore.report import Report
-from pcrstore.scripts import BUILTIN
+from pcrstore.jpeg.scan_script import BUILTIN
 
 __all__ = ["convert", "report_text"]
 

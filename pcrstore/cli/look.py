@@ -10,12 +10,12 @@ from typing import Final
 import click
 
 from pcrstore.cli.params import json_option, store_option, version_option, visit
-from pcrstore.cli.show import count, dollars, emit, percent, printable, size, table
-from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import Dataset
+from pcrstore.cli.text import count, dollars, emit, percent, printable, size, table
+from pcrstore.cost.model import DEFAULT_COST
+from pcrstore.dataset.dataset import Dataset
 from pcrstore.errors import OptionError, UsageError
-from pcrstore.index import FORMATS
-from pcrstore.manifest import Manifest
+from pcrstore.format.index import FORMATS
+from pcrstore.format.manifest import Manifest
 
 __all__ = ["cat", "info", "ls"]
 

@@ -9,13 +9,13 @@ from typing import Final, Self, TypeVar
 import click
 from tqdm import tqdm
 
-from pcrstore.commit import read_manifest, versions
-from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import Dataset, open_dataset
+from pcrstore.core.sizes import parse_size
+from pcrstore.cost.model import DEFAULT_COST
+from pcrstore.dataset.dataset import Dataset, open_dataset
+from pcrstore.dataset.versions import read_manifest, versions
 from pcrstore.errors import FormatError, NotFoundError, OptionError, StoreError
-from pcrstore.scripts import BUILTIN
-from pcrstore.sizes import parse_size
-from pcrstore.stores import open_store
+from pcrstore.jpeg.scan_script import BUILTIN
+from pcrstore.storage.open import open_store
 
 __all__ = [
     "JSON",

@@ -24,7 +24,7 @@ from typing import Final
 
 import click
 
-from pcrstore.cli.show import printable
+from pcrstore.cli.text import printable
 from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, UsageError
 
 __all__ = ["Shell", "exit_code"]

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import click
 
 from pcrstore.cli.params import Bar, json_option, store_option, version_option, visit
-from pcrstore.cli.show import count, emit, printable, size
-from pcrstore.export import export as export_dataset
-from pcrstore.verify import verify as verify_dataset
+from pcrstore.cli.text import count, emit, printable, size
+from pcrstore.exports.folder import export as export_dataset
+from pcrstore.maintenance.verifier import verify as verify_dataset
 
 __all__ = ["export", "verify"]
 

@@ -4,6 +4,6 @@
 `pcrstore.testing.contract.StoreContract` (needs pytest) is the suite that any store must pass.
 """
 
-from pcrstore.testing.recording import Fault, FaultyStore, Recorded, RecordingStore, StoreKilled
+from pcrstore.testing.stores import Fault, FaultyStore, Recorded, RecordingStore, StoreKilled
 
 __all__ = ["Fault", "FaultyStore", "Recorded", "RecordingStore", "StoreKilled"]

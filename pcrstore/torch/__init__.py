@@ -20,6 +20,6 @@ otherwise.
 
 from pcrstore.torch.iterable import IterableDataset
 from pcrstore.torch.loader import Loader
-from pcrstore.torch.mapped import MapDataset
+from pcrstore.torch.map_style import MapDataset
 
 __all__ = ["IterableDataset", "Loader", "MapDataset"]

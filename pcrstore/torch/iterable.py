@@ -12,17 +12,17 @@ import torch
 from torch.utils import data as torch_data
 from torch.utils.data._utils.worker import WorkerInfo
 
-from pcrstore.buffers import BatchMemory
-from pcrstore.dial import Fidelities, SharedNumber
+from pcrstore.core.integers import integer
 from pcrstore.errors import OptionError, UsageError
-from pcrstore.integers import integer
-from pcrstore.loader import Dialled
-from pcrstore.loading import Data, MoreOptions, Spec, check_options
-from pcrstore.order import Stretch, skip
-from pcrstore.shares import Leg, Topology, Uneven
-from pcrstore.state import SAMPLES, resume, written
+from pcrstore.fidelity.shared_fidelity import Fidelities, SharedNumber
+from pcrstore.loader.base import Dialled
+from pcrstore.loader.memory import BatchMemory
+from pcrstore.loader.pipeline import Data, MoreOptions, Spec, check_options
+from pcrstore.loader.state import SAMPLES, resume, written
+from pcrstore.sampling.order import Stretch, skip
+from pcrstore.sampling.sharding import Leg, Topology, Uneven
+from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
 from pcrstore.torch.epochs import SharedEpochs
-from pcrstore.torch.processes import load, ranks, settle, start_method, threads_of
 
 __all__ = ["IterableDataset"]
 

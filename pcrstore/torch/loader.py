@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from torch.utils import data as torch_data
 from tqdm import tqdm
 
-from pcrstore.buffers import BatchMemory
-from pcrstore.crops import Crop
-from pcrstore.dial import Fidelities
+from pcrstore.core.integers import integer
 from pcrstore.errors import WorkerDiedError
-from pcrstore.integers import integer
-from pcrstore.loader import BaseLoader
-from pcrstore.loading import Data, OnError, Opaque, Spec, Where
-from pcrstore.shares import Leg, Topology, Uneven
-from pcrstore.signals import Signals
-from pcrstore.stores import Engine
-from pcrstore.torch.pool import Pool, Sent, StartMethod, WorkerStream, context_of, tensors_of
-from pcrstore.torch.processes import load, ranks, threads_of
+from pcrstore.fidelity.shared_fidelity import Fidelities
+from pcrstore.image.crops import Crop
+from pcrstore.loader.base import BaseLoader
+from pcrstore.loader.memory import BatchMemory
+from pcrstore.loader.pipeline import Data, OnError, Opaque, Spec, Where
+from pcrstore.loader.stats import Signals
+from pcrstore.sampling.sharding import Leg, Topology, Uneven
+from pcrstore.storage.open import Engine
+from pcrstore.torch.distributed import load, ranks, threads_of
+from pcrstore.torch.workers import Pool, Sent, StartMethod, WorkerStream, context_of, tensors_of
 
 __all__ = ["Loader"]
 

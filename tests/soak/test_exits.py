@@ -25,8 +25,8 @@ REPOSITORY = Path(pcrstore.__file__).parents[1]
 SECONDS = float(os.environ.get("PCRSTORE_SOAK_SECONDS", "60"))
 STORE = """
 import json, os, sys
-from pcrstore.ranges import ByteRange
-from pcrstore.stores import open_store
+from pcrstore.core.ranges import ByteRange
+from pcrstore.storage.open import open_store
 store = open_store(sys.argv[1], json.loads(sys.argv[2]), engine="obstore")
 store.put("a", b"0123456789" * 1000)
 store.get_ranges([ByteRange("a", i, i + 5) for i in range(20)])

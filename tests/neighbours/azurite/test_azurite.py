@@ -14,12 +14,12 @@ from azure.storage.blob import BlobServiceClient
 from PIL import Image
 
 import pcrstore
-from pcrstore import stores
+from pcrstore.core.ranges import ByteRange
 from pcrstore.errors import NotFoundError
-from pcrstore.ranges import ByteRange
-from pcrstore.stores import open_store
-from pcrstore.stores_fsspec import FsspecStore
-from pcrstore.stores_obstore import ObstoreStore
+from pcrstore.storage import open as stores
+from pcrstore.storage.fsspec_store import FsspecStore
+from pcrstore.storage.obstore_store import ObstoreStore
+from pcrstore.storage.open import open_store
 from pcrstore.testing.contract import StoreContract
 
 ACCOUNT = "devstoreaccount1"

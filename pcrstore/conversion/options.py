@@ -1,0 +1,134 @@
+"""How to convert: everything that decides the stored bytes, but the source itself."""
+
+import hashlib
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Final, SupportsIndex
+
+from pcrstore.conversion.record_builder import POLICIES
+from pcrstore.errors import OptionError
+from pcrstore.format.zarr_layout import CHUNK_BYTES
+from pcrstore.jpeg.scan_script import Script, builtin, parse_script
+from pcrstore.jpeg.transcoder import DEFAULT_LIMITS, Limits
+
+__all__ = ["Options"]
+
+RECORD_BYTES: Final = 4 * 2**20
+"""About 40 ImageNet photos or 140 small ones: a prefix of 0.3 to 1.6 MB at fidelity 1 to 3, which
+16 requests in flight turn into a full link; see docs/decisions.md for the measurement."""
+
+OBJECT_BYTES: Final = 128 * 2**20
+"""1,150 objects for ImageNet: few enough to LIST in two requests, small enough to resume by."""
+
+_WRITER_VERSION: Final = "1"
+"""Part of the conversion id: raise it when the same input gives other stored bytes."""
+
+_BOUNDS: Final = {
+    "record_bytes": (1, 2**30),
+    "record_images": (1, 2**53),
+    "object_bytes": (1, 2**30),
+    "chunk_bytes": (1, 2**30),
+    "hold_bytes": (0, 2**53),
+    "encode_quality": (1, 100),
+    "seed": (-(2**63), 2**63 - 1),
+}
+"""Least and greatest value of each integer option."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to convert. Defaults suit photos on an object store."""
+
+    layout: str = "record"
+    script: str = "sa5"
+    """Name of a built-in script, or a script's text."""
+    record_bytes: int | None = RECORD_BYTES
+    """Source bytes of a record at the most, but for a single image that has more; None: any."""
+    record_images: int | None = None
+    """Images of a record at the most. `record_bytes` still holds: for 30 images a record whatever
+    they weigh say `record_bytes=None` too, as --record-images does on the command line."""
+    object_bytes: int = OBJECT_BYTES
+    chunk_bytes: int = CHUNK_BYTES
+    """About what a chunk of the scan group arrays has in the zarr layout."""
+    hold_bytes: int = 2**28
+    """Sources up to this size are held in memory in the zarr layout, so that no chunk is padded."""
+    policy: str = "raise"
+    """What to do with a file that cannot be transcoded losslessly; one of `build.POLICIES`."""
+    encode_quality: int = 95
+    """JPEG quality of policy `encode`."""
+    split_dirs: bool = False
+    """Whether the source is SPLIT/CLASS/image; loaders then take `where={"split": "train"}`."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of their ids; classes not in it are added to its end."""
+    shuffle: bool = True
+    seed: int = 0
+    limits: Limits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        """Check every field; integers of any kind become Python's."""
+        if self.layout not in ("record", "zarr"):
+            raise OptionError(f"layout must be record or zarr, got {self.layout!r}")
+        for name, kind in (("script", str), ("limits", Limits)):
+            if not isinstance(getattr(self, name), kind):
+                raise OptionError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
+        if self.policy not in POLICIES:
+            raise OptionError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        for name in _BOUNDS:
+            object.__setattr__(self, name, _bounded(name, getattr(self, name)))
+        if self.record_bytes is None and self.record_images is None:
+            raise OptionError("records need a size: record_bytes or record_images")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", _class_tuple(self.classes))
+
+    def parsed_script(self) -> Script:
+        """Return the scan script."""
+        return parse_script(self.script) if "[" in self.script else builtin(self.script)
+
+    def describe(self) -> dict[str, str]:
+        """Return what decides the stored bytes, but for the policy, as text."""
+        return {
+            "layout": self.layout,
+            "script": self.parsed_script().text,
+            "record_bytes": str(self.record_bytes),
+            "record_images": str(self.record_images),
+            "object_bytes": str(self.object_bytes),
+            "encode_quality": str(self.encode_quality),
+            "split_dirs": str(self.split_dirs),
+            "classes": "" if self.classes is None else _digest(self.classes),
+            "shuffle": str(self.shuffle),
+            "seed": str(self.seed),
+            "limits": " ".join(str(getattr(self.limits, f.name)) for f in fields(self.limits)),
+            "chunk_bytes": f"{self.chunk_bytes} {self.hold_bytes}",
+            "writer_version": _WRITER_VERSION,
+        }
+
+
+def _bounded(name: str, value: object) -> int | None:
+    """Return an option as an integer within its bounds; a size of records may be left open."""
+    if value is None and name in ("record_bytes", "record_images"):
+        return None
+    low, high = _BOUNDS[name]
+    if not isinstance(value, SupportsIndex):
+        raise OptionError(f"{name} must be an integer, got {value!r}")
+    number = operator.index(value)
+    if not low <= number <= high:
+        raise OptionError(f"{name} must be in {low}..{high}, got {number}")
+    return number
+
+
+def _class_tuple(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        raise OptionError(f"classes must be a sequence of names, got {names!r}"[:200])
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise OptionError(f"classes must be distinct, got {name!r} twice")
+        seen.add(name)
+    return tuple(names)
+
+
+def _digest(names: Sequence[str]) -> str:
+    """Stand for class names: a manifest lists them anyway, and there may be many."""
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()

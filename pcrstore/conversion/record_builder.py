@@ -1,0 +1,376 @@
+"""Make one record of some source files: read, transcode, verify, measure.
+
+This is what a conversion's worker process runs. A task and its result are plain values; the result
+depends on nothing but the task and the files, so a record is the same on any machine and worker.
+
+    RecordTask ──read──▶ bytes ──transcode (verified)──▶ groups + restore ──▶ BuiltRecord
+                  ▲         │ a file that cannot be
+                  └──again──┴── two reads agree ──policy──▶ Problem (and perhaps an image)
+
+A reply that was cut or mixed up looks like a damaged file. So a file is called damaged only once a
+read by itself, with no other under way here, brought the same bytes again.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.conversion.sources.folder import SourceFile
+from pcrstore.core.checksum import crc32c, place_words
+from pcrstore.errors import (
+    AccessDeniedError,
+    JpegError,
+    LimitError,
+    NotFoundError,
+    SourceChangedError,
+    TransientStoreError,
+    UnsupportedJpegError,
+)
+from pcrstore.format.index import COLUMNS, ENCODED, JPEG, OPAQUE, RESTORE_DTYPE
+from pcrstore.format.index_rows import Values
+from pcrstore.format.record import EOI, RecordImage, assemble_full, build_record
+from pcrstore.image.decoder import decode, open_plain
+from pcrstore.image.similarity import ms_ssim
+from pcrstore.jpeg.end_of_band import end_of_band_tail
+from pcrstore.jpeg.parser import parse_frame
+from pcrstore.jpeg.restore import Stored
+from pcrstore.jpeg.restore import pack as pack_blob
+from pcrstore.jpeg.scan_script import Script
+from pcrstore.jpeg.transcoder import Kind, Limits, Transcoded, transcode
+from pcrstore.storage.local import LocalStore
+from pcrstore.storage.protocol import ReadableStore
+
+__all__ = [
+    "COLUMNS",
+    "POLICIES",
+    "Builder",
+    "BuiltRecord",
+    "Problem",
+    "RecordTask",
+]
+
+POLICIES: Final = ("raise", "skip", "opaque", "encode")
+
+_MEASURED_PIXELS: Final = 1024
+"""Quality is measured on at most this many pixels a side, cut from the middle."""
+
+_MAX_READS: Final = 4
+"""Reads of a file until two of them in a row agree."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordTask:
+    """One record to build."""
+
+    ordinal: int
+    """Number of the record in its object or Zarr group."""
+    seed: int
+    """Binds its checksums; see `checksum.record_seed`."""
+    files: tuple[SourceFile, ...]
+    labels: tuple[int, ...]
+    splits: tuple[int, ...]
+    measured: tuple[bool, ...]
+    """Which of them quality is measured on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A source file that could not be transcoded losslessly, and what became of it."""
+
+    key: str
+    reason: str
+    outcome: str
+    """`refused` (policy raise), `skipped`, `opaque` or `encoded`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltRecord:
+    """A record ready to store, or what stood in its way."""
+
+    ordinal: int
+    header: bytes
+    """Empty when no image is left."""
+    regions: tuple[bytes, ...]
+    """Groups 1..G and the restore region."""
+    restore: NDArray[np.void]
+    columns: dict[str, Values]
+    problems: tuple[Problem, ...]
+    quality: tuple[tuple[float, ...], ...]
+    """Per measured image its MS-SSIM at fidelity 1..G."""
+    restore_bytes: dict[str, int]
+    """Bytes of restore blobs by their kind."""
+    restore_images: dict[str, int]
+    """Images by the kind of their restore blob."""
+
+    @property
+    def n_images(self) -> int:
+        """Images in the record."""
+        return len(self.restore)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """The images of a record as they come."""
+
+    images: list[RecordImage] = field(default_factory=list)
+    columns: dict[str, list[object]] = field(default_factory=lambda: {c.name: [] for c in COLUMNS})
+    quality: list[tuple[float, ...]] = field(default_factory=list)
+    bytes_by_kind: dict[str, int] = field(default_factory=dict)
+    images_by_kind: dict[str, int] = field(default_factory=dict)
+
+
+class Builder:
+    """Builds records from one source with one script, policy and set of limits."""
+
+    def __init__(
+        self,
+        *,
+        source: ReadableStore,
+        script: Script,
+        policy: str,
+        limits: Limits,
+        encode_quality: int,
+        n_readers: int,
+    ) -> None:
+        """Remember the settings; nothing is opened.
+
+        Args:
+            source: Where the files are.
+            script: Scan script of the dataset.
+            policy: One of `POLICIES`.
+            limits: Bounds on one image.
+            encode_quality: JPEG quality of policy `encode`, 1..100.
+            n_readers: Files read at once; 1 for a local disk.
+        """
+        self._source = source
+        self._script = script
+        self._policy = policy
+        self._limits = limits
+        self._encode_quality = encode_quality
+        self._n_readers = n_readers
+
+    def build(self, task: RecordTask) -> BuiltRecord:
+        """Return the record of a task.
+
+        Raises:
+            SourceChangedError: A file is gone or has another size than was listed.
+            TransientStoreError: A file reads as other bytes each time.
+            StoreError: The source store failed.
+        """
+        rows = _Gathered()
+        problems: list[Problem] = []
+        for i, data in enumerate(self._read(task.files)):
+            problem = self._take(rows, task, i, data)
+            if problem is not None:
+                problems.append(problem)
+        return self._finish(task, rows, problems)
+
+    def _take(
+        self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError
+    ) -> Problem | None:
+        """Add a file, or return what became of it when it cannot be added."""
+        f = task.files[i]
+        for _ in range(_MAX_READS - 1):
+            fault = self._try(rows, task, i, data)
+            if fault is None:
+                return None
+            again = data if isinstance(data, JpegError) else self._read_one(f)
+            if again == data:
+                if isinstance(fault, SourceChangedError):
+                    raise fault
+                return self._apply_policy(rows, task, i, data, str(fault))
+            data = again
+        if self._try(rows, task, i, data) is None:
+            return None
+        raise TransientStoreError(
+            f"{self._source.url}: {f.key}: expected the same bytes twice, got others each time in "
+            f"{_MAX_READS} reads"
+        )
+
+    def _try(
+        self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError
+    ) -> JpegError | SourceChangedError | None:
+        """Add a file, or return why it cannot be."""
+        f = task.files[i]
+        if isinstance(data, JpegError):
+            return data
+        if len(data) != f.n_bytes:
+            return SourceChangedError(
+                f"{f.key}: was listed with {f.n_bytes} bytes, has {len(data)} now"
+            )
+        try:
+            self._add(rows, task, i, data)
+        except JpegError as e:
+            return e
+        return None
+
+    def _read(self, files: Sequence[SourceFile]) -> Sequence[bytes | JpegError]:
+        if self._n_readers == 1:
+            return [self._read_one(f) for f in files]
+        with ThreadPoolExecutor(self._n_readers) as pool:
+            return list(pool.map(self._read_one, files))
+
+    def _read_one(self, f: SourceFile) -> bytes | JpegError:
+        if f.problem is not None:
+            return UnsupportedJpegError(f.problem)
+        if f.n_bytes > self._limits.max_bytes:
+            return LimitError(f"has {f.n_bytes} bytes, over the limit of {self._limits.max_bytes}")
+        try:
+            return self._source.get(f.key)
+        except NotFoundError as e:
+            raise SourceChangedError(f"{f.key}: was listed, is gone now") from e
+        except AccessDeniedError as e:
+            if not isinstance(self._source, LocalStore):
+                raise  # credentials that expired say nothing about the file
+            return UnsupportedJpegError(f"cannot be read: {e}")
+
+    def _add(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
+        t = transcode(data, self._script, self._limits)
+        self._append(rows, task, i, data, t, blob=t.restore, kind=t.kind.name.lower(), form=JPEG)
+
+    def _apply_policy(
+        self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError, reason: str
+    ) -> Problem:
+        """Do with a file that cannot be transcoded what the user asked for."""
+        f = task.files[i]
+        if self._policy == "raise":
+            return Problem(key=f.key, reason=reason, outcome="refused")
+        if isinstance(data, bytes) and data and self._policy == "opaque":
+            empty = (b"",) * (self._script.n_groups - 1)
+            rows.images.append(RecordImage(groups=(data, *empty), restore=b"", opaque=True))
+            _append_columns(rows, task, i, data, form=OPAQUE, size=(0, 0), orientation=1)
+            return Problem(key=f.key, reason=reason, outcome="opaque")
+        if isinstance(data, bytes) and self._policy == "encode":
+            try:
+                self._encode(rows, task, i, data)
+            except JpegError as e:
+                return Problem(key=f.key, reason=f"{reason}; {e}", outcome="skipped")
+            return Problem(key=f.key, reason=reason, outcome="encoded")
+        return Problem(key=f.key, reason=reason, outcome="skipped")
+
+    def _encode(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
+        t = transcode(
+            encode_jpeg(data, quality=self._encode_quality, max_pixels=self._limits.max_pixels),
+            self._script,
+            self._limits,
+        )
+        whole = Stored(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
+        blob = pack_blob(whole, t.groups)
+        self._append(rows, task, i, data, t, blob=blob, kind="encoded", form=ENCODED)
+
+    def _append(
+        self,
+        rows: _Gathered,
+        task: RecordTask,
+        i: int,
+        data: bytes,
+        t: Transcoded,
+        *,
+        blob: bytes,
+        kind: str,
+        form: int,
+    ) -> None:
+        rows.images.append(RecordImage(groups=t.groups, restore=blob, opaque=False))
+        rows.bytes_by_kind[kind] = rows.bytes_by_kind.get(kind, 0) + len(blob)
+        rows.images_by_kind[kind] = rows.images_by_kind.get(kind, 0) + 1
+        _append_columns(
+            rows, task, i, data, form=form, size=(t.width, t.height), orientation=t.orientation
+        )
+        if task.measured[i]:
+            rows.quality.append(measure(t.groups))
+
+    def _finish(self, task: RecordTask, rows: _Gathered, problems: list[Problem]) -> BuiltRecord:
+        refused = any(p.outcome == "refused" for p in problems)
+        images = [] if refused else rows.images
+        header, regions = b"", (b"",) * (self._script.n_groups + 1)
+        restore = np.zeros(len(images), RESTORE_DTYPE)
+        if images:
+            built, parts = build_record(images, seed=task.seed)
+            header, regions = built.encode(), tuple(parts)
+            region = self._script.n_groups
+            words = place_words(task.seed, len(images), region + 1)[:, region]
+            restore["length"] = [len(im.restore) for im in images]
+            restore["checksum"] = [crc32c(im.restore) for im in images] ^ words
+        columns: dict[str, Values] = {}
+        for c in COLUMNS:
+            values = rows.columns[c.name] if images else []
+            columns[c.name] = (
+                [str(v) for v in values]
+                if c.row_dtype is None
+                else np.array(values, c.dtype).reshape((-1, c.width) if c.width > 1 else (-1,))
+            )
+        return BuiltRecord(
+            ordinal=task.ordinal,
+            header=header,
+            regions=regions,
+            restore=restore,
+            columns=columns,
+            problems=tuple(problems),
+            quality=tuple(rows.quality),
+            restore_bytes=rows.bytes_by_kind,
+            restore_images=rows.images_by_kind,
+        )
+
+
+def _append_columns(
+    rows: _Gathered,
+    task: RecordTask,
+    i: int,
+    data: bytes,
+    *,
+    form: int,
+    size: tuple[int, int],
+    orientation: int,
+) -> None:
+    values = {
+        "key": task.files[i].key,
+        "label": task.labels[i],
+        "split": task.splits[i],
+        "format": form,
+        "orientation": orientation,
+        "width": size[0],
+        "height": size[1],
+        "source_bytes": len(data),
+        "source_sha256": np.frombuffer(hashlib.sha256(data).digest(), np.uint8),
+    }
+    for name, value in values.items():
+        rows.columns[name].append(value)
+
+
+def encode_jpeg(data: bytes, *, quality: int, max_pixels: int) -> bytes:
+    """Return any image that Pillow reads as a JPEG, its EXIF and ICC profile kept.
+
+    Raises:
+        DecodeError: Pillow does not read it, or only with damage, or its samples have no range.
+        LimitError: Too many pixels.
+    """
+    image, exif, icc = open_plain(data, max_pixels=max_pixels)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=icc)
+    return out.getvalue()
+
+
+def measure(groups: Sequence[bytes]) -> tuple[float, ...]:
+    """Return the MS-SSIM of the luma at fidelity 1..G against fidelity G, as `read` decodes."""
+    tail = end_of_band_tail(parse_frame(groups[0]))
+    reference = _luma(assemble_full(groups))
+    values = [
+        ms_ssim(reference, _luma(b"".join((*groups[:k], tail, EOI)))) for k in range(1, len(groups))
+    ]
+    return (*values, 1.0)
+
+
+def _luma(jpeg: bytes) -> NDArray[np.uint8]:
+    """Decode to BT.601 luma, cut to at most `_MEASURED_PIXELS` a side."""
+    rgb = decode(jpeg)
+    h, w = rgb.shape[:2]
+    y, x = max(0, h - _MEASURED_PIXELS) // 2, max(0, w - _MEASURED_PIXELS) // 2
+    cut = rgb[y : y + _MEASURED_PIXELS, x : x + _MEASURED_PIXELS].astype(np.float32)
+    luma = cut @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.asarray(np.rint(luma), np.uint8)

@@ -1,0 +1,134 @@
+"""Find the newest version of a dataset, and make one visible by a single conditional create."""
+
+import contextlib
+import secrets
+from dataclasses import dataclass
+
+from pcrstore.errors import (
+    ChecksumError,
+    DatasetExistsError,
+    FormatError,
+    NotFoundError,
+    StoreError,
+    TransientStoreError,
+)
+from pcrstore.format.manifest import (
+    LATEST,
+    MANIFESTS,
+    Manifest,
+    decode_latest,
+    decode_manifest,
+    encode_latest,
+    encode_manifest,
+    manifest_name,
+    version_of,
+)
+from pcrstore.storage.protocol import ReadableStore, Store
+
+__all__ = ["commit", "keep_hint", "new_writer", "newest_version", "read_manifest", "versions"]
+
+_MAX_PROBES = 1000
+"""Versions a reader without LIST walks forward from the hint before it gives up on the hint."""
+
+
+def new_writer() -> str:
+    """Return an id that no other attempt has."""
+    return secrets.token_hex(16)
+
+
+def versions(store: ReadableStore) -> list[int]:
+    """Return the versions of a dataset, newest first, by one LIST."""
+    found = (version_of(e.name) for e in store.list(MANIFESTS))
+    return sorted((v for v in found if v is not None), reverse=True)
+
+
+def newest_version(store: ReadableStore) -> int:
+    """Return the newest version; 0 when there is none.
+
+    One LIST; where the store cannot list (https), the `latest` hint and probing forward from it.
+
+    Raises:
+        StoreError: The store cannot be reached, or can neither list nor has a hint.
+    """
+    if getattr(store, "can_list", True):
+        return max(versions(store), default=0)
+    try:
+        hint = decode_latest(store.get(LATEST), where=LATEST)
+    except NotFoundError:
+        return 0
+    for version in range(hint + 1, hint + _MAX_PROBES):
+        try:
+            store.get(manifest_name(version))
+        except NotFoundError:
+            return version - 1
+    raise FormatError(f"{store.url}: the latest hint lags by {_MAX_PROBES} versions or more")
+
+
+def read_manifest(store: ReadableStore, version: int) -> Manifest:
+    """Read one version's manifest, once more when it arrives damaged.
+
+    Raises:
+        NotFoundError: No such version.
+        FormatError: Damaged or too new.
+    """
+    name = manifest_name(version)
+    where = f"{store.url}: {name}"
+    with contextlib.suppress(ChecksumError):
+        return decode_manifest(store.get(name), version=version, where=where)
+    return decode_manifest(store.get(name), version=version, where=where)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A version that is visible."""
+
+    manifest: Manifest
+    won: bool
+    """False when another writer committed the same content first."""
+
+
+def commit(store: Store, manifest: Manifest) -> Committed:
+    """Make a version visible, exactly once.
+
+    Raises:
+        DatasetExistsError: Another writer committed other content under this version.
+        TransientStoreError: The reply was lost, and so was every attempt to read back who won.
+    """
+    name = manifest_name(manifest.version)
+    try:
+        if store.create(name, encode_manifest(manifest)):
+            keep_hint(store, manifest.version)
+            return Committed(manifest=manifest, won=True)
+    except TransientStoreError as e:
+        # The create may have gone through before its reply was lost: who stands there decides.
+        with contextlib.suppress(NotFoundError):
+            return _settle(store, manifest)
+        raise e from None
+    return _settle(store, manifest)
+
+
+def _settle(store: Store, manifest: Manifest) -> Committed:
+    """Find out whose manifest stands under our version's name."""
+    there = read_manifest(store, manifest.version)
+    if there.writer == manifest.writer:
+        keep_hint(store, manifest.version)
+        return Committed(manifest=there, won=True)
+    if there.same_content(manifest):
+        keep_hint(store, manifest.version)  # the winner may have died before it wrote it
+        return Committed(manifest=there, won=False)
+    raise DatasetExistsError(
+        f"{store.url}: another writer committed version {manifest.version} with other content"
+    )
+
+
+def keep_hint(store: Store, version: int) -> None:
+    """Write the hint for readers without LIST, unless one as new is there.
+
+    A writer may die between its commit and this, so a later run makes up for it. To everyone who
+    can list, the version is visible without it.
+    """
+    with contextlib.suppress(StoreError, FormatError):
+        if decode_latest(store.get(LATEST), where=LATEST) >= version:
+            return
+    with contextlib.suppress(StoreError):
+        store.put(LATEST, encode_latest(version))

@@ -1,0 +1,117 @@
+"""Where the regions of a record lie: one run of bytes, or a stretch of each scan group's array.
+
+Pure. The planner and the assembler see only these two classes, and so treat both layouts alike.
+A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+from pcrstore.core.checksum import record_seed
+from pcrstore.core.ranges import ByteRange
+from pcrstore.format.record import header_size
+
+__all__ = ["ArrayPlacement", "Placement", "RunPlacement", "array_name", "chunk_ranges"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlacement:
+    """Record layout: header, groups and restore region are one run of an object."""
+
+    uid: bytes
+    ordinal: int
+    """Number of the record in its object."""
+    n_images: int
+    name: str
+    start: int
+    lengths: tuple[int, ...]
+    """Bytes of each region. (G + 1,)"""
+
+    has_header = True
+
+    @property
+    def seed(self) -> int:
+        """Binds the record's checksums; see `checksum.record_seed`."""
+        return record_seed(self.uid, self.ordinal)
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of the header."""
+        return header_size(self.n_images, len(self.lengths) - 1)
+
+    def prefix(self, k: int) -> list[ByteRange]:
+        """Return the header and groups 1..k: always one range."""
+        stop = self.start + self.header_bytes + sum(self.lengths[:k])
+        return [ByteRange(self.name, self.start, stop)]
+
+    def groups(self, k: int) -> list[ByteRange]:
+        """Return groups 1..k one by one, the header with the first."""
+        stops = itertools.accumulate(self.lengths[:k], initial=self.start + self.header_bytes)
+        edges = [self.start, *itertools.islice(stops, 1, None)]
+        return [ByteRange(self.name, a, b) for a, b in itertools.pairwise(edges)]
+
+    def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
+        """Return where bytes `start` to `stop` of a region lie."""
+        base = self.start + self.header_bytes + sum(self.lengths[:region])
+        return [ByteRange(self.name, base + start, base + stop)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayPlacement:
+    """Zarr layout: each region is a stretch of a 1-D array in equal chunks."""
+
+    uid: bytes
+    ordinal: int
+    """Number of the record in its Zarr group."""
+    n_images: int
+    name: str
+    """The Zarr group."""
+    chunk_bytes: tuple[int, ...]
+    """Chunk size of each region's array. (G + 1,)"""
+    starts: tuple[int, ...]
+    """First byte of each region in its array. (G + 1,)"""
+    lengths: tuple[int, ...]
+
+    has_header = False
+
+    @property
+    def seed(self) -> int:
+        """Binds the record's checksums; see `checksum.record_seed`."""
+        return record_seed(self.uid, self.ordinal)
+
+    def prefix(self, k: int) -> list[ByteRange]:
+        """Return groups 1..k: a range each, two where a chunk ends inside."""
+        return [r for g in range(k) for r in self.locate(g, 0, self.lengths[g])]
+
+    def groups(self, k: int) -> list[ByteRange]:
+        """Return the same: here groups lie apart."""
+        return self.prefix(k)
+
+    def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
+        """Return where bytes `start` to `stop` of a region lie."""
+        array = f"{self.name}/{array_name(region, len(self.lengths) - 1)}"
+        base = self.starts[region]
+        return chunk_ranges(array, base + start, base + stop, self.chunk_bytes[region])
+
+
+Placement = RunPlacement | ArrayPlacement
+
+
+def array_name(region: int, n_groups: int) -> str:
+    """Return the name of a region's array.
+
+    >>> [array_name(r, 2) for r in range(3)]
+    ['group_1', 'group_2', 'restore']
+    """
+    return "restore" if region == n_groups else f"group_{region + 1}"
+
+
+def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[ByteRange]:
+    """Return the ranges of chunk objects that hold bytes `start` to `stop` of a 1-D array."""
+    out: list[ByteRange] = []
+    while start < stop:
+        chunk, offset = divmod(start, chunk_bytes)
+        n = min(stop - start, chunk_bytes - offset)
+        out.append(ByteRange(f"{array}/c/{chunk}", offset, offset + n))
+        start += n
+    return out

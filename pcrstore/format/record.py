@@ -1,0 +1,266 @@
+"""A record: the scan groups of some images, regrouped so that every fidelity is a prefix.
+
+Pure: bytes in, bytes out. FORMAT.md, "Record", is the normative text.
+
+    header | group 1: image 0, 1, .. n-1 | group 2: 0, 1, .. | ... | group G | restore: 0, 1, ..
+    |-------- fidelity 1 ---------------|
+    |-------- fidelity 2 ----------------------------------|
+
+The header holds what a reader of any prefix needs to cut it into images and to check each piece:
+one length and one checksum per cell (image, group). The index part holds a copy of every header,
+so that a scattered read of a few images can be planned without reading records; in the zarr layout
+that copy is the only one.
+"""
+
+import itertools
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcrstore.core.checksum import crc32c, place_words
+from pcrstore.errors import ChecksumError, FormatError, JpegError
+from pcrstore.jpeg.end_of_band import ending
+
+__all__ = [
+    "EOI",
+    "MAX_IMAGES",
+    "Header",
+    "RecordImage",
+    "assemble_full",
+    "build_record",
+    "decodable",
+    "header_size",
+    "parse_header",
+]
+
+EOI = b"\xff\xd9"
+"""The end-of-image marker; stored nowhere, appended to every JPEG that is handed out."""
+
+
+MAX_IMAGES = 65_535
+"""`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
+
+_MAGIC = b"PCR1"
+_FIXED = struct.Struct("<4sIHBB")  # magic, checksum of the rest, n_images, n_groups, flags
+
+
+def header_size(n_images: int, n_groups: int) -> int:
+    """Return the length of a record's header.
+
+    >>> header_size(32, 5) / 32  # per image
+    40.5
+    """
+    return _FIXED.size + (n_images + 7) // 8 + 8 * n_images * n_groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Where each image's groups lie in a record, and what they must hash to."""
+
+    seed: int
+    """Binds this record to its object and ordinal; see `checksum.record_seed`."""
+    opaque: NDArray[np.bool_]
+    """(N,): True where group 1 is a whole source file that is not cut into scans."""
+    lengths: NDArray[np.uint32]
+    """(N, G): bytes of each cell."""
+    checksums: NDArray[np.uint32]
+    """(N, G): CRC32C of each cell, bound to its place."""
+
+    @property
+    def n_images(self) -> int:
+        """Images in the record."""
+        return int(self.lengths.shape[0])
+
+    @property
+    def n_groups(self) -> int:
+        """Scan groups per image."""
+        return int(self.lengths.shape[1])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded header."""
+        return header_size(self.n_images, self.n_groups)
+
+    def group_lengths(self) -> NDArray[np.int64]:
+        """Return the bytes of each group over all images. (G,)."""
+        return np.asarray(self.lengths.sum(axis=0, dtype=np.int64))
+
+    def starts(self) -> NDArray[np.int64]:
+        """Return the start of each cell in its own group's bytes. (N, G)."""
+        stops = np.cumsum(self.lengths, axis=0, dtype=np.int64)
+        return np.asarray(stops - self.lengths, np.int64)
+
+    def encode(self) -> bytes:
+        """Return the header's bytes."""
+        tail = b"".join(
+            (
+                struct.pack("<HBB", self.n_images, self.n_groups, 0),
+                np.packbits(self.opaque, bitorder="little").tobytes(),
+                self.lengths.astype("<u4").tobytes(),
+                self.checksums.astype("<u4").tobytes(),
+            )
+        )
+        return _MAGIC + struct.pack("<I", crc32c(tail) ^ self.seed) + tail
+
+    def check(self, image: int, group: int, cell: bytes, *, where: str) -> None:
+        """Raise `ChecksumError` unless `cell` is what was stored; image and group count from 0."""
+        if len(cell) != int(self.lengths[image, group]):
+            raise ChecksumError(
+                f"{where}: image {image}, group {group + 1} must have "
+                f"{int(self.lengths[image, group])} bytes, got {len(cell)}"
+            )
+        word = int(place_words(self.seed, [image], group + 1)[0, group])
+        if crc32c(cell) ^ word != int(self.checksums[image, group]):
+            raise ChecksumError(
+                f"{where}: image {image}, group {group + 1} fails its checksum "
+                f"(expected {int(self.checksums[image, group]) ^ word:08x}, got {crc32c(cell):08x})"
+            )
+
+    def cut(
+        self, body: bytes, k: int, *, where: str, start: int = 0
+    ) -> Iterator[list[NDArray[np.uint8]]]:
+        """Cut the bytes of groups 1..k into cells; yield those of each image, checked.
+
+        One after the other: whoever joins them has them in the CPU's cache.
+
+        Args:
+            body: The groups back to back, from byte `start` on.
+            k: Fidelity, 1..G.
+            where: Object and range, for error messages.
+            start: Length of the encoded header, where `body` begins with it.
+
+        Yields:
+            Per image its k cells: views of `body`.
+
+        Raises:
+            ChecksumError: While iterated: the body is short, long, or not what was written.
+        """
+        # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's turn would
+        # cost more than all of this.
+        n = self.n_images
+        lengths = self.lengths[:, :k].T.tolist()  # group-major, as stored
+        edges = [*itertools.accumulate(itertools.chain.from_iterable(lengths), initial=start)]
+        if len(body) != edges[-1]:
+            raise ChecksumError(
+                f"{where}: groups 1..{k} must have {edges[-1] - start} bytes, "
+                f"got {len(body) - start}"
+            )
+        view = np.frombuffer(body, np.uint8)
+        every = [view[a:b] for a, b in itertools.pairwise(edges)]
+        expected = (self.checksums[:, :k] ^ place_words(self.seed, n, k)).tolist()
+        for i, checksums in enumerate(expected):
+            cells = every[i::n]
+            if [*map(crc32c, cells)] != checksums:
+                for g, cell in enumerate(cells):
+                    self.check(i, g, cell.tobytes(), where=where)
+            yield cells
+
+
+def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where: str) -> Header:
+    """Parse and check the header at the start of `data`.
+
+    Raises:
+        ChecksumError: Not this record's header, or damaged.
+    """
+    size = header_size(n_images, n_groups)
+    if len(data) < size:
+        raise ChecksumError(f"{where}: record header must have {size} bytes, got {len(data)}")
+    magic, checksum, n, groups, flags = _FIXED.unpack_from(data)
+    if magic != _MAGIC:
+        raise ChecksumError(f"{where}: record header must start with {_MAGIC!r}, got {magic!r}")
+    got = crc32c(data[8:size]) ^ seed
+    if got != checksum:
+        raise ChecksumError(
+            f"{where}: record header fails its checksum (expected {checksum:08x}, got {got:08x})"
+        )
+    if (n, groups) != (n_images, n_groups) or flags:
+        raise FormatError(
+            f"{where}: record header must say {n_images} images, {n_groups} groups, flags 0, "
+            f"got {n}, {groups}, {flags}"
+        )
+    at = _FIXED.size
+    bits = np.frombuffer(data, np.uint8, (n + 7) // 8, at)
+    at += len(bits)
+    lengths = np.frombuffer(data, "<u4", n * groups, at).reshape(n, groups)
+    at += lengths.nbytes
+    checksums = np.frombuffer(data, "<u4", n * groups, at).reshape(n, groups)
+    opaque = np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
+    return Header(seed=seed, opaque=opaque, lengths=lengths, checksums=checksums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordImage:
+    """One image of a record to be built: its groups and its restore blob."""
+
+    groups: tuple[bytes, ...]
+    """G cells; an opaque image has its file first and G-1 empty ones."""
+    restore: bytes
+    """Blob of the restore region; empty for an opaque image."""
+    opaque: bool
+
+
+def build_record(images: Sequence[RecordImage], *, seed: int) -> tuple[Header, list[bytes]]:
+    """Return a record's header and its regions: groups 1..G, then the restore region.
+
+    The record layout stores `header.encode()` and the regions back to back; the zarr layout appends
+    each region to its array.
+    """
+    n_groups = len(images[0].groups)
+    cells = [[im.groups[g] for im in images] for g in range(n_groups)]
+    plain = np.array([[crc32c(c) for c in column] for column in cells], np.uint32).T
+    header = Header(
+        seed=seed,
+        opaque=np.array([im.opaque for im in images]),
+        lengths=np.array([[len(c) for c in column] for column in cells], np.uint32).T,
+        checksums=plain ^ place_words(seed, len(images), n_groups),
+    )
+    return header, [*(b"".join(c) for c in cells), b"".join(im.restore for im in images)]
+
+
+def assemble_full(cells: Sequence[bytes]) -> bytes:
+    """Join all G cells of an image to its full-fidelity JPEG.
+
+    Metadata (EXIF, ICC, XMP, COM) is stored at the start of the last group, where a low-fidelity
+    read does not pay for it. A decoder looks for it in the file's head, so it moves behind the
+    JFIF and Adobe segments of group 1.
+    """
+    first, last = cells[0], cells[-1]
+    n_meta = _run_of_segments(last, 0)
+    if len(cells) == 1 or n_meta == 0:
+        return b"".join((*cells, EOI))
+    at = _run_of_segments(first, 2)
+    return b"".join((first[:at], last[:n_meta], first[at:], *cells[1:-1], last[n_meta:], EOI))
+
+
+def decodable(cells: Sequence[bytes | NDArray[np.uint8]], n_groups: int, *, opaque: bool) -> bytes:
+    """Join an image's cells to what a decoder takes.
+
+    Args:
+        cells: Its groups 1..k; views of a record are joined without a copy of each.
+        n_groups: Of the dataset: with fewer, scans follow that say that no more come.
+        opaque: Whether the image is kept as a file of its own.
+    """
+    if opaque:
+        return bytes(cells[0])
+    if len(cells) == n_groups:
+        return assemble_full([bytes(c) for c in cells])
+    try:
+        end = ending(cells[0])
+    except JpegError:  # a decoder will say so, and whoever calls it knows the image
+        end = EOI
+    return b"".join((*cells, end))  # type: ignore[arg-type]  # arrays are buffers
+
+
+def _run_of_segments(data: bytes, at: int) -> int:
+    """Return the end of the APPn and COM segments that start at `at`; `at` when there are none."""
+    while data[at : at + 1] == b"\xff" and (
+        data[at + 1 : at + 2] == b"\xfe" or data[at + 1 : at + 2] in _APPN
+    ):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")  # the length counts itself (B.1.1.4)
+    return at
+
+
+_APPN = frozenset(bytes([m]) for m in range(0xE0, 0xF0))

@@ -1,0 +1,238 @@
+"""One JPEG into scan groups and a restore blob, and back, by way of the C transcoder.
+
+Nothing leaves here unproved: the scan groups are read back and compared with the source,
+coefficient for coefficient, and the source file is rebuilt from what is stored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pcrstore.core.checksum import crc32c
+from pcrstore.errors import ChecksumError, FormatError, LimitError, MissingDependencyError
+from pcrstore.jpeg import restore
+from pcrstore.jpeg.parser import (
+    EOI,
+    Jpeg,
+    exif_orientation,
+    identity_segments,
+    metadata_segments,
+    parse,
+)
+from pcrstore.jpeg.restore import Kind, Stored
+from pcrstore.jpeg.scan_script import MAX_SCANS, ScanSpec, Script
+
+_missing: ImportError | None = None
+try:
+    from pcrstore._native import _transcoder
+except ImportError as e:  # installed without a compiler or libjpeg's headers; see setup.py
+    _missing = e
+
+__all__ = ["Kind", "Limits", "Transcoded", "available", "original", "require", "transcode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on one image, checked before work on it starts."""
+
+    max_bytes: int = 64 << 20
+    """Length of the source file."""
+    max_pixels: int = 178_956_970
+    """Width times height; Pillow's `Image.MAX_IMAGE_PIXELS` times two, where it refuses."""
+    max_scans: int = 100
+    """Each costs a pass over all coefficients. Real files have 1 to 18."""
+    max_memory: int = 1 << 30
+    """Bytes of coefficients, held twice while a result is compared: 6 bytes a pixel in 4:2:0."""
+
+
+DEFAULT_LIMITS = Limits()
+
+_HEAD_ROOM = 1 << 12
+"""What a restore blob's head may have beside the file: runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcoded:
+    """One image as it is stored."""
+
+    groups: tuple[bytes, ...]
+    """Scan groups. The first starts with SOI and the header, the last with EXIF, ICC, XMP and
+    comments; joined, with an EOI, they are a JPEG."""
+    restore: bytes
+    """What `original` needs beside the groups."""
+    kind: Kind
+    """How the entropy-coded bytes of the source come back."""
+    width: int
+    """In pixels, as stored."""
+    height: int
+    """In pixels, as stored."""
+    n_components: int
+    orientation: int
+    """EXIF orientation, 1 to 8; the stored pixels are not turned."""
+
+
+def available() -> bool:
+    """Whether the C transcoder was built."""
+    try:
+        require()
+    except MissingDependencyError:
+        return False
+    return True
+
+
+def require() -> None:
+    """Make sure that the C transcoder is there.
+
+    Raises:
+        MissingDependencyError: pcrstore was installed without it.
+    """
+    if _missing is not None:
+        raise MissingDependencyError(
+            "converting and fidelity='original' need pcrstore's C transcoder, which was not built:"
+            " install a C compiler and libjpeg's headers (Debian, Ubuntu: gcc libjpeg-dev;"
+            " Fedora: gcc libjpeg-turbo-devel; macOS: brew install jpeg-turbo), then"
+            " pip install --force-reinstall --no-cache-dir pcrstore"
+        ) from _missing
+
+
+def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) -> Transcoded:
+    """Rewrite a JPEG into scan groups, losing nothing.
+
+    Args:
+        source: A JPEG file, sequential or progressive, Huffman-coded, of 8 bits per sample.
+        script: Which coefficients each group holds.
+        limits: Bounds on the source.
+
+    Raises:
+        UnsupportedJpegError: A file of another kind, or not a JPEG.
+        DamagedJpegError: libjpeg warned or failed, in its own words.
+        LimitError: Over one of `limits`.
+        MissingDependencyError: As `require`.
+    """
+    require()
+    if len(source) > limits.max_bytes:
+        raise LimitError(f"at most {limits.max_bytes} bytes expected, got {len(source)}")
+    jpeg = parse(source, max_scans=limits.max_scans)
+    specs = script.expand(jpeg.frame, jpeg.model)
+    metadata = metadata_segments(source, jpeg)
+    header = identity_segments(source, jpeg)
+    if script.n_groups == 1:
+        header, metadata = header + metadata, b""
+    coding = restore.coding(source, jpeg)
+    output, stops, recoded = _transcoder.transcode(
+        source,
+        header,
+        b"".join(restore.pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in specs),
+        None if coding is None else coding.packed,
+        limits.max_pixels,
+        limits.max_scans,
+        limits.max_memory,
+    )
+    groups = _split(output, stops, specs, script.n_groups, metadata)
+    kind, blob = _restorable(source, jpeg, groups, recoded)
+    return Transcoded(
+        groups=groups,
+        restore=blob,
+        kind=kind,
+        width=jpeg.frame.width,
+        height=jpeg.frame.height,
+        n_components=len(jpeg.frame.components),
+        orientation=exif_orientation(source, jpeg),
+    )
+
+
+def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return the source file of an image, byte for byte.
+
+    Args:
+        groups: All scan groups, as `transcode` returned them.
+        blob: The restore blob.
+        limits: Bounds on the source.
+
+    Raises:
+        ChecksumError: What comes back is not the source file: groups are missing or changed, or
+            this libjpeg writes other bytes than the one that converted (progressive sources only;
+            its optimal Huffman tables are its own choice).
+        FormatError: The blob does not add up, or groups and blob do not fit together.
+        LimitError: Over one of `limits`.
+        MissingDependencyError: As `require`, for kinds that need libjpeg.
+    """
+    try:
+        stored = restore.unpack(blob, groups, max_bytes=limits.max_bytes + _HEAD_ROOM)
+        source = _rebuilt(stored, _recoded(stored, groups, limits))
+    except (LimitError, FormatError, MissingDependencyError):
+        raise
+    except ValueError as e:  # a marker in the skeleton, or libjpeg's view of the groups
+        raise FormatError(f"restore blob and scan groups do not fit together: {e}") from e
+    if crc32c(source) != stored.checksum:
+        raise ChecksumError(
+            f"source file of CRC32C {stored.checksum:#010x} expected, got {crc32c(source):#010x}:"
+            f" groups are missing or changed, or another libjpeg converted the image"
+        )
+    return source
+
+
+def _split(
+    output: bytes,
+    stops: Sequence[int],
+    specs: Sequence[ScanSpec],
+    n_groups: int,
+    metadata: bytes,
+) -> tuple[bytes, ...]:
+    """Cut the transcoder's output into groups, and put the metadata in front of the last."""
+    edges = [0] * (n_groups + 1)
+    for spec, stop in zip(specs, stops, strict=True):
+        edges[spec.group + 1] = stop
+    groups = [output[start:stop] for start, stop in pairwise(edges)]
+    groups[-1] = metadata + groups[-1]
+    return tuple(groups)
+
+
+def _recoded(stored: Stored, groups: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
+    """Return the entropy-coded segments of the source."""
+    if stored.kind in (Kind.WHOLE, Kind.ENTROPY):
+        return stored.segments
+    coding = restore.coding(stored.skeleton, parse(stored.skeleton, max_scans=limits.max_scans))
+    if coding is None:
+        raise FormatError("restore blob asks for a coding that libjpeg cannot write")
+    require()
+    return _transcoder.reencode(
+        b"".join((*groups, EOI)),
+        coding.packed,
+        limits.max_pixels,
+        max(limits.max_scans, MAX_SCANS),
+        limits.max_memory,
+    )
+
+
+def _rebuilt(stored: Stored, segments: Sequence[bytes]) -> bytes:
+    if stored.kind is Kind.WHOLE:
+        return stored.skeleton
+    return restore.weave(stored.skeleton, segments)
+
+
+def _restorable(
+    source: bytes, jpeg: Jpeg, groups: Sequence[bytes], recoded: Sequence[bytes] | None
+) -> tuple[Kind, bytes]:
+    """Return the smallest blob that brings the source back, having brought it back.
+
+    `recoded` is what `reencode` gives for these groups: the C side made it from the coefficients
+    of its own output, of which the groups are slices; the metadata put between them is APPn and
+    COM segments, which libjpeg skips.
+    """
+    skeleton, segments = restore.cut(source, jpeg)
+    again = Kind.PROGRESSIVE if jpeg.frame.is_progressive else Kind.SEQUENTIAL
+    for kind, head, kept in (
+        (again, skeleton, ()),
+        (Kind.ENTROPY, skeleton, segments),
+        (Kind.WHOLE, source, ()),
+    ):
+        if kind is again and recoded is None:
+            continue
+        stored = Stored(kind=kind, checksum=crc32c(source), skeleton=head, segments=kept)
+        blob = restore.pack(stored, groups)
+        read = restore.unpack(blob, groups, max_bytes=len(source) + _HEAD_ROOM)
+        back = _rebuilt(read, recoded if kind is again and recoded else read.segments)
+        if back == source:
+            return kind, blob
+    raise AssertionError("a file kept in full must come back")

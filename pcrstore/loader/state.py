@@ -1,0 +1,158 @@
+"""The position in an epoch as a checkpoint holds it, and what is left of the epoch from there.
+
+    Leg, batches yielded ──written──▶ {epoch, left, topology, batches, data} ──resume──▶ stretches
+
+It is JSON, and says what data it is of. Ranks take batches in step, so that one number says what
+every one of them has read; what is left is worked out where it is taken up.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from pcrstore.errors import OptionError
+from pcrstore.loader.pipeline import Loading
+from pcrstore.sampling.order import EpochOrder, Stretch
+from pcrstore.sampling.sharding import Topology, Uneven
+
+__all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "resume", "written"]
+
+STATE_FORMAT: Final = 1
+BATCHES: Final = "batches"
+SAMPLES: Final = "samples"
+
+
+def written(
+    loading: Loading,
+    *,
+    kind: str,
+    epoch: int,
+    stretches: Sequence[Stretch] | None,
+    topology: Topology,
+    n: int,
+) -> dict[str, object]:
+    """Return a state in JSON types.
+
+    Args:
+        loading: Of the loader.
+        kind: As `resume`.
+        epoch: That is read.
+        stretches: What was left of it when the iteration began; None: all.
+        topology: Of the iteration.
+        n: What was yielded since.
+    """
+    return {
+        "format": STATE_FORMAT,
+        "kind": kind,
+        "data": loading.fingerprint(),
+        "epoch": epoch,
+        "left": _rows(stretches),
+        "world_size": topology.world_size,
+        "num_workers": topology.n_workers,
+        "batch_size": topology.batch_size,
+        "uneven": topology.uneven,
+        "drop_last": topology.drop_last,
+        "batches": n,
+    }
+
+
+def resume(loading: Loading, state: object, *, kind: str) -> tuple[int, list[Stretch] | None]:
+    """Return the epoch of a state and what is left of it; None: all.
+
+    Args:
+        loading: Of the loader that goes on.
+        state: Of the one that stopped.
+        kind: What its `batches` count: batches of a rank, or samples of a process.
+
+    Raises:
+        OptionError: Not a state, or not one of this loader's data.
+    """
+    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
+        raise OptionError(f"a state of format {STATE_FORMAT} expected, got {brief(state)}")
+    if state.get("kind") != kind:
+        raise OptionError(f"a state that counts {kind} expected, got {brief(state.get('kind'))}")
+    mine, theirs = loading.fingerprint(), state.get("data")
+    if theirs != mine:
+        raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
+    epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
+    topology = Topology(
+        world_size=_integer(state, "world_size"),
+        n_workers=_integer(state, "num_workers"),
+        batch_size=_integer(state, "batch_size"),
+        uneven=_uneven(state),
+        drop_last=_drop_last(state),
+    )
+    order = loading.order(epoch)
+    stretches = _stretches(order, state.get("left"))
+    if not batches:
+        return epoch, stretches
+    return epoch, loading.leg(epoch, stretches, topology).left_after(batches)
+
+
+def _difference(mine: Mapping[str, object], theirs: object) -> str:
+    """Return what a state's data must be and is, where it differs."""
+    if not isinstance(theirs, Mapping):
+        return f"data must be a dict, got {brief(theirs)}"
+    for name, value in mine.items():
+        if name not in theirs:
+            return f"{name} must be {value!r}, and is missing"
+        if theirs[name] != value:
+            hint = "; give version=" if name == "versions" else ""
+            return f"{name} must be {value!r}, got {theirs[name]!r}{hint}"
+    more = next(name for name in theirs if name not in mine)
+    return f"{brief(more)} is not known to this release, got {brief(theirs[more])}"
+
+
+def _rows(stretches: Sequence[Stretch] | None) -> list[list[int]] | None:
+    if stretches is None:
+        return None
+    return [[s.shard, s.start, s.stop, s.after] for s in stretches]
+
+
+def brief(value: object) -> str:
+    """Return a value as an error shows it."""
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _integer(state: Mapping[object, object], name: str) -> int:
+    value = state.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise OptionError(f"{name} of a state must be an integer from 0, got {brief(value)}")
+    return value
+
+
+def _uneven(state: Mapping[object, object]) -> Uneven:
+    value = state.get("uneven")
+    if value == "pad":
+        return "pad"
+    if value == "drop":
+        return "drop"
+    raise OptionError(f'uneven of a state must be "pad" or "drop", got {brief(value)}')
+
+
+def _drop_last(state: Mapping[object, object]) -> bool:
+    value = state.get("drop_last")
+    if not isinstance(value, bool):
+        raise OptionError(f"drop_last of a state must be true or false, got {brief(value)}")
+    return value
+
+
+def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
+    if left is None:
+        return None
+    rows: list[object] = list(left) if isinstance(left, list | tuple) else [left]
+    out: list[Stretch] = []
+    for row in rows:
+        numbers = [x for x in row if type(x) is int and x >= 0] if isinstance(row, list) else []
+        if len(numbers) != 4:
+            raise OptionError(f"left of a state must be rows of four integers, got {brief(row)}")
+        shard, start, stop, after = numbers
+        if shard >= order.n_shards or not start <= stop <= order.size(shard) or after >= 2**62:
+            raise OptionError(f"left of a state must lie in the epoch, got {brief(row)}")
+        out.append(Stretch(shard=shard, start=start, stop=stop, after=after))
+    in_order = sorted(out, key=lambda s: (s.shard, s.start, s.stop))
+    for a, b in pairwise(in_order):
+        if a.shard == b.shard and b.start < a.stop:
+            raise OptionError(f"left of a state must not overlap, got {_rows([a, b])}")
+    return out

@@ -1,0 +1,305 @@
+"""Check every stored byte of a dataset against its checksums.
+
+    manifest ──▶ parts (directory, every page) ──▶ every record: header, cells, restore blobs
+        └─▶ objects that are checked whole (report, Zarr metadata and side arrays)
+
+The sizes that LIST shows must be those the index implies, so that nothing can be cut off or added
+where no record looks. One fault does not hide the next.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pcrstore.conversion.journal import STAGING
+from pcrstore.core.checksum import crc32c
+from pcrstore.core.ranges import ByteRange
+from pcrstore.cost.model import DEFAULT_COST
+from pcrstore.dataset.index_reader import Catalog, Part
+from pcrstore.dataset.planner import Cells
+from pcrstore.dataset.versions import read_manifest, versions
+from pcrstore.errors import (
+    AccessDeniedError,
+    FormatError,
+    NotFoundError,
+    PcrstoreError,
+    StoreError,
+    TransientStoreError,
+)
+from pcrstore.format.index import HEADERS
+from pcrstore.format.index_pages import decode_directory
+from pcrstore.format.index_rows import decode_part
+from pcrstore.format.manifest import LATEST, Manifest, decode_latest, manifest_name
+from pcrstore.format.placement import RunPlacement, array_name, chunk_ranges
+from pcrstore.storage.open import Engine, open_store
+from pcrstore.storage.protocol import ReadableStore
+
+__all__ = ["Fault", "VerifyReport", "verify"]
+
+_FOLDERS: Final = frozenset({"objects", "index", "zarr", "reports", STAGING})
+
+_BATCH_BYTES: Final = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something stored that is not what was written."""
+
+    name: str
+    """The object."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What was checked and what was found."""
+
+    versions: tuple[int, ...]
+    n_objects: int
+    n_images: int
+    n_bytes: int
+    """Bytes read."""
+    faults: tuple[Fault, ...]
+    unreferenced: tuple[str, ...] = ()
+    """Objects of ours that no version names: an unfinished conversion's, or one's that lost a race.
+    Not a fault; not looked for when a version has one, for what it names may then be unknown."""
+    unreferenced_bytes: int = 0
+
+
+def verify(
+    url: str | os.PathLike[str],
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    engine: Engine = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> VerifyReport:
+    """Read and check all versions of a dataset.
+
+    Args:
+        url: Of the dataset.
+        storage_options: As for fsspec.
+        engine: As for `open_dataset`.
+        progress: Called with the number of images checked since the last call.
+
+    Raises:
+        NotFoundError: There is no dataset.
+        StoreError: The store cannot be reached.
+    """
+    return _Check(open_store(url, storage_options, engine=engine), progress).run()
+
+
+class _Check:
+    def __init__(self, store: ReadableStore, progress: Callable[[int], None] | None) -> None:
+        self._store = store
+        self._progress = progress or (lambda _: None)
+        self._sizes = {e.name: e.n_bytes for e in store.list("")}
+        self._faults: list[Fault] = []
+        self._seen: set[str] = set()
+        self._n_images = 0
+        self._n_bytes = 0
+
+    def run(self) -> VerifyReport:
+        found = versions(self._store)
+        hinted = self._hint(found)
+        if not found and not hinted:
+            raise NotFoundError(f"{self._store.url}: no pcrstore dataset there (no manifest)")
+        for version in found:
+            name = manifest_name(version)
+            self._seen.add(name)
+            try:
+                manifest = read_manifest(self._store, version)
+            except (FormatError, NotFoundError) as e:
+                self._fault(name, e)
+                continue
+            self._n_bytes += self._sizes.get(name, 0)
+            self._version(manifest)
+        unreferenced = () if self._faults else self._unreferenced()
+        return VerifyReport(
+            versions=tuple(found),
+            n_objects=len(self._seen),
+            n_images=self._n_images,
+            n_bytes=self._n_bytes,
+            faults=tuple(self._faults),
+            unreferenced=unreferenced,
+            unreferenced_bytes=sum(self._sizes[name] for name in unreferenced),
+        )
+
+    def _unreferenced(self) -> tuple[str, ...]:
+        ours = [n for n in self._sizes if n.partition("/")[0] in _FOLDERS]
+        return tuple(sorted(set(ours) - self._seen))
+
+    def _fault(self, name: str, error: PcrstoreError | str) -> None:
+        self._faults.append(Fault(name=name, message=str(error)))
+
+    def _hint(self, found: list[int]) -> bool:
+        """Check the hint; say whether there is one."""
+        if LATEST not in self._sizes:
+            return False
+        self._seen.add(LATEST)
+        try:
+            hint = decode_latest(self._store.get(LATEST), where=LATEST)
+        except FormatError as e:
+            self._fault(LATEST, e)
+            return True
+        if hint not in found:
+            self._fault(LATEST, f"names version {hint}, whose manifest is gone")
+        return True
+
+    def _version(self, m: Manifest) -> None:
+        for c in m.checked:
+            data = self._whole(c.name, c.n_bytes)
+            if data is not None and crc32c(data) != c.checksum:
+                self._fault(
+                    c.name,
+                    f"fails its checksum (expected {c.checksum:08x}, got {crc32c(data):08x})",
+                )
+        if m.layout == "zarr":
+            self._chunks(m)  # first: reading records must know of chunks cut short
+        catalog = Catalog(self._store, m, DEFAULT_COST)
+        for number, entry in enumerate(m.parts):
+            data = self._whole(entry.name, entry.n_bytes)
+            if data is None:
+                continue
+            try:
+                head = data[: entry.directory_bytes]
+                directory = decode_directory(
+                    head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
+                )
+                decode_part(data, directory, m.columns)
+                part = catalog.parts([number])[0]
+            except FormatError as e:
+                self._fault(entry.name, e)
+                continue
+            self._objects(m, part)
+            for batch in _batches(part):
+                self._records(catalog, m, number, part=part, batch=batch, index=data)
+
+    def _whole(self, name: str, n_bytes: int) -> bytes | None:
+        """Read an object; None when it was read before, is missing or has another size."""
+        if name in self._seen:
+            return None
+        self._seen.add(name)
+        if not self._sized(name, n_bytes):
+            return None
+        self._n_bytes += n_bytes
+        return self._store.get(name)
+
+    def _sized(self, name: str, n_bytes: int) -> bool:
+        if name not in self._sizes:
+            self._fault(name, "is missing")
+        elif self._sizes[name] != n_bytes:
+            self._fault(name, f"must have {n_bytes} bytes, got {self._sizes[name]}")
+        return self._sizes.get(name) == n_bytes
+
+    def _objects(self, m: Manifest, part: Part) -> None:
+        """Check that the records of each object cover it."""
+        if m.layout != "record":
+            return
+        for i, entry in enumerate(part.directory.objects):
+            self._seen.add(entry.name)
+            self._sized(entry.name, entry.n_bytes)
+            rows = np.flatnonzero(part.records["object"] == i)
+            at = int(part.records["start"][rows[0], 0]) if len(rows) else 0
+            for r in rows.tolist():
+                placed = part.placement(r, m.chunk_bytes)
+                if isinstance(placed, RunPlacement):
+                    if placed.start != at:
+                        self._fault(entry.name, f"bytes {at}..{placed.start} belong to no record")
+                    at = placed.start + placed.header_bytes + sum(placed.lengths)
+
+    def _records(
+        self,
+        catalog: Catalog,
+        m: Manifest,
+        number: int,
+        *,
+        part: Part,
+        batch: range,
+        index: bytes,
+    ) -> None:
+        """Check some records: their header against the index's, every cell, every restore blob."""
+        try:
+            headers = catalog.headers([(number, r) for r in batch])
+            wants = [
+                Cells(
+                    record=part.first_record + r,
+                    placement=part.placement(r, m.chunk_bytes),
+                    header=h,
+                    images=tuple(range(h.n_images)),
+                    fidelities=(m.n_groups,) * h.n_images,
+                    restore=catalog.restore_rows(number, r),
+                )
+                for r, h in zip(batch, headers, strict=True)
+            ]
+        except FormatError as e:
+            self._fault(part.entry.name, e)
+            return
+        base = part.directory.blocks[HEADERS].pages[0].start
+        for r, want in zip(batch, wants, strict=True):
+            try:
+                ranges = want.ranges()
+                if isinstance(want.placement, RunPlacement):
+                    ranges = [*want.placement.prefix(0), *ranges]
+                parts = self._read(ranges)
+                if isinstance(want.placement, RunPlacement):
+                    copy = index[base + part.header_edges[r] : base + part.header_edges[r + 1]]
+                    if parts.pop(0) != copy:
+                        self._fault(
+                            want.placement.name,
+                            f"header of record {want.placement.ordinal} differs from the index's",
+                        )
+                for _ in want.cut(parts):
+                    pass
+            except (FormatError, StoreError) as e:
+                if isinstance(e, StoreError) and self._is_unreachable(want.placement.name, e):
+                    raise
+                self._fault(want.placement.name, e)
+            self._n_images += len(want.images)
+            self._progress(len(want.images))
+
+    def _is_unreachable(self, name: str, e: StoreError) -> bool:
+        """Tell a store that fails from an object that is gone or cut short, which is a fault."""
+        known = any(f.name == name or f.name.startswith(f"{name}/") for f in self._faults)
+        failing = isinstance(e, (TransientStoreError, AccessDeniedError))
+        return failing or not (known or isinstance(e, NotFoundError))
+
+    def _read(self, ranges: list[ByteRange]) -> list[bytes]:
+        """Read a record's ranges; those of one object are one run, so as one request."""
+        name = ranges[0].name
+        if any(r.name != name for r in ranges):
+            bodies = self._store.get_ranges(ranges)
+            self._n_bytes += sum(map(len, bodies))
+            return bodies
+        start = min(r.start for r in ranges if len(r))
+        stop = max(r.stop for r in ranges)
+        body = self._store.get_ranges([ByteRange(name, start, stop)])[0]
+        self._n_bytes += len(body)
+        return [body[r.start - start : r.stop - start] for r in ranges]
+
+    def _chunks(self, m: Manifest) -> None:
+        """Check the size of every chunk, and that the last of each array is zeros at its end."""
+        lengths = (*m.totals.groups, m.totals.restore)
+        for g, (n, size) in enumerate(zip(lengths, m.chunk_bytes, strict=True)):
+            array = f"zarr/{m.conversion}/{array_name(g, m.n_groups)}"
+            for r in chunk_ranges(array, 0, n, size):
+                self._seen.add(r.name)
+                if self._sized(r.name, size) and r.stop < size:
+                    rest = self._store.get_ranges([ByteRange(r.name, r.stop, size)])[0]
+                    self._n_bytes += len(rest)
+                    if any(rest):
+                        self._fault(r.name, f"bytes {r.stop}..{size} must be zero")
+
+
+def _batches(part: Part) -> Iterator[range]:
+    """Yield runs of records of about `_BATCH_BYTES`."""
+    sizes = part.records["length"].sum(axis=1, dtype=np.int64)
+    first, total = 0, 0
+    for r, size in enumerate(sizes.tolist()):
+        if total and total + size > _BATCH_BYTES:
+            yield range(first, r)
+            first, total = r, 0
+        total += size
+    yield range(first, len(sizes))

@@ -1,0 +1,195 @@
+"""What pcrstore asks of a store: seven verbs on named, immutable objects.
+
+Any object with these methods is a store; `pcrstore.testing.contract` is the suite that says whether
+it behaves. Names are relative to the store's root, with `/` between their parts, on every store.
+
+    name      get, get_ranges      put, create, delete      list(prefix)
+      |             |                      |                     |
+      v             v                      v                     v
+    <root>/<name>   one request each       atomic, or not at all   [Entry(name, n_bytes, etag)]
+
+Pure: no I/O here. `pcrstore.storage.open.open_store` makes a store from a URL.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from pcrstore.core.ranges import ByteRange
+from pcrstore.errors import OptionError, StoreError
+
+__all__ = [
+    "Bodies",
+    "Entries",
+    "Entry",
+    "ReadableStore",
+    "Store",
+    "check_name",
+    "check_prefix",
+    "exact",
+    "probe_conditional_create",
+    "without_markers",
+]
+
+PROBE_NAME = ".pcrstore-probe"
+"""Key that `probe_conditional_create` makes and removes; never shown by `list`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One object of a listing."""
+
+    name: str
+    """Relative to the store's root."""
+    n_bytes: int
+    """Size of the object."""
+    etag: str | None = None
+    """Changes when the content does: an unquoted entity tag, or the time of the last change."""
+
+
+Bodies: TypeAlias = list[bytes]
+Entries: TypeAlias = list[Entry]
+# Inside the classes below `list` is the verb.
+
+
+@runtime_checkable
+class ReadableStore(Protocol):
+    """A store that can be read. Safe to use from several threads and after fork."""
+
+    @property
+    def url(self) -> str:
+        """Root of the store, without credentials: for messages, not for opening."""
+
+    def get(self, name: str) -> bytes:
+        """Return a whole object, in one request.
+
+        Raises:
+            NotFoundError: No such object.
+            StoreError: Any other failure; see `pcrstore.errors`.
+        """
+
+    def get_ranges(self, ranges: Sequence[ByteRange]) -> Bodies:
+        """Return the bytes of each range, in order.
+
+        Exactly one request per range, in parallel: never merged and never split, whatever the
+        caller asks for (merging is `core.ranges.coalesce`). An empty range needs no request.
+
+        Raises:
+            NotFoundError: No such object.
+            StoreError: A range reaches past the end of its object, or any other failure. A body
+                that is longer or shorter than its range never comes back.
+        """
+
+    def list(self, prefix: str) -> Entries:
+        """Return every object below the folder `prefix`, sorted by name; `""` is the root.
+
+        A folder that does not exist has no entries.
+
+        Raises:
+            NotFoundError: The bucket does not exist.
+            StoreError: The store cannot list (plain `https://`), or any other failure.
+        """
+
+
+@runtime_checkable
+class Store(ReadableStore, Protocol):
+    """A store that can be written."""
+
+    @property
+    def create_is_atomic(self) -> bool:
+        """False where `create` is a check followed by a put: one writer at a time."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a whole object; a reader sees all of it or nothing. Overwrites."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a whole object unless one of that name exists.
+
+        `data` should be unique to its writer (hold its id): when a reply is lost and the retry
+        finds an object, its bytes are read back and compared to see whose it is. Two writers of
+        equal bytes may both be told True.
+
+        Returns:
+            True when this call made the object; False when another's bytes stand there.
+
+        Raises:
+            TransientStoreError: The outcome is unknown; read the object to find out.
+        """
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove objects; those that do not exist are fine."""
+
+
+def check_name(name: str) -> str:
+    """Return the object name, if it stays below the root of any store.
+
+    Raises:
+        OptionError: Empty, absolute, ending in `/`, with a NUL, or with a part that is empty,
+            `.` or `..`.
+    """
+    parts = name.split("/")
+    if "\0" in name or any(part in {"", ".", ".."} for part in parts):
+        raise OptionError(
+            f"object name must be relative with no '', '.' or '..' part, got {name!r}"
+        )
+    return name
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the folder without its trailing slash; `""` is the root."""
+    folder = prefix.removesuffix("/")
+    return check_name(folder) if folder else ""
+
+
+def without_markers(entries: Iterable[Entry]) -> Entries:
+    """Return the entries, sorted by name, without the empty objects that stand for folders.
+
+    Consoles, Hadoop and Azure's tools make one with the name of the folder. The names of others
+    end in a slash; adapters leave those out.
+
+    Examples:
+        >>> names = {"cat": 0, "cat/1.jpg": 9, "dog": 9, "dog/2.jpg": 9}
+        >>> [e.name for e in without_markers(Entry(name=k, n_bytes=n) for k, n in names.items())]
+        ['cat/1.jpg', 'dog', 'dog/2.jpg']
+    """
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    folders = {folder for entry in ordered for folder in _folders_of(entry.name)}
+    return [entry for entry in ordered if entry.n_bytes or entry.name not in folders]
+
+
+def _folders_of(name: str) -> Iterator[str]:
+    """Yield the folders that the name lies in, nearest first."""
+    folder = name.rpartition("/")[0]
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
+
+
+def probe_conditional_create(store: Store) -> bool:
+    """Say whether the store refuses to create an object twice, by trying.
+
+    Some S3 servers ignore `If-None-Match` and let the second writer win. Costs three requests and
+    leaves nothing behind. Concurrent probes may see each other's object; both answers stay right.
+    """
+    if not store.create_is_atomic:
+        return False
+    try:
+        store.create(PROBE_NAME, b"first")
+        return not store.create(PROBE_NAME, b"second")
+    finally:
+        store.delete([PROBE_NAME])
+
+
+def exact(body: bytes, wanted: ByteRange) -> bytes | StoreError:
+    """Return the body if it is as long as its range, else the error that says what it is."""
+    if len(body) == len(wanted):
+        return body
+    if len(body) > len(wanted):
+        return StoreError(
+            f"{wanted.name}: asked for bytes {wanted.start}..{wanted.stop} ({len(wanted)}), got "
+            f"{len(body)}: the server ignores Range requests"
+        )
+    return StoreError(
+        f"{wanted.name}: asked for bytes {wanted.start}..{wanted.stop} ({len(wanted)}), got "
+        f"{len(body)}: the object is shorter or the reply was cut"
+    )

@@ -1,0 +1,94 @@
+"""Which rank this process is, how many threads are its share, and how forked workers open a store.
+
+RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and MASTER_ADDR are read here and nowhere else.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+
+from torch import distributed
+from torch.utils import data as torch_data
+
+from pcrstore.concurrency.processes import usable_cores
+from pcrstore.core.integers import integer
+from pcrstore.dataset.dataset import Dataset, dataset_in, open_dataset
+from pcrstore.errors import MissingDependencyError, OptionError
+from pcrstore.loader.base import check_rank
+from pcrstore.loader.pipeline import Loading, Spec
+from pcrstore.sampling.sharding import Topology
+from pcrstore.storage.open import ForkingStore
+
+__all__ = ["load", "local_world_size", "ranks", "settle", "start_method", "threads_of"]
+
+
+def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return rank and world size: from the arguments, torch.distributed, or the environment."""
+    if (rank is None) != (world_size is None):
+        raise OptionError(f"rank and world_size come together, got {rank} and {world_size}")
+    if rank is not None and world_size is not None:
+        pass
+    elif distributed.is_available() and distributed.is_initialized():
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    else:
+        rank, world_size = _variable("RANK", 0), _variable("WORLD_SIZE", 1)
+    Topology(world_size=world_size)
+    check_rank(rank, world_size)
+    return rank, world_size
+
+
+def _variable(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal():
+        raise OptionError(f"the environment variable {name} must be a number, got {text!r}")
+    return int(text)
+
+
+def local_world_size(world_size: int) -> int:
+    """Return the ranks on this host: what torchrun says, or all when the master is this host."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return max(1, _variable("LOCAL_WORLD_SIZE", 1))
+    on_this_host = os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1")
+    return world_size if on_this_host else 1
+
+
+def threads_of(n_threads: int | None, world_size: int, n_processes: int) -> int:
+    """Return the decoding threads of a process: what is asked for, or its share of the cores."""
+    if n_threads is not None:
+        return integer(n_threads, "n_threads", least=1)
+    return max(1, usable_cores() // local_world_size(world_size) // n_processes)
+
+
+def start_method() -> str:
+    """Return how processes start here unless someone says otherwise; does not settle it."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return chosen or multiprocessing.get_all_start_methods()[0]  # the first is the default
+
+
+def settle(loading: Loading) -> None:
+    """Read with the fast engine in a process that reads for itself and has no workers."""
+    if torch_data.get_worker_info() is None:
+        for source in loading.population.sources:
+            if isinstance(source.dataset.store, ForkingStore):
+                source.dataset.store.settle()
+
+
+def load(spec: Spec, *, start: str | None) -> Loading:
+    """Open what is to be read; `start` says how its workers do, None that there are none."""
+    return Loading(spec, _open_for_fork(spec) if start == "fork" else None)
+
+
+def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:
+    """Open in a parent whose forked children are to use obstore: the parent must not."""
+
+    def opened(url: str | os.PathLike[str]) -> Dataset:
+        try:
+            store = ForkingStore(url, spec.storage_options, engine=spec.engine)
+            return dataset_in(store, version=spec.version)
+        except MissingDependencyError:  # without fsspec's driver there is the fast engine alone
+            options = spec.storage_options
+            return open_dataset(url, options, version=spec.version, engine=spec.engine)
+
+    return opened

@@ -1,0 +1,129 @@
+"""Worker processes of a loader: what each reads, and what it sends.
+
+WorkerStream ──torch's DataLoader──▶ Sent: tensors in shared memory, worker, counters so far
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.context import BaseContext
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils import data as torch_data
+
+from pcrstore.errors import OptionError
+from pcrstore.fidelity.shared_fidelity import SharedNumber
+from pcrstore.loader.batches import Batch
+from pcrstore.loader.pipeline import Loading
+from pcrstore.loader.stats import Signals
+from pcrstore.sampling.order import Stretch
+from pcrstore.sampling.sharding import Topology
+from pcrstore.torch.distributed import start_method
+
+__all__ = ["Pool", "Sent", "StartMethod", "WorkerStream", "context_of", "tensors_of"]
+
+StartMethod = Literal["fork", "spawn", "forkserver"]
+
+Sent = tuple[Sequence[torch.Tensor], int, Signals]
+"""What a worker sends for each batch: its tensors, its own number, and its counters so far."""
+
+
+def tensors_of(
+    loading: Loading, batch: Batch[torch.Tensor], *, with_positions: bool
+) -> tuple[torch.Tensor, ...]:
+    """Return what a loader yields for a batch, over the same memory."""
+    images = batch.payload.permute(0, 3, 1, 2)
+    labels = torch.from_numpy(batch.labels)
+    if with_positions:
+        return images, labels, torch.from_numpy(loading.positions(batch))
+    return images, labels
+
+
+class WorkerStream(torch_data.IterableDataset[Sent]):
+    """What a worker process of `Loader` iterates over: its batches, its number, its counters."""
+
+    def __init__(
+        self,
+        loading: Loading,
+        topology: Topology,
+        stretches: list[Stretch] | None,
+        epoch: int,
+        rank: int,
+        n_threads: int,
+        with_positions: bool,  # noqa: FBT001 - as the loader has it
+    ) -> None:
+        super().__init__()
+        self._loading = loading
+        self._topology = topology
+        self._stretches = stretches
+        self.epoch = SharedNumber(epoch)
+        self._rank = rank
+        self._n_threads = n_threads
+        self._with_positions = with_positions
+        self._before: Signals | None = None
+        self._ended = Signals()
+
+    def __iter__(self) -> Iterator[Sent]:
+        info = torch_data.get_worker_info()
+        worker = 0 if info is None else info.id
+        before = self._before = self._before or self._loading.traffic()
+        epoch = self.epoch.value
+        feed = self._loading.feed(
+            self._loading.leg(epoch, self._stretches, self._topology),
+            epoch,
+            rank=self._rank,
+            worker=worker,
+            n_threads=self._n_threads,
+            allocate=self._allocate,
+        )
+        try:
+            for batch in feed:
+                total = self._loading.traffic() - before + self._ended + feed.signals()
+                # What is handed over, and how long that is waited for, the consumer counts.
+                total = replace(total, samples=0, batches=0, stall_seconds=0.0)
+                tensors = tensors_of(self._loading, batch, with_positions=self._with_positions)
+                yield tensors, worker, total
+                del batch, tensors
+        finally:
+            self._ended += replace(feed.signals(), queue_depth=0)
+
+    def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
+        """Return shared memory, as torch's own collation does: sending it copies nothing."""
+        rendering = self._loading.rendering
+        shape = (n, rendering.height, rendering.width, 3)
+        storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
+        images = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # stubs lack it
+        return images.numpy(), images
+
+
+class Pool(NamedTuple):
+    """Worker processes that stay from epoch to epoch."""
+
+    who: tuple[int, Topology]
+    """Rank and topology that they read for."""
+    stream: WorkerStream
+    batches: "torch_data.DataLoader[Sent]"
+
+    def is_alive(self) -> bool:
+        """Say whether no worker has died: one may, while the consumer does something else."""
+        workers = getattr(self.batches._iterator, "_workers", [])  # noqa: SLF001 - nothing public
+        return all(w.is_alive() for w in workers)
+
+
+def context_of(given: StartMethod | BaseContext | None) -> BaseContext:
+    """Return how workers are started; None: as this platform or the program has chosen.
+
+    Raises:
+        OptionError: No such way.
+    """
+    if isinstance(given, BaseContext):
+        return given
+    if given not in (None, "fork", "spawn", "forkserver"):
+        raise OptionError(
+            f"multiprocessing_context must be fork, spawn or forkserver, got {given!r}"
+        )
+    # Not get_context(None), after which the program could not choose a method any more.
+    return multiprocessing.get_context(given or start_method())

@@ -1,0 +1,218 @@
+"""One conditional create makes a version visible, and of many writers one wins."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+
+import pytest
+from flows import RECORD, DictStore, convert_to, dataset, memory, photos, write_tree
+
+from pcrstore.dataset.versions import (
+    commit,
+    keep_hint,
+    new_writer,
+    newest_version,
+    read_manifest,
+    versions,
+)
+from pcrstore.errors import (
+    ChecksumError,
+    DatasetExistsError,
+    FormatError,
+    NotFoundError,
+    TransientStoreError,
+)
+from pcrstore.format.manifest import LATEST, encode_latest, encode_manifest, manifest_name
+from pcrstore.storage.open import open_store
+from pcrstore.testing import Fault, FaultyStore, RecordingStore
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    tree = write_tree(tmp_path_factory.mktemp("source"), photos(3))
+    store = DictStore()
+    with pytest.MonkeyPatch.context() as patch:
+        convert_to(patch, store, tree, RECORD)
+    return dataset(store).manifest
+
+
+def ours(manifest, *, content="00"):
+    """The manifest of a new attempt; the same content unless said otherwise."""
+    return replace(manifest, writer=new_writer(), conversion=content * 16)
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_of_sixteen_writers_of_other_content_one_wins(manifest, where, tmp_path):
+    for round_ in range(6):
+        url = memory() if where == "memory" else str(tmp_path / str(round_))
+        start = Barrier(16)
+
+        def race(i):
+            mine = ours(manifest, content=f"{i:02x}")
+            start.wait()  # noqa: B023 - used within this round
+            try:
+                return commit(open_store(url), mine).won, mine.writer  # noqa: B023
+            except DatasetExistsError:
+                return False, mine.writer
+
+        with ThreadPoolExecutor(16) as pool:
+            results = list(pool.map(race, range(16)))
+        assert sum(won for won, _ in results) == 1
+        store = open_store(url)
+        assert [w for won, w in results if won] == [read_manifest(store, 1).writer]
+        assert versions(store) == [1]
+        assert store.get(LATEST) == encode_latest(1)
+
+
+def test_of_sixteen_writers_of_the_same_content_one_wins_and_none_fails(manifest):
+    store = DictStore()
+    start = Barrier(16)
+
+    def race(_):
+        mine = ours(manifest)
+        start.wait()
+        return commit(store, mine)
+
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(race, range(16)))
+    assert sum(r.won for r in results) == 1
+    assert len({r.manifest.writer for r in results}) == 1
+
+
+def _process(url, manifest, content, start, results):
+    mine = ours(manifest, content=content)
+    start.wait()
+    try:
+        results.put((commit(open_store(url), mine).won, mine.writer))
+    except DatasetExistsError:
+        results.put((False, mine.writer))
+
+
+@pytest.mark.slow
+def test_of_four_processes_on_a_disk_one_wins(manifest, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    for round_ in range(2):
+        start, results = context.Barrier(4), context.Queue()
+        url = str(tmp_path / str(round_))
+        processes = [
+            context.Process(target=_process, args=(url, manifest, f"{i:02x}", start, results))
+            for i in range(4)
+        ]
+        for p in processes:
+            p.start()
+        found = [results.get(timeout=30) for _ in processes]
+        for p in processes:
+            p.join(timeout=30)
+        assert sum(won for won, _ in found) == 1
+        assert [w for won, w in found if won] == [read_manifest(open_store(url), 1).writer]
+
+
+def test_a_lost_reply_is_resolved_by_the_writers_id(manifest):
+    store = DictStore()
+    mine = ours(manifest)
+    done = commit(FaultyStore(store, {0: Fault.LOST_REPLY}), mine)
+    assert done.won
+    assert read_manifest(store, 1).writer == mine.writer
+    assert store.get(LATEST) == encode_latest(1)
+
+
+def test_a_lost_reply_behind_another_writer_is_a_lost_race(manifest):
+    store = DictStore()
+    commit(store, ours(manifest, content="aa"))
+    with pytest.raises(DatasetExistsError, match="another writer"):
+        commit(FaultyStore(store, {0: Fault.LOST_REPLY}), ours(manifest, content="bb"))
+    same = commit(FaultyStore(store, {0: Fault.LOST_REPLY}), ours(manifest, content="aa"))
+    assert not same.won
+
+
+def test_a_lost_request_is_an_error_and_commits_nothing(manifest):
+    store = DictStore()
+    with pytest.raises(TransientStoreError):
+        commit(FaultyStore(store, {0: Fault.LOST_REQUEST}), ours(manifest))
+    assert newest_version(store) == 0
+
+
+def test_an_outcome_that_cannot_be_read_back_is_an_error_not_a_guess(manifest):
+    store = DictStore()
+    faults = {0: Fault.LOST_REPLY, 1: Fault.LOST_REQUEST}
+    with pytest.raises(TransientStoreError):
+        commit(FaultyStore(store, faults), ours(manifest))
+    assert newest_version(store) == 1
+
+
+def test_a_commit_does_not_need_its_hint(manifest):
+    store = DictStore()
+    faults = {1: Fault.LOST_REQUEST, 2: Fault.LOST_REQUEST}
+    assert commit(FaultyStore(store, faults), ours(manifest)).won
+    assert newest_version(store) == 1
+
+
+def test_the_hint_only_goes_forward():
+    store = DictStore()
+    store.put(LATEST, encode_latest(7))
+    keep_hint(store, 3)
+    assert store.get(LATEST) == encode_latest(7)
+    keep_hint(store, 8)
+    assert store.get(LATEST) == encode_latest(8)
+    store.put(LATEST, b"damaged")
+    keep_hint(store, 2)
+    assert store.get(LATEST) == encode_latest(2)
+
+
+def put_versions(store, manifest, *numbers):
+    for n in numbers:
+        store.put(manifest_name(n), encode_manifest(replace(manifest, version=n)))
+
+
+def test_the_newest_version_is_one_list(manifest):
+    store = RecordingStore(DictStore())
+    put_versions(store, manifest, 1, 2, 10, 11)
+    store.put("manifests/zzz.pcrm", b"no manifest's name")
+    store.clear()
+    assert newest_version(store) == 11
+    assert [r.op for r in store.requests] == ["list"]
+    assert versions(store) == [11, 10, 2, 1]
+
+
+class Web(DictStore):
+    """A plain web server: it cannot list."""
+
+    can_list = False
+
+    def list(self, prefix):
+        raise AssertionError(f"listed {prefix}")
+
+
+@pytest.mark.parametrize(("hint", "there", "found"), [(1, 1, 1), (1, 5, 5), (4, 4, 4)])
+def test_without_list_the_hint_and_probing_find_the_newest(manifest, hint, there, found):
+    store = Web()
+    put_versions(store, manifest, *range(1, there + 1))
+    store.put(LATEST, encode_latest(hint))
+    assert newest_version(store) == found
+
+
+def test_without_list_and_hint_there_is_no_dataset_and_a_damaged_hint_is_an_error():
+    store = Web()
+    assert newest_version(store) == 0
+    store.put(LATEST, b"pcrstore-latest 1 crc32c=00000000\n")
+    with pytest.raises(ChecksumError):
+        newest_version(store)
+
+
+def test_a_manifest_that_arrives_damaged_is_read_again(manifest):
+    store = DictStore()
+    put_versions(store, manifest, 1)
+    assert read_manifest(FaultyStore(store, {0: Fault.FLIPPED_BIT}), 1) == manifest
+    twice = {0: Fault.FLIPPED_BIT, 1: Fault.FLIPPED_BIT}
+    with pytest.raises(ChecksumError, match=r"fffffffe\.pcrm"):
+        read_manifest(FaultyStore(store, twice), 1)
+
+
+def test_a_manifest_of_another_version_is_refused(manifest):
+    store = DictStore()
+    store.put(manifest_name(2), encode_manifest(manifest))
+    with pytest.raises(FormatError, match="version"):
+        read_manifest(store, 2)
+    with pytest.raises(NotFoundError):
+        read_manifest(store, 1)

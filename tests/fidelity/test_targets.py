@@ -1,0 +1,142 @@
+"""What is asked for as fidelity comes to a group of the dataset, or to an error that says which."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from index_parts import manifest
+
+from pcrstore.errors import FidelityError
+from pcrstore.fidelity.targets import ByteBudget, MsSsim, resolve, resolve_fetch
+from pcrstore.format.manifest import Quality, Totals
+
+# Three groups of 10 images: 1000, 3000 and 6000 bytes an image; MS-SSIM 0.9, 0.95, 1.
+M = manifest(
+    group_labels=("a", "b", "c"),
+    n_images=10,
+    totals=Totals(sources=1, groups=(10_000, 20_000, 30_000), headers=1, restore=1),
+    quality=Quality(n_images=4, ms_ssim=(0.9, 0.95, 1.0), ms_ssim_p05=(0.8, 0.9, 1.0)),
+)
+
+GROUPS = {
+    1: 1,
+    3: 3,
+    np.int64(2): 2,
+    "1": 1,
+    " 3 ": 3,
+    "full": 3,
+    " FULL ": 3,
+    "ms-ssim>=0": 1,
+    "ms-ssim>=0.9": 1,
+    "ms-ssim>=0.9001": 2,
+    "MS-SSIM >= .95": 2,
+    "msssim>=0.951": 3,
+    "ms-ssim>=1": 3,
+    "ms-ssim>=1.0": 3,
+    MsSsim(0.9): 1,
+    MsSsim(0.91): 2,
+    "bytes<=1000": 1,
+    "bytes<=2999": 1,
+    "bytes<=3000": 2,
+    "bytes<=3kb": 2,
+    "bytes<=3k": 2,
+    "bytes<=2.9kb": 1,
+    "bytes<=2.93kib": 2,
+    "bytes<=3ki": 2,
+    "bytes<=1mb": 3,
+    "bytes <= 1 MiB": 3,
+    "bytes<=3000b": 2,
+    ByteBudget(5999): 2,
+    ByteBudget(6000): 3,
+}
+
+
+@pytest.mark.parametrize(("asked", "group"), GROUPS.items(), ids=lambda v: str(v)[:24])
+def test_fidelities_come_to_a_group(asked, group):
+    got = resolve(asked, M)
+    assert got == group
+    assert type(got) is int
+    assert resolve_fetch(asked, M) == (group, False)
+
+
+NO_INTEGERS = [True, 1.0, None, b"1", [1], np.float64(1)]
+
+
+@pytest.mark.parametrize("asked", NO_INTEGERS, ids=repr)
+def test_what_only_looks_like_an_integer_is_refused(asked):
+    with pytest.raises(FidelityError, match="must be an integer"):
+        resolve(asked, M)
+
+
+REFUSED = {
+    0: "fidelity must be in 1..3, got 0",
+    4: "fidelity must be in 1..3, got 4",
+    -1: "got -1",
+    "9" * 5000: "fidelity must be 1..3",
+    "bytes<=" + "9" * 400: "fidelity must be 1..3",
+    "0": "got 0",
+    "4": "got 4",
+    "": "fidelity must be 1..3",
+    "best": "fidelity must be 1..3",
+    "1.5": "fidelity must be 1..3",
+    "-1": "fidelity must be 1..3",
+    "original": "fidelity must be 1..3",
+    "ms-ssim>0.9": "fidelity must be 1..3",
+    "ms-ssim>=2": "fidelity must be 1..3",
+    "ms-ssim>=1.01": "MS-SSIM must be at most 1.0000",
+    "bytes<=": "fidelity must be 1..3",
+    "bytes<=-5": "fidelity must be 1..3",
+    "bytes<=5tb": "fidelity must be 1..3",
+    "bytes<=1i": "fidelity must be 1..3",
+    "bytes<=999": "byte budget must be at least 1000 per image",
+    MsSsim(1.5): "MS-SSIM must be at most 1.0000",
+    ByteBudget(999): "byte budget must be at least 1000",
+}
+
+
+@pytest.mark.parametrize(("asked", "message"), list(REFUSED.items()), ids=lambda v: repr(v)[:24])
+def test_other_fidelities_are_refused(asked, message):
+    with pytest.raises(FidelityError, match=message):
+        resolve(asked, M)
+
+
+@pytest.mark.parametrize("word", ["original", " Original "])
+def test_the_source_file_is_for_fetch(word):
+    assert resolve_fetch(word, M) == (3, True)
+
+
+def test_no_quality_was_measured():
+    m = replace(M, quality=Quality(n_images=0, ms_ssim=(), ms_ssim_p05=()))
+    with pytest.raises(FidelityError, match="no quality was measured"):
+        resolve("ms-ssim>=0.5", m)
+    assert resolve("bytes<=3000", m) == 2
+
+
+def test_an_empty_dataset_has_fidelities():
+    empty = replace(M, n_images=0, totals=replace(M.totals, groups=(0, 0, 0)))
+    assert resolve(ByteBudget(0), empty) == 3
+    assert resolve(2, empty) == 2
+
+
+@given(st.integers(0, 20_000))
+def test_more_budget_never_gives_less(budget):
+    more = resolve(ByteBudget(budget + 1000), M)
+    assert more >= (resolve(ByteBudget(budget), M) if budget >= 1000 else 1)
+    assert sum(M.totals.groups[:more]) <= (budget + 1000) * 10
+
+
+@given(st.floats(0, 1))
+def test_the_lowest_group_that_is_good_enough(target):
+    k = resolve(MsSsim(target), M)
+    assert M.quality.ms_ssim[k - 1] >= target
+    assert all(q < target for q in M.quality.ms_ssim[: k - 1])
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_fidelity_or_refused(text):
+    try:
+        assert resolve(text, M) in (1, 2, 3)
+    except FidelityError as e:
+        assert str(e)  # noqa: PT017 - either outcome is right

@@ -1,0 +1,291 @@
+"""The restore blob: cutting, weaving, packing, and every way a forged blob can lie."""
+
+import contextlib
+import io
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jpeg_files import JFIF, make, segment, sof, sos, tiny
+from PIL import Image
+
+from pcrstore.errors import FormatError, LimitError, UnsupportedFormatError
+from pcrstore.jpeg.parser import EOI, SOI, parse
+from pcrstore.jpeg.restore import (
+    STANDARD_TABLES,
+    Coding,
+    Kind,
+    Stored,
+    coding,
+    cut,
+    pack,
+    pack_scan,
+    unpack,
+    weave,
+)
+
+EXIF = segment(0xE1, b"Exif\x00\x00" + bytes(range(256)) * 20)
+ICC = segment(0xE2, b"ICC_PROFILE\x00\x01\x01" + bytes(3000))
+COM = segment(0xFE, b"a comment")
+DRI = segment(0xDD, b"\x00\x07")
+DQT = segment(0xDB, bytes(65))
+
+# Groups of an image whose last group has the metadata.
+GROUPS = (
+    SOI + JFIF + DQT + sof(marker=0xC2) + sos(se=0) + b"\x12",
+    EXIF + ICC + COM + sos(ss=1) + b"\x34",
+)
+SKELETON = SOI + JFIF + EXIF + ICC + COM + DQT + sof() + STANDARD_TABLES + sos() + EOI
+
+SKELETONS = {
+    "metadata-in-one-run": SKELETON,
+    "metadata-apart": SOI + EXIF + DQT + ICC + sof() + COM + sos() + EOI + b"trailing",
+    "metadata-partly-there": SOI + EXIF + COM + sof() + sos() + EOI,
+    "metadata-behind-the-scan": SOI + EXIF + sof() + sos() + ICC + COM + EOI,
+    "metadata-reordered": SOI + COM + ICC + EXIF + sof() + sos() + EOI,
+    "metadata-repeated": SOI + EXIF + EXIF + sof() + sos() + EOI,
+    "no-metadata": SOI + DQT + sof() + sos() + EOI,
+    "fill-between": SOI + b"\xff\xff" + EXIF + b"\xff" + ICC + b"\xff" + sof() + sos() + EOI,
+    "one-segment": SOI + sof() + sos() + EOI,
+}
+
+
+def stored(kind=Kind.SEQUENTIAL, skeleton=SKELETON, segments=()):
+    return Stored(kind=kind, checksum=0x01020304, skeleton=skeleton, segments=segments)
+
+
+def read(blob, groups=GROUPS, max_bytes=1 << 20):
+    return unpack(blob, groups, max_bytes=max_bytes)
+
+
+def test_the_standard_tables_are_those_that_libjpeg_writes():
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    parsed = parse(out.getvalue())
+    tables = [s for s in parsed.segments if s.marker == 0xC4]
+    assert b"".join(out.getvalue()[s.start : s.stop] for s in tables) == STANDARD_TABLES
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(make("420"), id="baseline"),
+        pytest.param(make("420", progressive=True), id="progressive"),
+        pytest.param(make("cmyk") + b"\xff\xda trailing \xff\xd9", id="trailing"),
+        pytest.param(tiny(scans=sos() + b"\x01\xff\xd0\x02" + sos()), id="empty-segment"),
+        pytest.param(tiny(scans=sos() + b"\x01\xff\xff\xff"), id="fill-behind-segment"),
+        pytest.param(tiny(scans=sos() + b"\xff\xff"), id="only-fill-behind-scan-header"),
+    ],
+)
+def test_a_cut_file_weaves_back(data):
+    parsed = parse(data)
+    skeleton, segments = cut(data, parsed)
+    assert weave(skeleton, segments) == data
+    assert len(skeleton) + sum(map(len, segments)) == len(data)
+    assert len(segments) == len(parsed.scans)
+
+
+@pytest.mark.parametrize("segments", [[], [b"\x01", b"\x02"]], ids=["too-few", "too-many"])
+def test_weave_refuses_another_number_of_segments(segments):
+    with pytest.raises((FormatError, LimitError)):
+        weave(SKELETON, segments)
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS.keys())
+@pytest.mark.parametrize("kind", [Kind.SEQUENTIAL, Kind.PROGRESSIVE, Kind.WHOLE])
+def test_what_is_packed_unpacks(kind, skeleton):
+    blob = pack(stored(kind, skeleton), GROUPS)
+    assert read(blob) == stored(kind, skeleton)
+    assert blob[0] & 0x0F == kind
+
+
+def test_a_whole_file_need_not_be_a_jpeg():
+    png = b"\x89PNG\r\n\x1a\n" + bytes(500)
+    blob = pack(stored(Kind.WHOLE, png), GROUPS)
+    assert read(blob) == stored(Kind.WHOLE, png)
+    assert len(blob) < 50
+
+
+@pytest.mark.parametrize("segments", [(), (b"",), (b"\x12\xff\x00", b"", b"\x34" * 999)])
+def test_entropy_coded_segments_are_kept_as_they_are(segments):
+    given_ = stored(Kind.ENTROPY, segments=segments)
+    blob = pack(given_, GROUPS)
+    assert read(blob) == given_
+    assert blob.endswith(b"".join(segments))
+
+
+def test_what_the_groups_have_is_not_kept_again():
+    assert len(EXIF + ICC + COM) > 8000
+    assert len(pack(stored(), GROUPS)) < 50
+
+
+def test_metadata_longer_than_the_window_of_deflate_is_not_kept_again():
+    noise = zlib.compress(bytes(range(256)) * 4, 0)
+    metadata = b"".join(segment(0xE2, bytes([i]) + noise * 40) for i in range(3))
+    assert len(metadata) > 3 * 32768
+    groups = (GROUPS[0], metadata + sos(ss=1) + b"\x34")
+    skeleton = SOI + JFIF + metadata + DQT + sof() + sos() + EOI
+    blob = pack(stored(skeleton=skeleton), groups)
+    assert read(blob, groups) == stored(skeleton=skeleton)
+    assert len(blob) < 60
+
+
+def test_a_single_group_needs_no_metadata_at_its_front():
+    groups = (SOI + JFIF + EXIF + DQT + sof(marker=0xC2) + sos(se=0) + b"\x12",)
+    blob = pack(stored(), groups)
+    assert read(blob, groups) == stored()
+
+
+def test_more_runs_than_a_byte_counts_are_kept():
+    # A run ends where a segment stands that is no metadata: 300 of them.
+    comments = [segment(0xFE, i.to_bytes(2)) for i in range(300)]
+    skeleton = SOI + b"".join(c + DRI for c in comments) + sof() + sos() + EOI
+    groups = (GROUPS[0], b"".join(comments) + sos(ss=1))
+    blob = pack(stored(skeleton=skeleton), groups)
+    assert read(blob, groups) == stored(skeleton=skeleton)
+
+
+@pytest.mark.parametrize(
+    ("blob", "error"),
+    [
+        pytest.param(b"", FormatError, id="empty"),
+        pytest.param(b"\x01\x00\x00\x00", FormatError, id="start-cut-short"),
+        pytest.param(b"\x01\x00\x00\x00\x00", FormatError, id="no-head"),
+        pytest.param(b"\x04\x00\x00\x00\x00\x00", UnsupportedFormatError, id="unknown-kind"),
+        pytest.param(b"\x11\x00\x00\x00\x00\x00", UnsupportedFormatError, id="unknown-flag"),
+        pytest.param(b"\x81\x00\x00\x00\x00\xff\xff\xff", FormatError, id="not-deflate"),
+        pytest.param(b"\x03\x00\x00\x00\x00\x01", FormatError, id="length-cut-short"),
+        pytest.param(
+            b"\x03\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff", FormatError, id="4e9-segments"
+        ),
+        pytest.param(
+            b"\x03\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00", FormatError, id="long-head"
+        ),
+        pytest.param(b"\x01\x00\x00\x00\x00\x02" + bytes(8), FormatError, id="runs-cut-short"),
+        pytest.param(
+            b"\x01\x00\x00\x00\x00\x01" + b"\x05\x00\x00\x00" + b"\x01\x00\x00\x00" + b"head",
+            FormatError,
+            id="run-behind-the-head",
+        ),
+        pytest.param(
+            b"\x01\x00\x00\x00\x00\x01" + b"\x04\x00\x00\x00" + b"\xff\xff\xff\xff" + b"head",
+            FormatError,
+            id="run-longer-than-metadata",
+        ),
+        pytest.param(
+            b"\x01\x00\x00\x00\x00\x02" + b"\x02\x00\x00\x00\x01\x00\x00\x00" + bytes(8) + b"head",
+            FormatError,
+            id="runs-out-of-order",
+        ),
+    ],
+)
+def test_a_forged_blob_is_refused(blob, error):
+    with pytest.raises(error):
+        read(blob)
+
+
+def test_every_truncation_of_a_blob_is_refused_or_read_as_something_else():
+    for kind, segments in ((Kind.SEQUENTIAL, ()), (Kind.ENTROPY, (b"\x12", b"\x34"))):
+        whole = stored(kind, segments=segments)
+        blob = pack(whole, GROUPS)
+        for stop in range(len(blob)):
+            with pytest.raises(FormatError):
+                read(blob[:stop])
+
+
+def test_bytes_behind_a_blob_are_refused():
+    for kind, segments in ((Kind.SEQUENTIAL, ()), (Kind.ENTROPY, (b"\x12",))):
+        with pytest.raises(FormatError):
+            read(pack(stored(kind, segments=segments), GROUPS) + b"\x00")
+
+
+def test_a_head_is_bounded_before_memory_is_taken():
+    blob = pack(stored(skeleton=SOI + bytes(100_000)), (GROUPS[0], b""))
+    assert len(blob) < 300
+    assert len(read(blob, max_bytes=100_003).skeleton) == 100_002  # the head counts its runs too
+    with pytest.raises(LimitError):
+        read(blob, max_bytes=100_002)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_give_a_value_or_a_typed_error(blob):
+    with contextlib.suppress(FormatError, LimitError):
+        read(blob, max_bytes=1 << 12)
+
+
+BASELINE = SOI + DQT + sof(((1, 0x11, 0), (2, 0x11, 0)), marker=0xC0)
+TABLES = {"dc": STANDARD_TABLES[4:33], "ac": STANDARD_TABLES[37:216]}
+PACKED = b"".join(table[1:].ljust(272, b"\0") for table in TABLES.values())
+
+
+def test_the_coding_of_a_sequential_file_is_its_tables_scans_and_restart_interval():
+    data = BASELINE + STANDARD_TABLES + DRI + sos((2, 1)) + EOI
+    assert coding(data, parse(data)) == Coding(
+        scans=b"\x02\x01\x00\x00\x00\x00\x3f\x00\x00",
+        tables=PACKED * 2,
+        dc_slots=b"\x00\x00",
+        restart_interval=7,
+    )
+
+
+def test_tables_count_from_where_they_stand():
+    other = segment(0xC4, b"\x00" + bytes([1]) + bytes(15) + b"\x05")
+    data = BASELINE + STANDARD_TABLES + sos((1,)) + b"\x01" + other + sos((2,)) + b"\x02" + EOI
+    found = coding(data, parse(data))
+    assert found.tables[:544] == PACKED
+    assert found.tables[544:] == (b"\x01" + bytes(15) + b"\x05").ljust(272, b"\0") + PACKED[272:]
+
+
+def test_a_file_without_tables_has_the_standard_ones_as_in_motion_jpeg():
+    data = BASELINE + sos((1, 2)) + EOI
+    assert coding(data, parse(data)).tables == PACKED * 2
+
+
+def test_several_tables_in_one_segment_are_all_read():
+    data = BASELINE + segment(0xC4, TABLES["dc"] + TABLES["ac"]) + sos((1, 2)) + EOI
+    assert coding(data, parse(data)).tables == PACKED * 2
+
+
+NOT_WRITABLE = {
+    "restart-interval-changes": BASELINE + sos((1,)) + b"\x01" + DRI + sos((2,)) + b"\x02" + EOI,
+    "component-never-sent": BASELINE + sos((1,)) + b"\x01" + EOI,
+    "table-never-defined": BASELINE + sos((1, 2)).replace(b"\x01\x00\x02\x00", b"\x01\x33\x02\x00"),
+}
+
+
+@pytest.mark.parametrize("data", NOT_WRITABLE.values(), ids=NOT_WRITABLE.keys())
+def test_a_coding_that_libjpeg_cannot_write_is_none(data):
+    data = data if data.endswith(EOI) else data + EOI
+    assert coding(data, parse(data)) is None
+
+
+MALFORMED = {
+    "counts-cut-short": segment(0xC4, b"\x00" + bytes(10)),
+    "symbols-cut-short": segment(0xC4, b"\x00" + bytes([9]) + bytes(15)),
+    "too-many-symbols": segment(0xC4, b"\x00" + bytes([255] * 16) + bytes(255 * 16)),
+}
+
+
+@pytest.mark.parametrize("dht", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_table_defines_nothing(dht):
+    data = BASELINE + dht + sos((1, 2)) + EOI
+    assert coding(data, parse(data)).tables == PACKED * 2  # libjpeg refuses the file
+
+
+def test_the_dc_slots_are_those_of_the_scan_that_sends_dc():
+    first = sos((1, 2), se=0).replace(b"\x01\x00\x02\x00", b"\x01\x10\x02\x20")
+    data = BASELINE.replace(b"\xff\xc0", b"\xff\xc2") + first + b"\x01" + sos((2,), ss=1) + EOI
+    found = coding(data, parse(data))
+    assert found.dc_slots == b"\x01\x02"
+    assert found.tables is None
+
+
+def test_a_scan_is_packed_in_nine_bytes():
+    assert pack_scan((0, 2), (1, 63, 2, 1)) == bytes([2, 0, 2, 0, 0, 1, 63, 2, 1])
+
+
+def test_stored_values_compare_by_content():
+    assert stored() == replace(stored(), checksum=0x01020304)
+    assert stored() != replace(stored(), checksum=0)

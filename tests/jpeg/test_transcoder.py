@@ -1,0 +1,478 @@
+"""Transcoding there and back, for every kind of file, against jpegtran as an oracle."""
+
+import csv
+import random
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jpeg_files import (
+    KINDS,
+    adobe,
+    jpegtran,
+    make,
+    needs_jpegtran,
+    sample_files,
+    segment,
+    with_scans,
+)
+from PIL import Image
+
+from pcrstore.errors import (
+    DamagedJpegError,
+    FormatError,
+    JpegError,
+    LimitError,
+    MissingDependencyError,
+    UnsupportedJpegError,
+)
+from pcrstore.jpeg.parser import EOI, SOI, identity_segments, metadata_segments, parse
+from pcrstore.jpeg.restore import Kind, cut
+from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT, parse_script
+from pcrstore.jpeg.transcoder import Limits, available, original, require, transcode
+
+pytestmark = pytest.mark.skipif(not available(), reason="the C transcoder is not built (setup.py)")
+
+ONE_GROUP = parse_script("[all]\n*: 0-0, 0, 0\n*: 1-63, 0, 0\n", name="one")
+SCRIPTS = {**BUILTIN, "one": ONE_GROUP}
+
+EXIF = segment(
+    0xE1,
+    b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"
+    + bytes(4),
+)
+ICC = segment(0xE2, b"ICC_PROFILE\x00\x01\x01" + bytes(i * i % 251 for i in range(3000)))
+COM = segment(0xFE, b"a comment")
+
+
+def full(groups):
+    """The file of all groups, as a reader assembles it."""
+    return b"".join(groups) + EOI
+
+
+def with_metadata(data, *segments):
+    """`data` with segments behind its SOI and its JFIF or Adobe segment."""
+    at = 2
+    while data[at + 1] in {0xE0, 0xEE}:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return data[:at] + b"".join(segments) + data[at:]
+
+
+@cache
+def by_jpegtran(kind, *arguments):
+    return jpegtran(make(kind), *arguments)
+
+
+def spoiled_padding():
+    """A file whose last entropy-coded byte is padded with zeros instead of ones (F.1.2.3)."""
+    for width in range(8, 80):
+        data = make("grey", 8, width)
+        scan = parse(data).scans[0]
+        last = data[scan.ecs_stop - 1]
+        if last & 1 and last != 0xFF:
+            return data[: scan.ecs_stop - 1] + bytes([last & ~1]) + data[scan.ecs_stop :]
+    raise AssertionError("no file with padding")
+
+
+# One row: name, how to make it, and how its entropy-coded bytes come back.
+FILES = {
+    **{kind: (lambda k=kind: make(k), Kind.SEQUENTIAL) for kind in KINDS},
+    **{
+        f"{kind}-progressive": (lambda k=kind: make(k, progressive=True), Kind.PROGRESSIVE)
+        for kind in KINDS
+    },
+    "one-pixel": (lambda: make("420", 1, 1), Kind.SEQUENTIAL),
+    "one-pixel-progressive": (lambda: make("grey", 1, 1, progressive=True), Kind.PROGRESSIVE),
+    "one-block-and-a-pixel": (lambda: make("420", 17, 17), Kind.SEQUENTIAL),
+    "narrow": (lambda: make("422", 300, 3), Kind.SEQUENTIAL),
+    "lowest-quality": (lambda: make("420", quality=1), Kind.SEQUENTIAL),
+    "highest-quality": (lambda: make("444", quality=100), Kind.SEQUENTIAL),
+    "trailing-bytes": (lambda: make("420") + b"trailing \xff\xd9 bytes", Kind.SEQUENTIAL),
+    "trailing-jpeg": (lambda: make("420") + make("grey", progressive=True), Kind.SEQUENTIAL),
+    "fill-before-markers": (
+        lambda: make("420").replace(b"\xff\xc4", b"\xff\xff\xff\xc4"),
+        Kind.SEQUENTIAL,
+    ),
+    "fill-before-eoi": (lambda: make("420")[:-2] + b"\xff\xff\xff" + EOI, Kind.SEQUENTIAL),
+    "metadata": (lambda: with_metadata(make("420"), EXIF, ICC, COM), Kind.SEQUENTIAL),
+    "metadata-first": (lambda: SOI + EXIF + make("420")[2:], Kind.SEQUENTIAL),
+    "metadata-cmyk": (lambda: with_metadata(make("cmyk"), EXIF, ICC), Kind.SEQUENTIAL),
+    "metadata-between-scans": (
+        lambda: make("420", progressive=True).replace(b"\xff\xc4", COM + b"\xff\xc4"),
+        Kind.PROGRESSIVE,
+    ),
+    "metadata-before-eoi": (lambda: make("420")[:-2] + COM + EXIF + EOI, Kind.SEQUENTIAL),
+    "jfif-thumbnail": (
+        lambda: (
+            SOI
+            + segment(0xE0, b"JFIF\x00\x01\x02\x01\x00\x48\x00\x48\x02\x01" + bytes(range(6)))
+            + make("420")[20:]
+        ),
+        Kind.SEQUENTIAL,
+    ),
+    "jfif-twice": (lambda: SOI + make("420")[2:20] + make("420")[2:], Kind.SEQUENTIAL),
+    "adobe-ycbcr": (lambda: SOI + adobe(1) + make("420")[20:], Kind.SEQUENTIAL),
+    "no-tables-as-in-motion-jpeg": (
+        lambda: (
+            b"".join(
+                make("420")[a.start : a.stop]
+                for a in [slice(0, 2), *parse(make("420")).segments]
+                if getattr(a, "marker", None) != 0xC4
+            )
+            + make("420")[parse(make("420")).scans[0].ecs_start :]
+        ),
+        Kind.SEQUENTIAL,
+    ),
+    # libjpeg reads ahead, so it does not notice: the bytes come back all the same.
+    "three-bytes-too-many": (lambda: make("420")[:-2] + b"abc" + EOI, Kind.ENTROPY),
+    "padded-with-zeros": (spoiled_padding, Kind.ENTROPY),
+}
+
+# The same, made by jpegtran.
+BY_JPEGTRAN = {
+    "optimised": (("420", "-optimize"), Kind.SEQUENTIAL),
+    "restart-1": (("420", "-restart", "1B"), Kind.SEQUENTIAL),
+    "restart-7": (("444", "-restart", "7B"), Kind.SEQUENTIAL),
+    "restart-rows": (("cmyk", "-restart", "1"), Kind.SEQUENTIAL),
+    "restart-optimised": (("grey", "-restart", "3B", "-optimize"), Kind.SEQUENTIAL),
+    "restart-progressive": (("420", "-restart", "5B", "-progressive"), Kind.PROGRESSIVE),
+}
+
+# Scan scripts of jpegtran, not of pcrstore.
+WITH_SCANS = {
+    "not-interleaved": ("420", "0; 1; 2;", (), Kind.SEQUENTIAL),
+    "not-interleaved-optimised": ("420", "0; 1; 2;", ("-optimize",), Kind.SEQUENTIAL),
+    "half-interleaved-restarts": ("422", "1 2; 0;", ("-restart", "4B"), Kind.SEQUENTIAL),
+    "cmyk-not-interleaved": ("cmyk", "3; 0 2; 1;", ("-optimize",), Kind.SEQUENTIAL),
+    "progressive-dc-only": ("420", "0 1 2: 0-0, 0, 0;", (), Kind.PROGRESSIVE),
+    "progressive-dc-apart": (
+        "444",
+        "0: 0-0, 0, 0; 1: 0-0, 0, 0; 2: 0-0, 0, 0; 2: 1-63, 0, 3; 2: 1-63, 3, 2; 0: 1-63, 0, 0;",
+        (),
+        Kind.PROGRESSIVE,
+    ),
+}
+
+
+def check(data, script, kind=None):
+    """Everything that must hold of a transcoded file; returns it."""
+    done = transcode(data, script)
+    assert original(done.groups, done.restore) == data
+    assert len(done.groups) == script.n_groups
+    parsed, written = parse(data), parse(full(done.groups))
+    assert done.groups[0].startswith(SOI + identity_segments(data, parsed))
+    if script.n_groups > 1:
+        metadata = metadata_segments(data, parsed)
+        assert done.groups[-1].startswith(metadata)
+        assert written.scans[0].ecs_start <= len(done.groups[0])
+        for group in done.groups:
+            assert group[-2:] != EOI
+    assert written.frame.components == parsed.frame.components
+    assert (written.frame.width, written.frame.height) == (done.width, done.height)
+    assert (parsed.frame.width, parsed.frame.height) == (done.width, done.height)
+    assert done.n_components == len(parsed.frame.components)
+    assert written.model == parsed.model
+    assert written.frame.sof == 0xC2
+    assert kind is None or done.kind == kind
+    return done
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
+@pytest.mark.parametrize(("source", "kind"), FILES.values(), ids=FILES.keys())
+def test_a_file_is_transcoded_and_comes_back(source, kind, script):
+    check(source(), script, kind)
+
+
+@needs_jpegtran
+@pytest.mark.parametrize(("source", "_"), FILES.values(), ids=FILES.keys())
+def test_jpegtran_makes_the_same_file_of_the_source_and_of_the_groups(source, _):
+    data = source()
+    for script in (DEFAULT, BUILTIN["standard"]):
+        groups = transcode(data, script).groups
+        optimised = jpegtran(full(groups), "-copy", "none", "-optimize")
+        assert optimised == jpegtran(data, "-copy", "none", "-optimize")
+
+
+@needs_jpegtran
+@pytest.mark.parametrize(("arguments", "kind"), BY_JPEGTRAN.values(), ids=BY_JPEGTRAN.keys())
+def test_what_jpegtran_writes_comes_back(arguments, kind):
+    check(by_jpegtran(*arguments), DEFAULT, kind)
+
+
+@needs_jpegtran
+@pytest.mark.parametrize(
+    ("of", "scans", "arguments", "kind"), WITH_SCANS.values(), ids=WITH_SCANS.keys()
+)
+def test_sources_with_scans_of_their_own_come_back(of, scans, arguments, kind, tmp_path):
+    (tmp_path / "scans").write_text(scans)
+    data = jpegtran(make(of), "-scans", str(tmp_path / "scans"), *arguments)
+    assert len(parse(data).scans) == scans.count(";")
+    done = check(data, DEFAULT, kind)
+    optimised = jpegtran(full(done.groups), "-copy", "none", "-optimize")
+    assert optimised == jpegtran(data, "-copy", "none", "-optimize")
+
+
+@needs_jpegtran
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scans_are_byte_for_byte_those_of_jpegtran(kind, tmp_path):
+    data = make(kind)
+    parsed = parse(data)
+    for script in BUILTIN.values():
+        expected = with_scans(data, script.expand(parsed.frame, parsed.model), tmp_path)
+        _, segments = cut(expected, parse(expected))
+        output = full(transcode(data, script).groups)
+        assert cut(output, parse(output))[1] == segments
+
+
+@needs_jpegtran
+def test_a_restart_interval_that_changes_between_scans_costs_the_entropy_coded_bytes(tmp_path):
+    (tmp_path / "scans").write_text("0; 1; 2;")
+    data = jpegtran(make("420"), "-scans", str(tmp_path / "scans"), "-restart", "3B")
+    scan = parse(data).scans[1]
+    longer = segment(0xDD, b"\x7f\xff")  # longer than the scan, which then must have no restarts
+    plain = jpegtran(make("420"), "-scans", str(tmp_path / "scans"))
+    other = parse(plain).scans
+    edited = data[: scan.sos] + longer + plain[other[1].sos : other[2].ecs_stop] + EOI
+    check(edited, DEFAULT, Kind.ENTROPY)
+
+
+def test_groups_end_with_their_scans():
+    data = make("420")
+    specs = DEFAULT.expand(parse(data).frame, parse(data).model)
+    groups = transcode(data, DEFAULT).groups
+    for g in range(1, len(groups) + 1):
+        scans = parse(b"".join(groups[:g]) + EOI).scans
+        assert len(scans) == sum(spec.group < g for spec in specs)
+
+
+def test_metadata_is_in_the_last_group_alone():
+    data = with_metadata(make("420"), EXIF, ICC, COM)
+    groups = transcode(data, DEFAULT).groups
+    assert groups[-1].startswith(EXIF + ICC + COM)
+    assert sum(map(len, groups[:-1])) == sum(map(len, transcode(make("420"), DEFAULT).groups[:-1]))
+
+
+def test_metadata_of_a_single_group_stands_behind_the_identity():
+    data = with_metadata(make("420"), EXIF, ICC)
+    (group,) = transcode(data, ONE_GROUP).groups
+    assert group.startswith(SOI + make("420")[2:20] + EXIF + ICC)
+
+
+def test_metadata_is_stored_once():
+    plain = len(transcode(make("420"), DEFAULT).restore)
+    with_it = len(transcode(with_metadata(make("420"), EXIF, ICC, COM), DEFAULT).restore)
+    assert plain < 60
+    assert with_it < plain + 20
+
+
+def test_orientation_is_read():
+    assert transcode(with_metadata(make("420"), EXIF), DEFAULT).orientation == 6
+    assert transcode(make("420"), DEFAULT).orientation == 1
+
+
+def test_sixteen_bit_quantisation_tables_survive():
+    data = make("grey")
+    table = parse(data).segments[1]
+    assert table.marker == 0xDB
+    values = data[table.start + 5 : table.stop]
+    wide = segment(
+        0xDB, b"\x10" + b"".join((v + 256 * (v == max(values))).to_bytes(2) for v in values)
+    )
+    data = data[: table.start] + wide + data[table.stop :]
+    done = check(data.replace(b"\xff\xc0", b"\xff\xc1"), DEFAULT, Kind.SEQUENTIAL)
+    assert wide in done.groups[0]
+
+
+def test_a_quantisation_table_that_changes_between_scans_is_unsupported():
+    data = make("420", progressive=True)
+    table = next(s for s in parse(data).segments if s.marker == 0xDB)
+    second = parse(data).scans[0].ecs_stop
+    other = segment(0xDB, data[table.start + 4 : table.stop - 1] + b"\x01")
+    with pytest.raises(UnsupportedJpegError, match="multiple use of quantization table"):
+        transcode(data[:second] + other + data[second:], DEFAULT)
+
+
+UNSUPPORTED = {
+    "empty": b"",
+    "png": b"\x89PNG\r\n\x1a\n" * 9,
+    "lossless": make("grey").replace(b"\xff\xc0", b"\xff\xc3"),
+    "arithmetic": make("grey").replace(b"\xff\xc0", b"\xff\xc9"),
+    "12-bit": make("grey").replace(b"\xff\xc0\x00\x0b\x08", b"\xff\xc1\x00\x0b\x0c"),
+    "height-0": make("grey").replace(
+        b"\xff\xc0\x00\x0b\x08\x00\x4b", b"\xff\xc0\x00\x0b\x08\x00\x00"
+    ),
+}
+
+
+@pytest.mark.parametrize("data", UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
+def test_a_file_of_another_kind_is_unsupported(data):
+    with pytest.raises(UnsupportedJpegError):
+        transcode(data, DEFAULT)
+
+
+@needs_jpegtran
+def test_a_whole_arithmetic_file_is_unsupported():
+    with pytest.raises(UnsupportedJpegError, match="arithmetic"):
+        transcode(by_jpegtran("420", "-arithmetic"), DEFAULT)
+
+
+def test_what_libjpeg_only_warns_about_is_damage():
+    data = make("420")
+    scan = parse(data).scans[0]
+    with pytest.raises(DamagedJpegError, match=r"Corrupt JPEG data: .* extraneous bytes"):
+        transcode(data[: scan.ecs_stop] + b"abc" * 20 + EOI, DEFAULT)
+    with pytest.raises(DamagedJpegError, match="Corrupt JPEG data: premature end"):
+        transcode(data[: scan.ecs_stop - 40] + EOI, DEFAULT)
+
+
+def test_limits_hold_on_either_side():
+    data = make("420")
+    n = len(data)
+    held = 2 * 128 * (10 * 14 + 2 * 5 * 7)
+    assert transcode(
+        data, DEFAULT, Limits(max_bytes=n, max_pixels=7575, max_scans=1, max_memory=held)
+    )
+    for limits in (
+        Limits(max_bytes=n - 1),
+        Limits(max_pixels=7574),
+        Limits(max_memory=held - 1),
+    ):
+        with pytest.raises(LimitError):
+            transcode(data, DEFAULT, limits)
+    with pytest.raises(LimitError):
+        transcode(make("420", progressive=True), DEFAULT, Limits(max_scans=9))
+    with pytest.raises(FrozenInstanceError):
+        Limits().max_bytes = 1
+
+
+def test_original_obeys_limits():
+    data = make("420")
+    done = transcode(data, DEFAULT)
+    with pytest.raises(LimitError):
+        original(done.groups, done.restore, Limits(max_pixels=7574))
+    # The limit is on scans of the source, of which this one has one; the groups have more.
+    assert original(done.groups, done.restore, Limits(max_scans=1)) == data
+    whole = transcode(make("420", progressive=True), DEFAULT)
+    with pytest.raises(LimitError):
+        original(whole.groups, whole.restore, Limits(max_scans=9))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda g: g[:-1], id="last-missing"),
+        pytest.param(lambda g: (*g[:2], *g[3:]), id="middle-missing"),
+        pytest.param(lambda g: (*g[:3], g[4], g[3]), id="swapped"),
+        pytest.param(lambda g: (g[0][:-9] + bytes(9), *g[1:]), id="changed"),
+        pytest.param(lambda _: transcode(make("444"), DEFAULT).groups, id="another-image"),
+    ],
+)
+def test_other_groups_never_give_a_wrong_file(change):
+    data = with_metadata(make("420"), EXIF, COM)
+    done = transcode(data, DEFAULT)
+    with pytest.raises(FormatError):
+        original(change(done.groups), done.restore)
+
+
+def test_a_changed_blob_never_gives_a_wrong_file():
+    for data in (make("420", 20, 20), make("grey", 20, 20, progressive=True), spoiled_padding()):
+        done = transcode(data, DEFAULT)
+        for at in range(len(done.restore)):
+            blob = bytearray(done.restore)
+            blob[at] ^= 0x55
+            with pytest.raises((FormatError, LimitError)):
+                original(done.groups, bytes(blob))
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+def test_every_truncation_is_an_error(progressive):
+    data = with_metadata(make("420", 21, 19, progressive=progressive), EXIF)
+    for stop in range(len(data)):
+        with pytest.raises(JpegError):
+            transcode(data[:stop], DEFAULT)
+
+
+def test_random_damage_gives_the_damaged_file_back_or_an_error():
+    rng = random.Random(3)  # noqa: S311 - damage, not secrets
+    kept = 0
+    for data in (make("420", 40, 35), make("cmyk", 17, 23, progressive=True)):
+        for _ in range(1000):
+            damaged = bytearray(data)
+            damaged[rng.randrange(len(data))] = rng.randrange(256)
+            try:
+                done = transcode(bytes(damaged), DEFAULT, Limits(max_pixels=1 << 22))
+            except JpegError:
+                continue
+            kept += 1
+            assert original(done.groups, done.restore) == damaged
+    assert kept > 0
+
+
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    kind=st.sampled_from([k for k in KINDS if k not in ("440", "411")]),
+    coded=st.tuples(st.booleans(), st.integers(1, 100)),
+    script=st.sampled_from(sorted(SCRIPTS)),
+    trailing=st.binary(max_size=8),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_image_comes_back(size, kind, coded, script, trailing):
+    progressive, quality = coded
+    data = make(kind, *size, progressive=progressive, quality=quality) + trailing
+    done = transcode(data, SCRIPTS[script])
+    assert original(done.groups, done.restore) == data
+
+
+def test_without_the_extension_the_module_imports_and_says_what_to_install():
+    code = (
+        "import sys; sys.modules['pcrstore._native._transcoder'] = None\n"
+        "from pcrstore import errors\nfrom pcrstore.jpeg import transcoder as transcode\n"
+        "assert not transcode.available()\n"
+        "try: transcode.require()\n"
+        "except errors.MissingDependencyError as e: print(e)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "libjpeg-dev" in run.stdout
+    assert "compiler" in run.stdout
+    require()  # here it is
+    assert issubclass(MissingDependencyError, ImportError)
+
+
+def test_odd_files_have_the_outcome_of_their_class():
+    for manifest in sample_files("odd-jpegs", "MANIFEST.csv"):
+        for row in csv.DictReader(manifest.read_text().splitlines()):
+            data = (manifest.parent / row["file"]).read_bytes()
+            for script in BUILTIN.values():
+                if row["class_"] == "clean":
+                    check(data, script)
+                    continue
+                with pytest.raises(JpegError):
+                    transcode(data, script)
+
+
+@needs_jpegtran
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "pattern"), [("imagenet-sample", "*.*"), ("clothing-small", "*.jpg")]
+)
+def test_real_files_are_lossless_and_come_back(folder, pattern):
+    files = sample_files(folder, pattern)
+    for path in files[:: max(1, len(files) // 250)]:
+        data = path.read_bytes()
+        groups = check(data, DEFAULT).groups
+        optimised = jpegtran(full(groups), "-copy", "none", "-optimize")
+        assert optimised == jpegtran(data, "-copy", "none", "-optimize"), path
+
+
+def test_the_result_decodes_to_the_same_pixels(tmp_path):
+    for kind in KINDS:
+        data = make(kind)
+        (tmp_path / "a.jpg").write_bytes(data)
+        (tmp_path / "b.jpg").write_bytes(full(transcode(data, DEFAULT).groups))
+        with Image.open(tmp_path / "a.jpg") as a, Image.open(tmp_path / "b.jpg") as b:
+            assert a.mode == b.mode
+            assert a.tobytes() == b.tobytes()
