@@ -40,47 +40,45 @@ holds the code to it:
     cli          -                    the command line
 """
 
-from pcrstore import _launch as _launch  # first: it sees to interrupts during the others
-from pcrstore.conversion.converter import convert
-from pcrstore.conversion.options import Options
-from pcrstore.conversion.report import Report
-from pcrstore.cost.model import CostModel, Link, Prices
-from pcrstore.dataset.dataset import Dataset, Sample, Traffic
-from pcrstore.dataset.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
-from pcrstore.dataset.planner import ReadPlan
-from pcrstore.errors import (
-    AccessDeniedError,
-    ChecksumError,
-    DamagedJpegError,
-    DatasetExistsError,
-    DecodeError,
-    FidelityError,
-    FormatError,
-    JpegError,
-    LimitError,
-    MissingDependencyError,
-    NotFoundError,
-    OptionError,
-    PcrstoreError,
-    ScriptError,
-    SourceChangedError,
-    SourceError,
-    StoreError,
-    TransientStoreError,
-    UnsupportedFormatError,
-    UnsupportedJpegError,
-    UsageError,
-    WorkerDiedError,
-)
-from pcrstore.exports.folder import ExportReport, export
-from pcrstore.fidelity.shared_fidelity import Mixture
-from pcrstore.fidelity.targets import ByteBudget, Fidelity, MsSsim
-from pcrstore.image.crops import CenterCrop, RandomResizedCrop, Squash
-from pcrstore.jpeg.transcoder import Limits
-from pcrstore.loader.numpy_loader import NumpyLoader
-from pcrstore.loader.stats import Signals
-from pcrstore.maintenance.verifier import Fault, VerifyReport, verify
-from pcrstore.sampling.lookup import Mix
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # the names of `_HOMES`, for type checkers and editors
+    from pcrstore.conversion import Options, Report, convert
+    from pcrstore.cost import CostModel, Link, Prices
+    from pcrstore.dataset import Dataset, ReadPlan, Sample, Traffic
+    from pcrstore.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
+    from pcrstore.errors import (
+        AccessDeniedError,
+        ChecksumError,
+        DamagedJpegError,
+        DatasetExistsError,
+        DecodeError,
+        FidelityError,
+        FormatError,
+        JpegError,
+        LimitError,
+        MissingDependencyError,
+        NotFoundError,
+        OptionError,
+        PcrstoreError,
+        ScriptError,
+        SourceChangedError,
+        SourceError,
+        StoreError,
+        TransientStoreError,
+        UnsupportedFormatError,
+        UnsupportedJpegError,
+        UsageError,
+        WorkerDiedError,
+    )
+    from pcrstore.exports import ExportReport, export
+    from pcrstore.fidelity import ByteBudget, Fidelity, Mixture, MsSsim
+    from pcrstore.image import CenterCrop, RandomResizedCrop, Squash
+    from pcrstore.jpeg import Limits
+    from pcrstore.loader import NumpyLoader, Signals
+    from pcrstore.maintenance import Fault, VerifyReport, verify
+    from pcrstore.sampling import Mix
 
 __all__ = [
     "AccessDeniedError",
@@ -133,3 +131,74 @@ __all__ = [
     "open",
     "verify",
 ]
+
+_HOMES: Final = {
+    "AccessDeniedError": "errors",
+    "ByteBudget": "fidelity",
+    "CenterCrop": "image",
+    "ChecksumError": "errors",
+    "CostModel": "cost",
+    "DamagedJpegError": "errors",
+    "Dataset": "dataset",
+    "DatasetExistsError": "errors",
+    "DecodeError": "errors",
+    "ExportReport": "exports",
+    "Fault": "maintenance",
+    "Fidelity": "fidelity",
+    "FidelityError": "errors",
+    "FormatError": "errors",
+    "JpegError": "errors",
+    "LimitError": "errors",
+    "Limits": "jpeg",
+    "Link": "cost",
+    "MissingDependencyError": "errors",
+    "Mix": "sampling",
+    "Mixture": "fidelity",
+    "MsSsim": "fidelity",
+    "NotFoundError": "errors",
+    "NumpyLoader": "loader",
+    "OptionError": "errors",
+    "Options": "conversion",
+    "PcrstoreError": "errors",
+    "Prices": "cost",
+    "RandomResizedCrop": "image",
+    "ReadPlan": "dataset",
+    "Report": "conversion",
+    "Sample": "dataset",
+    "ScriptError": "errors",
+    "Signals": "loader",
+    "SourceChangedError": "errors",
+    "SourceError": "errors",
+    "Squash": "image",
+    "StoreError": "errors",
+    "Traffic": "dataset",
+    "TransientStoreError": "errors",
+    "UnsupportedFormatError": "errors",
+    "UnsupportedJpegError": "errors",
+    "UsageError": "errors",
+    "VerifyReport": "maintenance",
+    "WorkerDiedError": "errors",
+    "convert": "conversion",
+    "export": "exports",
+    "open": "dataset",
+    "verify": "maintenance",
+}
+"""The wing of each public name. A name is imported when it is first used (PEP 562), so that
+`import pcrstore` in a training script does not load what only converting or the demo needs."""
+
+_RENAMED: Final = {"open": "open_dataset"}
+"""Names that a wing calls otherwise: there `open` would hide the builtin."""
+
+if not TYPE_CHECKING:  # or a checker would take every name for one of the package's
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'pcrstore' has no attribute {name!r}")
+        value = getattr(import_module(f"pcrstore.{home}"), _RENAMED.get(name, name))
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -52,7 +52,7 @@ def wings_of(text):
 
 
 WINGS = wings_of(pcrstore.__doc__)
-TOP = {"__init__", "__main__", "_launch"}
+TOP = {"__init__", "__main__"}
 """Modules above all wings."""
 
 
@@ -118,6 +118,32 @@ def test_few_files_lie_beside_the_wings():
 def test_imports_go_one_way(module):
     up = [other for other in ours(MODULES[module]) if level_of(other) > level_of(module)]
     assert not up, f"{module} imports {up}, of wings after its own"
+
+
+FACES = {"storage.cache", "conversion.sources"}
+"""Packages within a wing that other wings may import, too."""
+
+
+def inside(module, other):
+    """Say whether an import reaches into another wing, past its `__init__`."""
+    top = other.split(".")[0]
+    return top != module.split(".")[0] and other not in WINGS.keys() | FACES | {"__init__"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_wing_is_entered_by_its_init(module):
+    past = [other for other in ours(MODULES[module]) if inside(module, other)]
+    assert not past, f"{module} imports {past}: name what it needs in the wing's __init__"
+
+
+def test_a_wing_says_what_it_is_and_names_what_others_use():
+    for name in {*WINGS, *FACES} - {"errors", "_native", "cli"}:
+        tree = MODULES[name]
+        assert ast.get_docstring(tree), name
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        imported = {alias.name for node in imports for alias in node.names}
+        [listed] = [node.value for node in tree.body if isinstance(node, ast.Assign)] or [None]
+        assert {n.value for n in (listed.elts if listed else ())} == imported, name
 
 
 def assert_no_cycle(graph):

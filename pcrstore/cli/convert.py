@@ -15,12 +15,10 @@ from pcrstore.cli.params import (
     read_script,
 )
 from pcrstore.cli.text import count, emit, percent, printable, size, table
-from pcrstore.conversion.converter import convert as convert_folder
-from pcrstore.conversion.options import OBJECT_BYTES, RECORD_BYTES, Options
-from pcrstore.conversion.record_builder import POLICIES
-from pcrstore.conversion.report import Report
+from pcrstore.conversion import OBJECT_BYTES, POLICIES, RECORD_BYTES, Options, Report
+from pcrstore.conversion import convert as convert_folder
 from pcrstore.errors import UsageError
-from pcrstore.jpeg.scan_script import BUILTIN
+from pcrstore.jpeg import BUILTIN
 
 __all__ = ["convert", "report_text"]
 

@@ -6,7 +6,7 @@ import click
 
 from pcrstore.cli.params import json_option
 from pcrstore.cli.text import emit, printable, size, table
-from pcrstore.demo.run import DemoReport, run_demo
+from pcrstore.demo import DemoReport, run_demo
 
 __all__ = ["demo"]
 

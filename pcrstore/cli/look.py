@@ -11,11 +11,10 @@ import click
 
 from pcrstore.cli.params import json_option, store_option, version_option, visit
 from pcrstore.cli.text import count, dollars, emit, percent, printable, size, table
-from pcrstore.cost.model import DEFAULT_COST
-from pcrstore.dataset.dataset import Dataset
+from pcrstore.cost import DEFAULT_COST
+from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError, UsageError
-from pcrstore.format.index import FORMATS
-from pcrstore.format.manifest import Manifest
+from pcrstore.format import FORMATS, Manifest
 
 __all__ = ["cat", "info", "ls"]
 

@@ -9,13 +9,12 @@ from typing import Final, Self, TypeVar
 import click
 from tqdm import tqdm
 
-from pcrstore.core.sizes import parse_size
-from pcrstore.cost.model import DEFAULT_COST
-from pcrstore.dataset.dataset import Dataset, open_dataset
-from pcrstore.dataset.versions import read_manifest, versions
+from pcrstore.core import parse_size
+from pcrstore.cost import DEFAULT_COST
+from pcrstore.dataset import Dataset, list_versions, open_dataset, read_manifest
 from pcrstore.errors import FormatError, NotFoundError, OptionError, StoreError
-from pcrstore.jpeg.scan_script import BUILTIN
-from pcrstore.storage.open import open_store
+from pcrstore.jpeg import BUILTIN
+from pcrstore.storage import open_store
 
 __all__ = [
     "JSON",
@@ -126,7 +125,7 @@ def visit(
     if not getattr(store, "can_list", True):
         ds = open_dataset(url, storage_options, version=version)
         return ds, [ds.version]
-    found = versions(store)
+    found = list_versions(store)
     if not found:
         raise NotFoundError(f"{store.url}: no pcrstore dataset there (it has no manifest)")
     if version is not None and version not in found:

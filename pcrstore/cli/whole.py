@@ -7,8 +7,8 @@ import click
 
 from pcrstore.cli.params import Bar, json_option, store_option, version_option, visit
 from pcrstore.cli.text import count, emit, printable, size
-from pcrstore.exports.folder import export as export_dataset
-from pcrstore.maintenance.verifier import verify as verify_dataset
+from pcrstore.exports import export as export_dataset
+from pcrstore.maintenance import verify as verify_dataset
 
 __all__ = ["export", "verify"]
 

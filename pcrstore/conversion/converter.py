@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from pcrstore.concurrency.processes import ordered_map, usable_cores
+from pcrstore.concurrency import ordered_map, usable_cores
 from pcrstore.conversion.journal import FinishedUnit, Journal
 from pcrstore.conversion.manifest_builder import Finisher
 from pcrstore.conversion.options import Options
@@ -29,16 +29,12 @@ from pcrstore.conversion.report import Report, read_report
 from pcrstore.conversion.sources.folder import Listing, SourceFile, list_folder
 from pcrstore.conversion.uploads import Uploads
 from pcrstore.conversion.writers import ArraySink, RecordSink
-from pcrstore.core.checksum import UID_BYTES, record_seed
-from pcrstore.dataset.versions import commit, keep_hint, new_writer, newest_version, read_manifest
+from pcrstore.core import UID_BYTES, record_seed
+from pcrstore.dataset import commit, keep_hint, new_writer, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
-from pcrstore.format.index import NO_LABEL, NO_SPLIT
-from pcrstore.format.manifest import MAX_SPLITS
-from pcrstore.jpeg.scan_script import Script
-from pcrstore.jpeg.transcoder import Limits, require
-from pcrstore.storage.local import LocalStore
-from pcrstore.storage.open import open_store
-from pcrstore.storage.protocol import ReadableStore, Store, probe_conditional_create
+from pcrstore.format import MAX_SPLITS, NO_LABEL, NO_SPLIT
+from pcrstore.jpeg import Limits, Script, require
+from pcrstore.storage import LocalStore, ReadableStore, Store, open_store, probe_conditional_create
 
 __all__ = ["Progress", "convert"]
 

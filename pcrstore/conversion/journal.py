@@ -15,13 +15,10 @@ from dataclasses import asdict, dataclass
 
 from pcrstore.conversion.record_builder import COLUMNS, Problem
 from pcrstore.conversion.sources.folder import Listing
-from pcrstore.core.checksum import UID_BYTES, crc32c
-from pcrstore.core.json_reader import Fields, parse_json
+from pcrstore.core import UID_BYTES, Fields, crc32c, parse_json
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
-from pcrstore.format.index import ObjectEntry, PartEntry
-from pcrstore.format.index_pages import decode_directory
-from pcrstore.format.index_rows import Rows, decode_part
-from pcrstore.storage.protocol import Store
+from pcrstore.format import ObjectEntry, PartEntry, Rows, decode_directory, decode_part
+from pcrstore.storage import Store
 
 __all__ = ["STAGING", "FinishedUnit", "Journal"]
 

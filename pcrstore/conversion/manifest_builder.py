@@ -10,22 +10,28 @@ from pcrstore.conversion.journal import FinishedUnit
 from pcrstore.conversion.record_builder import COLUMNS, Problem
 from pcrstore.conversion.report import Report
 from pcrstore.conversion.writers import ArraySink
-from pcrstore.core.checksum import UID_BYTES, crc32c, record_seed
+from pcrstore.core import UID_BYTES, crc32c, record_seed
 from pcrstore.errors import SourceError
-from pcrstore.format.index import MAX_PART_IMAGES, ObjectEntry, PartEntry
-from pcrstore.format.index_rows import Rows, concat
-from pcrstore.format.manifest import Checked, Manifest, Quality, Totals
-from pcrstore.format.zarr_layout import (
+from pcrstore.format import (
+    MAX_PART_IMAGES,
     ArraySpec,
+    Checked,
+    Manifest,
+    ObjectEntry,
+    PartEntry,
+    Quality,
+    Rows,
+    Totals,
     chunks,
+    concat,
     group_json,
     side_arrays,
     side_spec,
     stream_specs,
     unbound_checksums,
 )
-from pcrstore.jpeg.scan_script import Script
-from pcrstore.storage.protocol import Store
+from pcrstore.jpeg import Script
+from pcrstore.storage import Store
 
 __all__ = ["Finisher"]
 

@@ -9,9 +9,8 @@ from typing import Final, SupportsIndex
 
 from pcrstore.conversion.record_builder import POLICIES
 from pcrstore.errors import OptionError
-from pcrstore.format.zarr_layout import CHUNK_BYTES
-from pcrstore.jpeg.scan_script import Script, builtin, parse_script
-from pcrstore.jpeg.transcoder import DEFAULT_LIMITS, Limits
+from pcrstore.format import CHUNK_BYTES
+from pcrstore.jpeg import DEFAULT_LIMITS, Limits, Script, builtin, parse_script
 
 __all__ = ["Options"]
 

@@ -8,8 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pcrstore.format.index import MAX_PART_IMAGES
-from pcrstore.format.record import MAX_IMAGES
+from pcrstore.format import MAX_IMAGES, MAX_PART_IMAGES
 
 __all__ = ["MAX_RECORD_BYTES", "RecordSpan", "Unit", "pack", "shuffled"]
 

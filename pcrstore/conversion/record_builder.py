@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.conversion.sources.folder import SourceFile
-from pcrstore.core.checksum import crc32c, place_words
+from pcrstore.core import crc32c, place_words
 from pcrstore.errors import (
     AccessDeniedError,
     JpegError,
@@ -32,19 +32,31 @@ from pcrstore.errors import (
     TransientStoreError,
     UnsupportedJpegError,
 )
-from pcrstore.format.index import COLUMNS, ENCODED, JPEG, OPAQUE, RESTORE_DTYPE
-from pcrstore.format.index_rows import Values
-from pcrstore.format.record import EOI, RecordImage, assemble_full, build_record
-from pcrstore.image.decoder import decode, open_plain
-from pcrstore.image.similarity import ms_ssim
-from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import parse_frame
-from pcrstore.jpeg.restore import Stored
-from pcrstore.jpeg.restore import pack as pack_blob
-from pcrstore.jpeg.scan_script import Script
-from pcrstore.jpeg.transcoder import Kind, Limits, Transcoded, transcode
-from pcrstore.storage.local import LocalStore
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.format import (
+    COLUMNS,
+    ENCODED,
+    EOI,
+    JPEG,
+    OPAQUE,
+    RESTORE_DTYPE,
+    RecordImage,
+    Values,
+    assemble_full,
+    build_record,
+)
+from pcrstore.image import decode, ms_ssim, open_plain
+from pcrstore.jpeg import (
+    Kind,
+    Limits,
+    Script,
+    Stored,
+    Transcoded,
+    end_of_band_tail,
+    parse_frame,
+    transcode,
+)
+from pcrstore.jpeg import pack as pack_blob
+from pcrstore.storage import LocalStore, ReadableStore
 
 __all__ = [
     "COLUMNS",

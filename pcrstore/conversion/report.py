@@ -4,11 +4,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from pcrstore.conversion.record_builder import Problem
-from pcrstore.core.checksum import crc32c
-from pcrstore.core.json_reader import parse_json
+from pcrstore.core import crc32c, parse_json
 from pcrstore.errors import FormatError
-from pcrstore.format.manifest import Manifest
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.format import Manifest
+from pcrstore.storage import ReadableStore
 
 __all__ = ["Report", "read_report"]
 

@@ -4,7 +4,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final
 
 from pcrstore.conversion.journal import FinishedUnit, Journal
-from pcrstore.storage.protocol import Store
+from pcrstore.storage import Store
 
 __all__ = ["Uploads"]
 

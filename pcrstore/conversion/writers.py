@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.conversion.record_builder import BuiltRecord
-from pcrstore.format.index import ObjectEntry, record_dtype
-from pcrstore.format.index_rows import Rows, concat
-from pcrstore.format.placement import array_name
+from pcrstore.format import ObjectEntry, Rows, array_name, concat, record_dtype
 
 __all__ = ["ArraySink", "PlacedUnit", "RecordSink"]
 

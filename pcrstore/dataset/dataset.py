@@ -19,23 +19,20 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency.processes import usable_cores
-from pcrstore.cost.model import DEFAULT_COST, CostModel
+from pcrstore.concurrency import usable_cores
+from pcrstore.cost import DEFAULT_COST, CostModel
 from pcrstore.dataset.fetch import RangeCache
 from pcrstore.dataset.filters import matching
 from pcrstore.dataset.index_reader import Catalog
 from pcrstore.dataset.planner import Pieces, ReadPlan
 from pcrstore.dataset.reader import Reader, Window
-from pcrstore.dataset.versions import newest_version, read_manifest, versions
+from pcrstore.dataset.versions import list_versions, newest_version, read_manifest
 from pcrstore.errors import NotFoundError, OptionError
-from pcrstore.fidelity.targets import Fidelity, resolve, resolve_fetch
-from pcrstore.format.index import FORMATS
-from pcrstore.format.index_rows import Values
-from pcrstore.format.manifest import MAX_VERSION, Manifest
-from pcrstore.image.decoder import decode
-from pcrstore.jpeg.transcoder import original, require
-from pcrstore.storage.open import Engine, open_store
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
+from pcrstore.format import FORMATS, MAX_VERSION, Manifest, Values
+from pcrstore.image import decode
+from pcrstore.jpeg import original, require
+from pcrstore.storage import Engine, ReadableStore, open_store
 
 __all__ = ["Dataset", "Sample", "Traffic", "dataset_in", "open_dataset"]
 
@@ -156,7 +153,7 @@ class Dataset:
     @property
     def versions(self) -> list[int]:
         """Versions there are now, newest first."""
-        return versions(self._store)
+        return list_versions(self._store)
 
     @property
     def n_groups(self) -> int:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Protocol, TypeVar
 from weakref import WeakSet
 
-from pcrstore.core.ranges import ByteRange, coalesce
-from pcrstore.cost.model import CostModel, break_even_gap
+from pcrstore.core import ByteRange, coalesce
+from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError, FormatError, NotFoundError
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.storage import ReadableStore
 
 __all__ = [
     "ATTEMPTS",

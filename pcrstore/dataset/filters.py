@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.errors import OptionError
-from pcrstore.format.index import FORMATS, NO_LABEL, NO_SPLIT
-from pcrstore.format.index_rows import Values
-from pcrstore.format.manifest import Manifest
+from pcrstore.format import FORMATS, NO_LABEL, NO_SPLIT, Manifest, Values
 
 __all__ = ["conditions_of", "matching"]
 

@@ -14,27 +14,31 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import record_seed
-from pcrstore.core.ranges import ByteRange
-from pcrstore.cost.model import CostModel
+from pcrstore.core import ByteRange, record_seed
+from pcrstore.cost import CostModel
 from pcrstore.dataset.fetch import Counter, ForkSafeLock, checked, fetch_ranges
 from pcrstore.errors import FormatError, OptionError
-from pcrstore.format.index import (
+from pcrstore.format import (
     HEADERS,
     RECORDS,
     RESTORE,
+    ArrayPlacement,
     Block,
     Directory,
+    Header,
+    Manifest,
     Page,
     PartEntry,
+    Placement,
+    RunPlacement,
+    Values,
     check_records,
+    decode_directory,
+    decode_page,
+    header_edges,
+    parse_header,
 )
-from pcrstore.format.index_pages import decode_directory, decode_page
-from pcrstore.format.index_rows import Values, header_edges
-from pcrstore.format.manifest import Manifest
-from pcrstore.format.placement import ArrayPlacement, Placement, RunPlacement
-from pcrstore.format.record import Header, parse_header
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.storage import ReadableStore
 
 Decoded = TypeVar("Decoded")
 

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import crc32c, place_words
-from pcrstore.core.ranges import ByteRange, Request, coalesce
-from pcrstore.cost.model import CostModel, break_even_gap
+from pcrstore.core import ByteRange, Request, coalesce, crc32c, place_words
+from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError
-from pcrstore.format.placement import Placement
-from pcrstore.format.record import EOI, Header, assemble_full, parse_header
+from pcrstore.format import EOI, Header, Placement, assemble_full, parse_header
 
 __all__ = ["Cells", "Pieces", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
 

@@ -16,14 +16,13 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from pcrstore.core.ranges import ByteRange, split
-from pcrstore.cost.model import CostModel
+from pcrstore.core import ByteRange, split
+from pcrstore.cost import CostModel
 from pcrstore.dataset.fetch import Counter, RangeCache, checked, get_ranges
 from pcrstore.dataset.index_reader import Catalog, Part
 from pcrstore.dataset.planner import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
-from pcrstore.format.manifest import Manifest
-from pcrstore.format.record import Header, decodable
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.format import Header, Manifest, decodable
+from pcrstore.storage import ReadableStore
 
 __all__ = ["Chosen", "Reader", "Window"]
 

@@ -12,7 +12,7 @@ from pcrstore.errors import (
     StoreError,
     TransientStoreError,
 )
-from pcrstore.format.manifest import (
+from pcrstore.format import (
     LATEST,
     MANIFESTS,
     Manifest,
@@ -23,9 +23,9 @@ from pcrstore.format.manifest import (
     manifest_name,
     version_of,
 )
-from pcrstore.storage.protocol import ReadableStore, Store
+from pcrstore.storage import ReadableStore, Store
 
-__all__ = ["commit", "keep_hint", "new_writer", "newest_version", "read_manifest", "versions"]
+__all__ = ["commit", "keep_hint", "list_versions", "new_writer", "newest_version", "read_manifest"]
 
 _MAX_PROBES = 1000
 """Versions a reader without LIST walks forward from the hint before it gives up on the hint."""
@@ -36,7 +36,7 @@ def new_writer() -> str:
     return secrets.token_hex(16)
 
 
-def versions(store: ReadableStore) -> list[int]:
+def list_versions(store: ReadableStore) -> list[int]:
     """Return the versions of a dataset, newest first, by one LIST."""
     found = (version_of(e.name) for e in store.list(MANIFESTS))
     return sorted((v for v in found if v is not None), reverse=True)
@@ -51,7 +51,7 @@ def newest_version(store: ReadableStore) -> int:
         StoreError: The store cannot be reached, or can neither list nor has a hint.
     """
     if getattr(store, "can_list", True):
-        return max(versions(store), default=0)
+        return max(list_versions(store), default=0)
     try:
         hint = decode_latest(store.get(LATEST), where=LATEST)
     except NotFoundError:

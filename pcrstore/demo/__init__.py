@@ -1,5 +1,8 @@
 """demo."""
 
-from pcrstore.demo.run import DemoReport, Epoch, run_demo
+from pcrstore.demo.run import DemoReport, run_demo
 
-__all__ = ["DemoReport", "Epoch", "run_demo"]
+__all__ = [
+    "DemoReport",
+    "run_demo",
+]

@@ -27,11 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcrstore.conversion.converter import convert
-from pcrstore.conversion.options import Options
-from pcrstore.conversion.report import Report
-from pcrstore.cost.model import CostModel, Link, Prices
-from pcrstore.dataset.dataset import Dataset, open_dataset
+from pcrstore.conversion import Options, Report, convert
+from pcrstore.cost import CostModel, Link, Prices
+from pcrstore.dataset import Dataset, open_dataset
 from pcrstore.errors import (
     DatasetExistsError,
     MissingDependencyError,
@@ -39,8 +37,8 @@ from pcrstore.errors import (
     OptionError,
     StoreError,
 )
-from pcrstore.preview.contact_sheet import Row, contact_sheet
-from pcrstore.storage.open import open_store
+from pcrstore.preview import Row, contact_sheet
+from pcrstore.storage import open_store
 
 __all__ = ["DemoReport", "Epoch", "run_demo"]
 

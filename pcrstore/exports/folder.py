@@ -14,10 +14,10 @@ from hashlib import blake2b
 from pathlib import Path, PurePath
 from typing import Final, TypeVar
 
-from pcrstore.dataset.dataset import Dataset
+from pcrstore.dataset import Dataset
 from pcrstore.errors import DatasetExistsError, OptionError, StoreError
-from pcrstore.fidelity.targets import Fidelity, resolve_fetch
-from pcrstore.format.index import ENCODED
+from pcrstore.fidelity import Fidelity, resolve_fetch
+from pcrstore.format import ENCODED
 
 __all__ = ["ExportReport", "export", "safe_name"]
 

@@ -19,13 +19,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.hashing import hashes, key_of, uniforms
-from pcrstore.core.integers import integer
-from pcrstore.core.reals import real
+from pcrstore.core import hashes, integer, key_of, real, uniforms
 from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity.targets import Fidelity, resolve
-from pcrstore.format.manifest import Manifest
-from pcrstore.jpeg.scan_script import MAX_GROUPS
+from pcrstore.format import Manifest
+from pcrstore.jpeg import MAX_GROUPS
 
 __all__ = ["Dial", "Fidelities", "Mixture", "SharedNumber"]
 

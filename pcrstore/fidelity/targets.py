@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from pcrstore.errors import FidelityError
-from pcrstore.format.manifest import Manifest
+from pcrstore.format import Manifest
 
 __all__ = ["ORIGINAL", "ByteBudget", "Fidelity", "MsSsim", "resolve", "resolve_fetch"]
 

@@ -18,8 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import UID_BYTES
-from pcrstore.core.json_reader import Fields
+from pcrstore.core import UID_BYTES, Fields
 from pcrstore.errors import FormatError
 
 __all__ = [

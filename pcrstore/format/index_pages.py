@@ -19,8 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import UID_BYTES, crc32c
-from pcrstore.core.json_reader import Fields, parse_json
+from pcrstore.core import UID_BYTES, Fields, crc32c, parse_json
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import (
     HEADERS,

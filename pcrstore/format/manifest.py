@@ -15,11 +15,10 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pcrstore.core.checksum import UID_BYTES, crc32c
-from pcrstore.core.json_reader import MAX_INT, Fields, parse_json
+from pcrstore.core import MAX_INT, UID_BYTES, Fields, crc32c, parse_json
 from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 from pcrstore.format.index import COLUMNS, SYSTEM_BLOCKS, Column, PartEntry
-from pcrstore.jpeg.scan_script import MAX_GROUPS
+from pcrstore.jpeg import MAX_GROUPS
 
 __all__ = [
     "FORMAT_VERSION",

@@ -7,8 +7,7 @@ A record's regions are its scan groups 0..G-1 and, as region G, its restore blob
 import itertools
 from dataclasses import dataclass
 
-from pcrstore.core.checksum import record_seed
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange, record_seed
 from pcrstore.format.record import header_size
 
 __all__ = ["ArrayPlacement", "Placement", "RunPlacement", "array_name", "chunk_ranges"]

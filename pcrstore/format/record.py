@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import crc32c, place_words
+from pcrstore.core import crc32c, place_words
 from pcrstore.errors import ChecksumError, FormatError, JpegError
-from pcrstore.jpeg.end_of_band import ending
+from pcrstore.jpeg import ending
 
 __all__ = [
     "EOI",

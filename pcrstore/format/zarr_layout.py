@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import place_words
+from pcrstore.core import place_words
 from pcrstore.format.placement import array_name
 from pcrstore.format.record import parse_header
 

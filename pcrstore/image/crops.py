@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from pcrstore.core.reals import real
+from pcrstore.core import real
 from pcrstore.errors import OptionError
 
 __all__ = ["Box", "CenterCrop", "Crop", "RandomResizedCrop", "Squash"]

@@ -17,8 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from pcrstore.errors import DecodeError, LimitError, MissingDependencyError, OptionError
-from pcrstore.jpeg.parser import EOI, SOI, Header
-from pcrstore.jpeg.probe import MAX_PIXELS, Shape, check_pixels, jpeg_shape, readable_header
+from pcrstore.jpeg import (
+    EOI,
+    MAX_PIXELS,
+    SOI,
+    Header,
+    Shape,
+    check_pixels,
+    jpeg_shape,
+    readable_header,
+)
 
 __all__ = [
     "SCALES",

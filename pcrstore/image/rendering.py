@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcrstore.core.integers import integer
+from pcrstore.core import integer
 from pcrstore.errors import DecodeError, OptionError
 from pcrstore.image.crops import Box, Crop
 from pcrstore.image.decoder import (
@@ -28,7 +28,7 @@ from pcrstore.image.decoder import (
     upright,
     use_simplejpeg,
 )
-from pcrstore.jpeg.probe import MAX_PIXELS, first_rows, jpeg_shape
+from pcrstore.jpeg import MAX_PIXELS, first_rows, jpeg_shape
 
 __all__ = ["Rendering", "render", "render_pixels"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pcrstore.core.checksum import crc32c
+from pcrstore.core import crc32c
 from pcrstore.errors import ChecksumError, FormatError, LimitError, MissingDependencyError
 from pcrstore.jpeg import restore
 from pcrstore.jpeg.parser import (

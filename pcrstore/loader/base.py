@@ -15,16 +15,15 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 from weakref import ref
 
-from pcrstore.core.integers import integer
+from pcrstore.core import integer
 from pcrstore.errors import OptionError
-from pcrstore.fidelity.shared_fidelity import Fidelities
+from pcrstore.fidelity import Fidelities
 from pcrstore.loader.batches import Feed
 from pcrstore.loader.iterator import Iteration
 from pcrstore.loader.pipeline import Loading
 from pcrstore.loader.state import BATCHES, brief, resume, written
 from pcrstore.loader.stats import Signals
-from pcrstore.sampling.order import Stretch
-from pcrstore.sampling.sharding import Leg, Topology
+from pcrstore.sampling import Leg, Stretch, Topology
 
 __all__ = ["BaseLoader", "Dialled", "check_rank"]
 

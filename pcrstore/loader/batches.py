@@ -25,10 +25,10 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency.threads import Life, Threads
-from pcrstore.dataset.fetch import ForkSafeLock
+from pcrstore.concurrency import Life, Threads
+from pcrstore.dataset import ForkSafeLock
 from pcrstore.errors import JpegError
-from pcrstore.image.rendering import Rendering, render
+from pcrstore.image import Rendering, render
 from pcrstore.loader.memory import share_one_arena, trim
 from pcrstore.loader.prefetch import Prefetcher, Samples, Stream
 from pcrstore.loader.stats import Signals

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pcrstore.concurrency.threads import POLL_SECONDS, Life, Threads
-from pcrstore.dataset.fetch import ForkSafeLock
+from pcrstore.concurrency import POLL_SECONDS, Life, Threads
+from pcrstore.dataset import ForkSafeLock
 from pcrstore.errors import PcrstoreError
 
 __all__ = ["Fetch", "InFlight"]

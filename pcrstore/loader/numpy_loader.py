@@ -6,14 +6,14 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency.processes import usable_cores
-from pcrstore.core.integers import integer
-from pcrstore.fidelity.shared_fidelity import Fidelities
+from pcrstore.concurrency import usable_cores
+from pcrstore.core import integer
+from pcrstore.fidelity import Fidelities
 from pcrstore.loader.base import BaseLoader, check_rank
 from pcrstore.loader.batches import Batch
 from pcrstore.loader.memory import BatchMemory
 from pcrstore.loader.pipeline import Data, Loading, MoreOptions, Spec, check_options
-from pcrstore.sampling.sharding import Leg, Topology, Uneven
+from pcrstore.sampling import Leg, Topology, Uneven
 
 __all__ = ["NumpyLoader"]
 

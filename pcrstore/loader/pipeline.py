@@ -13,23 +13,17 @@ from typing import Final, Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import crc32c
-from pcrstore.core.integers import integer
-from pcrstore.core.sizes import parse_size
-from pcrstore.dataset.dataset import Dataset, open_dataset
-from pcrstore.dataset.filters import conditions_of
+from pcrstore.core import crc32c, integer, parse_size
+from pcrstore.dataset import Dataset, conditions_of, open_dataset
 from pcrstore.errors import OptionError
-from pcrstore.fidelity.shared_fidelity import Dial, Fidelities
-from pcrstore.image.crops import CenterCrop, Crop, RandomResizedCrop
-from pcrstore.image.rendering import Rendering
+from pcrstore.fidelity import Dial, Fidelities
+from pcrstore.image import CenterCrop, Crop, RandomResizedCrop, Rendering
 from pcrstore.loader.batches import Batch, Feed
 from pcrstore.loader.prefetch import Stream
 from pcrstore.loader.stats import Signals
-from pcrstore.sampling.lookup import Mix, Population, Source, mix_of
-from pcrstore.sampling.order import EpochOrder, Stretch
-from pcrstore.sampling.sharding import Leg, Topology
-from pcrstore.storage.cache.cache import Cache
-from pcrstore.storage.open import Engine
+from pcrstore.sampling import EpochOrder, Leg, Mix, Population, Source, Stretch, Topology, mix_of
+from pcrstore.storage import Engine
+from pcrstore.storage.cache import Cache
 
 __all__ = [
     "Data",

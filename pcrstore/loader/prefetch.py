@@ -20,15 +20,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency.threads import Life
-from pcrstore.core.hashing import uniforms
-from pcrstore.dataset.reader import Chosen, Reader
+from pcrstore.concurrency import Life
+from pcrstore.core import uniforms
+from pcrstore.dataset import Chosen, Reader
 from pcrstore.errors import PcrstoreError
-from pcrstore.fidelity.shared_fidelity import Dial
+from pcrstore.fidelity import Dial
 from pcrstore.loader.fetch_queue import Fetch, InFlight
 from pcrstore.loader.memory import trim
-from pcrstore.sampling.lookup import Leaflet, Population, Unit
-from pcrstore.sampling.order import EpochOrder, Stretch
+from pcrstore.sampling import EpochOrder, Leaflet, Population, Stretch, Unit
 
 __all__ = ["Prefetcher", "Samples", "Stream"]
 

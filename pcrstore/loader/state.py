@@ -12,8 +12,7 @@ from typing import Final
 
 from pcrstore.errors import OptionError
 from pcrstore.loader.pipeline import Loading
-from pcrstore.sampling.order import EpochOrder, Stretch
-from pcrstore.sampling.sharding import Topology, Uneven
+from pcrstore.sampling import EpochOrder, Stretch, Topology, Uneven
 
 __all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "resume", "written"]
 

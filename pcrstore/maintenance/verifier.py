@@ -14,13 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from pcrstore.conversion.journal import STAGING
-from pcrstore.core.checksum import crc32c
-from pcrstore.core.ranges import ByteRange
-from pcrstore.cost.model import DEFAULT_COST
-from pcrstore.dataset.index_reader import Catalog, Part
-from pcrstore.dataset.planner import Cells
-from pcrstore.dataset.versions import read_manifest, versions
+from pcrstore.conversion import STAGING
+from pcrstore.core import ByteRange, crc32c
+from pcrstore.cost import DEFAULT_COST
+from pcrstore.dataset import Catalog, Cells, Part, list_versions, read_manifest
 from pcrstore.errors import (
     AccessDeniedError,
     FormatError,
@@ -29,13 +26,19 @@ from pcrstore.errors import (
     StoreError,
     TransientStoreError,
 )
-from pcrstore.format.index import HEADERS
-from pcrstore.format.index_pages import decode_directory
-from pcrstore.format.index_rows import decode_part
-from pcrstore.format.manifest import LATEST, Manifest, decode_latest, manifest_name
-from pcrstore.format.placement import RunPlacement, array_name, chunk_ranges
-from pcrstore.storage.open import Engine, open_store
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.format import (
+    HEADERS,
+    LATEST,
+    Manifest,
+    RunPlacement,
+    array_name,
+    chunk_ranges,
+    decode_directory,
+    decode_latest,
+    decode_part,
+    manifest_name,
+)
+from pcrstore.storage import Engine, ReadableStore, open_store
 
 __all__ = ["Fault", "VerifyReport", "verify"]
 
@@ -102,7 +105,7 @@ class _Check:
         self._n_bytes = 0
 
     def run(self) -> VerifyReport:
-        found = versions(self._store)
+        found = list_versions(self._store)
         hinted = self._hint(found)
         if not found and not hinted:
             raise NotFoundError(f"{self._store.url}: no pcrstore dataset there (no manifest)")

@@ -20,16 +20,13 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.integers import integer
-from pcrstore.dataset.dataset import Dataset, open_dataset
-from pcrstore.dataset.filters import conditions_of
-from pcrstore.dataset.index_reader import Catalog
+from pcrstore.core import integer
+from pcrstore.dataset import Catalog, Dataset, conditions_of, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
-from pcrstore.fidelity.targets import Fidelity
-from pcrstore.format.index import FORMATS
-from pcrstore.format.index_rows import Values
-from pcrstore.loader.pipeline import Where
-from pcrstore.storage.open import Engine, checked_url
+from pcrstore.fidelity import Fidelity
+from pcrstore.format import FORMATS, Values
+from pcrstore.loader import Where
+from pcrstore.storage import Engine, checked_url
 
 try:
     import pyarrow as pa

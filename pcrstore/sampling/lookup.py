@@ -16,9 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.integers import integer
-from pcrstore.core.reals import real
-from pcrstore.dataset.dataset import Dataset
+from pcrstore.core import integer, real
+from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError
 from pcrstore.sampling.order import EpochOrder, Stretch
 

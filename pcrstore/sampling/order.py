@@ -44,8 +44,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.hashing import hashes, key_of
-from pcrstore.core.integers import integer
+from pcrstore.core import hashes, integer, key_of
 from pcrstore.errors import OptionError
 
 __all__ = ["MAX_EPOCH", "EpochOrder", "Run", "Stretch", "cut", "n_of", "skip"]

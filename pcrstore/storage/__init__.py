@@ -1,1 +1,28 @@
 """The storage wing."""
+
+from pcrstore.storage.local import LocalStore
+from pcrstore.storage.open import Engine, ForkingStore, checked_url, open_store
+from pcrstore.storage.protocol import (
+    Bodies,
+    Entries,
+    Entry,
+    ReadableStore,
+    Store,
+    check_name,
+    probe_conditional_create,
+)
+
+__all__ = [
+    "Bodies",
+    "Engine",
+    "Entries",
+    "Entry",
+    "ForkingStore",
+    "LocalStore",
+    "ReadableStore",
+    "Store",
+    "check_name",
+    "checked_url",
+    "open_store",
+    "probe_conditional_create",
+]

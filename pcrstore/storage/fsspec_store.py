@@ -28,8 +28,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 
-from pcrstore.concurrency.coroutines import each, run_on
-from pcrstore.core.ranges import ByteRange
+from pcrstore.concurrency import each, run_on
+from pcrstore.core import ByteRange
 from pcrstore.errors import (
     AccessDeniedError,
     MissingDependencyError,

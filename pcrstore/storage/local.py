@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange
 from pcrstore.errors import OptionError, StoreError
 from pcrstore.storage.errors import Translator
 from pcrstore.storage.protocol import (

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.asyn import get_loop
 
-from pcrstore.concurrency.coroutines import NativeCalls, each
-from pcrstore.core.ranges import ByteRange
+from pcrstore.concurrency import NativeCalls, each
+from pcrstore.core import ByteRange
 from pcrstore.errors import (
     AccessDeniedError,
     MissingDependencyError,

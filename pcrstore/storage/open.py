@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange
 from pcrstore.errors import OptionError
 from pcrstore.storage.fsspec_store import FsspecStore
 from pcrstore.storage.local import LocalStore

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange
 from pcrstore.errors import OptionError, StoreError
 
 __all__ = [

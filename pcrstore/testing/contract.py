@@ -13,9 +13,9 @@ from threading import Barrier
 
 import pytest
 
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange
 from pcrstore.errors import NotFoundError, OptionError, StoreError
-from pcrstore.storage.protocol import Store, probe_conditional_create
+from pcrstore.storage import Store, probe_conditional_create
 
 __all__ = ["StoreContract"]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange
 from pcrstore.errors import TransientStoreError
-from pcrstore.storage.protocol import Bodies, Entries, Store
+from pcrstore.storage import Bodies, Entries, Store
 
 __all__ = ["Fault", "FaultyStore", "Recorded", "RecordingStore", "StoreKilled"]
 

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from torch import distributed
 from torch.utils import data as torch_data
 
-from pcrstore.concurrency.processes import usable_cores
-from pcrstore.core.integers import integer
-from pcrstore.dataset.dataset import Dataset, dataset_in, open_dataset
+from pcrstore.concurrency import usable_cores
+from pcrstore.core import integer
+from pcrstore.dataset import Dataset, dataset_in, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
-from pcrstore.loader.base import check_rank
-from pcrstore.loader.pipeline import Loading, Spec
-from pcrstore.sampling.sharding import Topology
-from pcrstore.storage.open import ForkingStore
+from pcrstore.loader import Loading, Spec, check_rank
+from pcrstore.sampling import Topology
+from pcrstore.storage import ForkingStore
 
 __all__ = ["load", "local_world_size", "ranks", "settle", "start_method", "threads_of"]
 

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing import context, reduction
 from typing import Any, Final
 
-from pcrstore.core.integers import integer
-from pcrstore.sampling.order import MAX_EPOCH
+from pcrstore.core import integer
+from pcrstore.sampling import MAX_EPOCH
 
 __all__ = ["SharedEpochs", "Turn"]
 

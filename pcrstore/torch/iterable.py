@@ -12,15 +12,21 @@ import torch
 from torch.utils import data as torch_data
 from torch.utils.data._utils.worker import WorkerInfo
 
-from pcrstore.core.integers import integer
+from pcrstore.core import integer
 from pcrstore.errors import OptionError, UsageError
-from pcrstore.fidelity.shared_fidelity import Fidelities, SharedNumber
-from pcrstore.loader.base import Dialled
-from pcrstore.loader.memory import BatchMemory
-from pcrstore.loader.pipeline import Data, MoreOptions, Spec, check_options
-from pcrstore.loader.state import SAMPLES, resume, written
-from pcrstore.sampling.order import Stretch, skip
-from pcrstore.sampling.sharding import Leg, Topology, Uneven
+from pcrstore.fidelity import Fidelities, SharedNumber
+from pcrstore.loader import (
+    SAMPLES,
+    BatchMemory,
+    Data,
+    Dialled,
+    MoreOptions,
+    Spec,
+    check_options,
+    resume,
+    written,
+)
+from pcrstore.sampling import Leg, Stretch, Topology, Uneven, skip
 from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
 from pcrstore.torch.epochs import SharedEpochs
 

@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from torch.utils import data as torch_data
 from tqdm import tqdm
 
-from pcrstore.core.integers import integer
+from pcrstore.core import integer
 from pcrstore.errors import WorkerDiedError
-from pcrstore.fidelity.shared_fidelity import Fidelities
-from pcrstore.image.crops import Crop
-from pcrstore.loader.base import BaseLoader
-from pcrstore.loader.memory import BatchMemory
-from pcrstore.loader.pipeline import Data, OnError, Opaque, Spec, Where
-from pcrstore.loader.stats import Signals
-from pcrstore.sampling.sharding import Leg, Topology, Uneven
-from pcrstore.storage.open import Engine
+from pcrstore.fidelity import Fidelities
+from pcrstore.image import Crop
+from pcrstore.loader import BaseLoader, BatchMemory, Data, OnError, Opaque, Signals, Spec, Where
+from pcrstore.sampling import Leg, Topology, Uneven
+from pcrstore.storage import Engine
 from pcrstore.torch.distributed import load, ranks, threads_of
 from pcrstore.torch.workers import Pool, Sent, StartMethod, WorkerStream, context_of, tensors_of
 

@@ -10,17 +10,14 @@ import numpy as np
 import torch
 from torch.utils import data as torch_data
 
-from pcrstore.core.hashing import uniforms
-from pcrstore.dataset.dataset import Dataset
+from pcrstore.core import uniforms
+from pcrstore.dataset import Dataset
 from pcrstore.errors import JpegError, OptionError
-from pcrstore.fidelity.shared_fidelity import Fidelities, SharedNumber
-from pcrstore.image.crops import Crop
-from pcrstore.image.rendering import render
-from pcrstore.loader.base import Dialled
-from pcrstore.loader.pipeline import Opaque, Selection, Spec, Where, check_options
-from pcrstore.sampling.lookup import Mix
-from pcrstore.sampling.order import crop_keys
-from pcrstore.storage.open import Engine
+from pcrstore.fidelity import Fidelities, SharedNumber
+from pcrstore.image import Crop, render
+from pcrstore.loader import Dialled, Opaque, Selection, Spec, Where, check_options
+from pcrstore.sampling import Mix, crop_keys
+from pcrstore.storage import Engine
 from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
 
 __all__ = ["MapDataset"]

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from torch.utils import data as torch_data
 
 from pcrstore.errors import OptionError
-from pcrstore.fidelity.shared_fidelity import SharedNumber
-from pcrstore.loader.batches import Batch
-from pcrstore.loader.pipeline import Loading
-from pcrstore.loader.stats import Signals
-from pcrstore.sampling.order import Stretch
-from pcrstore.sampling.sharding import Topology
+from pcrstore.fidelity import SharedNumber
+from pcrstore.loader import Batch, Loading, Signals
+from pcrstore.sampling import Stretch, Topology
 from pcrstore.torch.distributed import start_method
 
 __all__ = ["Pool", "Sent", "StartMethod", "WorkerStream", "context_of", "tensors_of"]

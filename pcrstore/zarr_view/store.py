@@ -17,24 +17,21 @@ from typing import NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core.checksum import place_words
-from pcrstore.core.ranges import ByteRange
-from pcrstore.cost.model import CostModel
-from pcrstore.dataset.dataset import Dataset, open_dataset
-from pcrstore.dataset.fetch import Counter, fetch_ranges, get_ranges
-from pcrstore.dataset.index_reader import Catalog, Part
+from pcrstore.core import ByteRange, place_words
+from pcrstore.cost import CostModel
+from pcrstore.dataset import Catalog, Counter, Dataset, Part, fetch_ranges, get_ranges, open_dataset
 from pcrstore.errors import FormatError, MissingDependencyError
-from pcrstore.format.manifest import Manifest
-from pcrstore.format.zarr_layout import (
+from pcrstore.format import (
     CHUNK_BYTES,
     ArraySpec,
+    Manifest,
     chunks,
     group_json,
     side_arrays,
     side_spec,
     stream_specs,
 )
-from pcrstore.storage.protocol import ReadableStore
+from pcrstore.storage import ReadableStore
 
 try:
     import zarr

@@ -12,7 +12,7 @@ import pcrstore
 
 REPOSITORY = Path(pcrstore.__file__).parents[1]
 INTERRUPTED = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(20)"
-CONSOLE_SCRIPT = "import sys; from pcrstore.cli import main; sys.exit(main())"
+CONSOLE_SCRIPT = "import sys; from pcrstore.__main__ import main; sys.exit(main())"
 """As pip writes it."""
 
 

@@ -11,10 +11,10 @@ from flows import RECORD, DictStore, convert_to, dataset, memory, photos, write_
 from pcrstore.dataset.versions import (
     commit,
     keep_hint,
+    list_versions,
     new_writer,
     newest_version,
     read_manifest,
-    versions,
 )
 from pcrstore.errors import (
     ChecksumError,
@@ -61,7 +61,7 @@ def test_of_sixteen_writers_of_other_content_one_wins(manifest, where, tmp_path)
         assert sum(won for won, _ in results) == 1
         store = open_store(url)
         assert [w for won, w in results if won] == [read_manifest(store, 1).writer]
-        assert versions(store) == [1]
+        assert list_versions(store) == [1]
         assert store.get(LATEST) == encode_latest(1)
 
 
@@ -172,7 +172,7 @@ def test_the_newest_version_is_one_list(manifest):
     store.clear()
     assert newest_version(store) == 11
     assert [r.op for r in store.requests] == ["list"]
-    assert versions(store) == [11, 10, 2, 1]
+    assert list_versions(store) == [11, 10, 2, 1]
 
 
 class Web(DictStore):

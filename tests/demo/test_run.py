@@ -15,7 +15,7 @@ from pcrstore.cli import main
 from pcrstore.demo import run as demo_module
 from pcrstore.demo import run_demo
 from pcrstore.errors import DatasetExistsError, MissingDependencyError, OptionError, StoreError
-from pcrstore.preview.contact_sheet import Row, contact_sheet
+from pcrstore.preview.sheet import Row, contact_sheet
 
 pytest.importorskip("moto.server")
 

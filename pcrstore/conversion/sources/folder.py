@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
-from pcrstore.storage.local import LocalStore
-from pcrstore.storage.open import open_store
-from pcrstore.storage.protocol import Entry, ReadableStore, check_name
+from pcrstore.storage import Entry, LocalStore, ReadableStore, check_name, open_store
 
 __all__ = ["Listing", "SourceFile", "list_folder"]
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from pcrstore.core.ranges import ByteRange
-from pcrstore.core.sizes import parse_size
+from pcrstore.core import ByteRange, parse_size
 from pcrstore.errors import OptionError, StoreError
 from pcrstore.storage.cache.files import CachedFile, body_name, datasets, files, folder_name
 from pcrstore.storage.cache.folder import CacheFolder, check_folder

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from pcrstore.core.ranges import ByteRange
+from pcrstore.core import ByteRange
 
 __all__ = [
     "SAFELY",
