@@ -30,10 +30,8 @@ def train(url: str, checkpoint: Path, num_workers: int, part: float) -> list[int
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         loader.load_state_dict(saved["loader"])
-    print(
-        f"{num_workers} workers: epoch {loader.epoch}, "
-        f"{loader.n_left} of {len(loader)} batches to go"
-    )
+    left = f"{loader.n_left} of {len(loader)} batches left"
+    print(f"{num_workers} workers: epoch {loader.epoch}, {left}")
     most = max(1, round(part * loader.n_left))
 
     seen: list[int] = []

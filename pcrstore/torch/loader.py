@@ -41,8 +41,8 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     each yields whole batches in turn.
 
     Every iteration reads the next epoch, also after a `break`, unless `set_epoch` says which; one
-    that has yielded nothing does not count. `len` is the epoch's, `n_left` is the rest of it. There
-    is one at a time: where another begins, going on with the older one is a `UsageError`. Workers
+    that has yielded nothing does not count. `len` is the epoch's, `n_left` what is left. There is
+    one at a time: where another begins, going on with the older one is a `UsageError`. Workers
     stay from epoch to epoch, and go with the loader, or by `close()` or `with`.
 
     A copy by a pickle has the position of one whose loop was left here; it makes connections and
