@@ -54,7 +54,7 @@ LOAD: Final = """
 import json, sys, time
 import pcrstore
 from pathlib import Path
-from pcrstore.dataset.index_reader import Catalog
+from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.cost.model import DEFAULT_COST
 from pcrstore.storage.open import open_store
 def peak():  # of this program alone: ru_maxrss remembers the process that forked it
@@ -64,7 +64,7 @@ before = peak()
 start = time.perf_counter()
 ds = pcrstore.open(sys.argv[1])
 opened = time.perf_counter()
-catalog = Catalog(open_store(sys.argv[1]), ds.manifest, DEFAULT_COST)
+catalog = IndexReader(open_store(sys.argv[1]), ds.manifest, DEFAULT_COST)
 parts = catalog.parts(range(len(ds.manifest.parts)))
 done = time.perf_counter()
 print(json.dumps({

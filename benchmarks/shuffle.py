@@ -55,7 +55,7 @@ from numpy.typing import NDArray
 
 from benchmarks._common import Report, parser
 from pcrstore.sampling.order import EpochOrder
-from pcrstore.sampling.sharding import Leg, Topology
+from pcrstore.sampling.sharding import EpochPartition, Topology
 
 Ids = NDArray[np.int64]
 
@@ -142,7 +142,7 @@ def by_windows(n: int, workers: int, seed: int, epoch: int, *, window: int) -> E
         )
         line = order.order_of_records(runs, records)
         lines.append(np.concatenate([np.arange(*spans[i]) for i in line]))
-    leg = Leg(order, order.all(), Topology(n_workers=workers, batch_size=BATCH))
+    leg = EpochPartition(order, order.all(), Topology(n_workers=workers, batch_size=BATCH))
     shares = [
         np.concatenate([lines[s.shard][order.walk(s)] for s in leg.share(0, worker)])
         for worker in range(workers)

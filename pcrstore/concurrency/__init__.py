@@ -2,12 +2,12 @@
 
 from pcrstore.concurrency.coroutines import NativeCalls, each, run_on
 from pcrstore.concurrency.processes import ordered_map, usable_cores
-from pcrstore.concurrency.threads import POLL_SECONDS, Life, Threads
+from pcrstore.concurrency.threads import POLL_SECONDS, StopFlag, Threads
 
 __all__ = [
     "POLL_SECONDS",
-    "Life",
     "NativeCalls",
+    "StopFlag",
     "Threads",
     "each",
     "ordered_map",

@@ -13,13 +13,13 @@ from queue import Empty, SimpleQueue
 from typing import ClassVar, Final
 from weakref import WeakSet
 
-__all__ = ["POLL_SECONDS", "Life", "Threads"]
+__all__ = ["POLL_SECONDS", "StopFlag", "Threads"]
 
 POLL_SECONDS: Final = 0.5
 """Seconds between looks whether a life is over, where nothing else would tell."""
 
 
-class Life:
+class StopFlag:
     """Whether something goes on; nobody sets the events of what is over."""
 
     def __init__(self) -> None:

@@ -21,14 +21,14 @@ from typing import Final, Protocol
 
 from pcrstore.concurrency import ordered_map, usable_cores
 from pcrstore.conversion.journal import FinishedUnit, Journal
-from pcrstore.conversion.manifest_builder import Finisher
+from pcrstore.conversion.manifest_builder import ManifestBuilder
 from pcrstore.conversion.options import Options
 from pcrstore.conversion.packing import Unit, pack, shuffled
-from pcrstore.conversion.record_builder import Builder, BuiltRecord, RecordTask
+from pcrstore.conversion.record_builder import BuiltRecord, RecordBuilder, RecordTask
 from pcrstore.conversion.report import Report, read_report
 from pcrstore.conversion.sources.folder import Listing, SourceFile, list_folder
 from pcrstore.conversion.uploads import Uploads
-from pcrstore.conversion.writers import ArraySink, RecordSink
+from pcrstore.conversion.writers import ArrayWriter, RecordWriter
 from pcrstore.core import UID_BYTES, record_seed
 from pcrstore.dataset import commit, keep_hint, new_writer, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
@@ -234,8 +234,8 @@ class _Job:
         if isinstance(self._store, LocalStore):
             self._store.sweep()
 
-    def _finisher(self) -> Finisher:
-        return Finisher(
+    def _finisher(self) -> ManifestBuilder:
+        return ManifestBuilder(
             store=self._store,
             conversion=self.conversion,
             script=self._script,
@@ -265,7 +265,7 @@ class _Job:
                 break  # arrays grow in order: nothing after a hole has its place yet
         return done
 
-    def _open_arrays(self, done: Mapping[int, FinishedUnit]) -> tuple[ArraySink, frozenset[int]]:
+    def _open_arrays(self, done: Mapping[int, FinishedUnit]) -> tuple[ArrayWriter, frozenset[int]]:
         """Return the sink, and the finished units to build again for its unstored tails."""
         n = self._script.n_groups + 1
         ends = [[0] * n]
@@ -276,7 +276,7 @@ class _Job:
         n_bytes = sum(f.n_bytes for f in self._files)
         hold = n_bytes <= self._options.hold_bytes
         least = self._options.chunk_bytes if hold else max(_MIN_CHUNK, n_bytes // _CHUNKS)
-        sink = ArraySink(
+        sink = ArrayWriter(
             n_groups=self._script.n_groups,
             name=f"zarr/{self.conversion}",
             chunk_bytes=min(self._options.chunk_bytes, least),
@@ -294,7 +294,7 @@ class _Job:
         workers: int,
         done: Mapping[int, FinishedUnit],
         replay: frozenset[int],
-        sink: ArraySink | None,
+        sink: ArrayWriter | None,
         progress: Progress,
     ) -> Generator[FinishedUnit, None, None]:
         """Yield every unit in order; all are stored and noted when the last was taken."""
@@ -333,13 +333,13 @@ class _Job:
             uploads.close()
 
     def _store_unit(
-        self, unit: Unit, records: Sequence[BuiltRecord], sink: ArraySink | None, uploads: Uploads
+        self, unit: Unit, records: Sequence[BuiltRecord], sink: ArrayWriter | None, uploads: Uploads
     ) -> FinishedUnit:
         finished = _looked_at(unit, records)
         variant = self._policy if finished.problems else ""
         if sink is None:
             name = f"objects/{self._content}-{unit.number:06d}{variant and '-' + variant}.pcr"
-            taker = RecordSink(n_groups=self._script.n_groups)
+            taker = RecordWriter(n_groups=self._script.n_groups)
             for r in records:
                 taker.add(r)
             stored = taker.finish_unit(name, self._object_uid(unit))
@@ -397,7 +397,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
-    """What a worker needs to make its `Builder`."""
+    """What a worker needs to make its `RecordBuilder`."""
 
     source: ReadableStore
     script: Script
@@ -408,7 +408,7 @@ class _Setting:
 
 
 def _builder(setting: _Setting) -> Callable[[RecordTask], BuiltRecord]:
-    return Builder(
+    return RecordBuilder(
         source=setting.source,
         script=setting.script,
         policy=setting.policy,

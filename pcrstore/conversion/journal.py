@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from pcrstore.conversion.record_builder import COLUMNS, Problem
 from pcrstore.conversion.sources.folder import Listing
-from pcrstore.core import UID_BYTES, Fields, crc32c, parse_json
+from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.format import ObjectEntry, PartEntry, Rows, decode_directory, decode_part
 from pcrstore.storage import Store
@@ -138,7 +138,7 @@ class Journal:
         except FormatError:
             return None
 
-    def _decode(self, f: Fields, data: bytes, where: str) -> FinishedUnit:
+    def _decode(self, f: JsonReader, data: bytes, where: str) -> FinishedUnit:
         entry = f.object("object")
         stored = ObjectEntry(
             name=entry.object_name("name"),
@@ -157,7 +157,7 @@ class Journal:
             )
             rows = decode_part(data, directory, COLUMNS)
         kinds, counts = f.object("restore_bytes"), f.object("restore_images")
-        measured = Fields(
+        measured = JsonReader(
             {str(i): q for i, q in enumerate(f.items("quality", max_items=10**6))}, where
         )
         return FinishedUnit(

@@ -9,7 +9,7 @@ import numpy as np
 from pcrstore.conversion.journal import FinishedUnit
 from pcrstore.conversion.record_builder import COLUMNS, Problem
 from pcrstore.conversion.report import Report
-from pcrstore.conversion.writers import ArraySink
+from pcrstore.conversion.writers import ArrayWriter
 from pcrstore.core import UID_BYTES, crc32c, record_seed
 from pcrstore.errors import SourceError
 from pcrstore.format import (
@@ -33,11 +33,11 @@ from pcrstore.format import (
 from pcrstore.jpeg import Script
 from pcrstore.storage import Store
 
-__all__ = ["Finisher"]
+__all__ = ["ManifestBuilder"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Finisher:
+class ManifestBuilder:
     """Takes finished units in order; writes a part whenever one is full, and at last the rest."""
 
     store: Store
@@ -149,7 +149,7 @@ class Finisher:
             }
         )
 
-    def finish(self, sink: ArraySink | None) -> Manifest:
+    def finish(self, sink: ArrayWriter | None) -> Manifest:
         """Write what is left and return the manifest to commit.
 
         Raises:
@@ -194,7 +194,7 @@ class Finisher:
         self.store.put(name, data)
         self._checked.append(Checked(name=name, n_bytes=len(data), checksum=crc32c(data)))
 
-    def _write_arrays(self, sink: ArraySink) -> None:
+    def _write_arrays(self, sink: ArrayWriter) -> None:
         for name, data in sink.finish():
             self.store.put(name, data)
         specs: dict[str, ArraySpec] = dict(stream_specs(sink.positions, sink.chunk_sizes()))

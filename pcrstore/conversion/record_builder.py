@@ -61,9 +61,9 @@ from pcrstore.storage import LocalStore, ReadableStore
 __all__ = [
     "COLUMNS",
     "POLICIES",
-    "Builder",
     "BuiltRecord",
     "Problem",
+    "RecordBuilder",
     "RecordTask",
 ]
 
@@ -137,7 +137,7 @@ class _Gathered:
     images_by_kind: dict[str, int] = field(default_factory=dict)
 
 
-class Builder:
+class RecordBuilder:
     """Builds records from one source with one script, policy and set of limits."""
 
     def __init__(

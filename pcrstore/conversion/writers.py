@@ -3,8 +3,8 @@
 Both sinks place records in order and give each unit's bytes to the caller to store, so that stores,
 threads and the journal stay in one place (`convert`).
 
-    RecordSink   header | regions    one object per unit
-    ArraySink    region g of every record appended to array g, cut into equal chunks
+    RecordWriter   header | regions    one object per unit
+    ArrayWriter    region g of every record appended to array g, cut into equal chunks
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pcrstore.conversion.record_builder import BuiltRecord
 from pcrstore.format import ObjectEntry, Rows, array_name, concat, record_dtype
 
-__all__ = ["ArraySink", "PlacedUnit", "RecordSink"]
+__all__ = ["ArrayWriter", "PlacedUnit", "RecordWriter"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def _rows(records: list[BuiltRecord], placed: NDArray[np.void]) -> Rows | None:
 
 
 @dataclass(slots=True)
-class RecordSink:
+class RecordWriter:
     """Record layout: a unit's records back to back in one object."""
 
     n_groups: int
@@ -71,7 +71,7 @@ class RecordSink:
 
 
 @dataclass(slots=True)
-class ArraySink:
+class ArrayWriter:
     """Zarr layout: each region appended to its array, cut into equal chunks.
 
     A Zarr chunk is always stored in full, so the last one of each array is filled up with zeros.

@@ -3,7 +3,7 @@
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
 from pcrstore.core.integers import integer
-from pcrstore.core.json_reader import MAX_INT, Fields, parse_json
+from pcrstore.core.json_reader import MAX_INT, JsonReader, parse_json
 from pcrstore.core.ranges import ByteRange, Request, coalesce, split
 from pcrstore.core.reals import real
 from pcrstore.core.sizes import parse_size
@@ -12,7 +12,7 @@ __all__ = [
     "MAX_INT",
     "UID_BYTES",
     "ByteRange",
-    "Fields",
+    "JsonReader",
     "Request",
     "coalesce",
     "crc32c",

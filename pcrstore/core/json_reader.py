@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from pcrstore.errors import FormatError
 
-__all__ = ["MAX_INT", "Fields", "parse_json"]
+__all__ = ["MAX_INT", "JsonReader", "parse_json"]
 
 MAX_INT = 2**53 - 1
 """Largest integer that every JSON reader holds exactly."""
@@ -20,7 +20,7 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
 
-def parse_json(data: bytes, *, where: str) -> "Fields":
+def parse_json(data: bytes, *, where: str) -> "JsonReader":
     """Parse a JSON object.
 
     Raises:
@@ -41,10 +41,10 @@ def parse_json(data: bytes, *, where: str) -> "Fields":
         raise FormatError(f"{where}: not the JSON that pcrstore writes: {e}") from e
     if not isinstance(value, dict):
         raise FormatError(f"{where}: must be a JSON object, got {type(value).__name__}")
-    return Fields(value, where)
+    return JsonReader(value, where)
 
 
-class Fields:
+class JsonReader:
     """A JSON object read field by field, each with its type and bounds."""
 
     def __init__(self, table: Mapping[str, object], where: str) -> None:
@@ -146,7 +146,7 @@ class Fields:
     def numbers(self, name: str, *, max_items: int, low: float, high: float) -> tuple[float, ...]:
         """Return a list of numbers in low..high."""
         table = dict(enumerate(self.items(name, max_items=max_items)))
-        inner = Fields({str(i): v for i, v in table.items()}, f"{self._where}: {name}")
+        inner = JsonReader({str(i): v for i, v in table.items()}, f"{self._where}: {name}")
         return tuple(inner.number(str(i), low, high) for i in table)
 
     def strings(self, name: str, *, max_items: int, max_length: int = 4096) -> tuple[str, ...]:
@@ -158,16 +158,16 @@ class Fields:
             out.append(value)
         return tuple(out)
 
-    def object(self, name: str) -> "Fields":
+    def object(self, name: str) -> "JsonReader":
         """Return a nested object."""
         value = self._get(name)
         if not isinstance(value, dict):
             self.fail(name, "an object", value)
-        return Fields(value, f"{self._where}: {name}")
+        return JsonReader(value, f"{self._where}: {name}")
 
-    def objects(self, name: str, *, max_items: int) -> Iterator["Fields"]:
+    def objects(self, name: str, *, max_items: int) -> Iterator["JsonReader"]:
         """Yield the nested objects of a list."""
         for i, value in enumerate(self.items(name, max_items=max_items)):
             if not isinstance(value, dict):
                 self.fail(f"{name}[{i}]", "an object", value)
-            yield Fields(value, f"{self._where}: {name}[{i}]")
+            yield JsonReader(value, f"{self._where}: {name}[{i}]")

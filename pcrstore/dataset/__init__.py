@@ -3,7 +3,7 @@
 from pcrstore.dataset.dataset import Dataset, Sample, Traffic, dataset_in, open_dataset
 from pcrstore.dataset.fetch import Counter, ForkSafeLock, fetch_ranges, get_ranges
 from pcrstore.dataset.filters import conditions_of
-from pcrstore.dataset.index_reader import Catalog, Part
+from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.planner import Cells, ReadPlan
 from pcrstore.dataset.reader import Chosen, Reader
 from pcrstore.dataset.versions import (
@@ -16,12 +16,12 @@ from pcrstore.dataset.versions import (
 )
 
 __all__ = [
-    "Catalog",
     "Cells",
     "Chosen",
     "Counter",
     "Dataset",
     "ForkSafeLock",
+    "IndexReader",
     "Part",
     "ReadPlan",
     "Reader",

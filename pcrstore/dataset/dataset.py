@@ -23,7 +23,7 @@ from pcrstore.concurrency import usable_cores
 from pcrstore.cost import DEFAULT_COST, CostModel
 from pcrstore.dataset.fetch import RangeCache
 from pcrstore.dataset.filters import matching
-from pcrstore.dataset.index_reader import Catalog
+from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.dataset.planner import Pieces, ReadPlan
 from pcrstore.dataset.reader import Reader, Window
 from pcrstore.dataset.versions import list_versions, newest_version, read_manifest
@@ -84,7 +84,7 @@ class Dataset:
         manifest: Manifest,
         cost: CostModel,
         *,
-        catalog: Catalog | None = None,
+        catalog: IndexReader | None = None,
     ) -> None:
         self._store = store
         self._manifest = manifest
@@ -120,7 +120,7 @@ class Dataset:
         return self._cost
 
     @property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> IndexReader:
         """The index, read on demand and remembered."""
         return self._reader.catalog
 

@@ -42,7 +42,7 @@ from pcrstore.storage import ReadableStore
 
 Decoded = TypeVar("Decoded")
 
-__all__ = ["Catalog", "Located", "Part"]
+__all__ = ["IndexReader", "Located", "Part"]
 
 _HEADERS_KEPT = 16_384
 """Parsed headers remembered: about 40 MB for records of 32 images."""
@@ -107,7 +107,7 @@ class Located:
     """Position of the image in the record."""
 
 
-class Catalog:
+class IndexReader:
     """Index parts of one version of a dataset."""
 
     def __init__(self, store: ReadableStore, manifest: Manifest, cost: CostModel) -> None:
@@ -133,9 +133,9 @@ class Catalog:
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__init__(state["store"], state["manifest"], state["cost"])  # type: ignore[misc]  # as pickled above
 
-    def sibling(self) -> "Catalog":
+    def sibling(self) -> "IndexReader":
         """Return the same index with a counter of its own; what one reads, both have."""
-        other = Catalog(self._store, self._manifest, self._cost)
+        other = IndexReader(self._store, self._manifest, self._cost)
         other._lock = self._lock
         other._parts, other._pages, other._headers = self._parts, self._pages, self._headers
         return other

@@ -19,7 +19,7 @@ import numpy as np
 from pcrstore.core import ByteRange, split
 from pcrstore.cost import CostModel
 from pcrstore.dataset.fetch import Counter, RangeCache, checked, get_ranges
-from pcrstore.dataset.index_reader import Catalog, Part
+from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.planner import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.format import Header, Manifest, decodable
 from pcrstore.storage import ReadableStore
@@ -85,14 +85,14 @@ class Reader:
         *,
         cache: RangeCache | None = None,
         part_bytes: int | None = None,
-        catalog: Catalog | None = None,
+        catalog: IndexReader | None = None,
     ) -> None:
         self._store = store
         self._manifest = manifest
         self._cost = cost
         self._part_bytes = part_bytes
         self.cache = cache
-        self.catalog = catalog or Catalog(store, manifest, cost)
+        self.catalog = catalog or IndexReader(store, manifest, cost)
         self.counter = Counter()
         """Requests and bytes of scan groups; those of the index are the catalog's."""
 

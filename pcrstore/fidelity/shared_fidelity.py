@@ -25,7 +25,7 @@ from pcrstore.fidelity.targets import Fidelity, resolve
 from pcrstore.format import Manifest
 from pcrstore.jpeg import MAX_GROUPS
 
-__all__ = ["Dial", "Fidelities", "Mixture", "SharedNumber"]
+__all__ = ["Fidelities", "Mixture", "SharedFidelity", "SharedNumber"]
 
 _SAMPLE: Final = 1 << 63
 _WEIGHT_BITS: Final = 8
@@ -84,7 +84,7 @@ class SharedNumber:
         self._word = RawValue(ctypes.c_int64, _epoch(value))
 
     def __getstate__(self) -> dict[str, Any]:
-        """As `Dial`."""
+        """As `SharedFidelity`."""
         return {"_word": self._word if _is_shared(self._word) else self.value}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ def _is_shared(*memory: object) -> bool:
     return starting is not None
 
 
-class Dial:
+class SharedFidelity:
     """The fidelity of every dataset of a loader, shared with its workers.
 
     Args:

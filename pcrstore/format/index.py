@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import UID_BYTES, Fields
+from pcrstore.core import UID_BYTES, JsonReader
 from pcrstore.errors import FormatError
 
 __all__ = [
@@ -97,7 +97,7 @@ class Column:
         return {"name": self.name, "dtype": self.dtype, "width": self.width}
 
     @classmethod
-    def from_json(cls, f: Fields) -> "Column":
+    def from_json(cls, f: JsonReader) -> "Column":
         """Read the JSON form."""
         return cls(
             name=f.string("name", max_length=256),
@@ -169,7 +169,7 @@ class PartEntry:
         }
 
     @classmethod
-    def from_json(cls, f: Fields, *, n_groups: int) -> "PartEntry":
+    def from_json(cls, f: JsonReader, *, n_groups: int) -> "PartEntry":
         """Read the JSON form."""
         n_images = f.integer("images", 1, MAX_PART_IMAGES)
         n_bytes = f.integer("bytes", 1)

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import UID_BYTES, Fields, crc32c, parse_json
+from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import (
     HEADERS,
@@ -225,7 +225,7 @@ def decode_directory(
 
 
 def _decode_pages(
-    b: Fields, n_rows: int, at: int, entry: PartEntry
+    b: JsonReader, n_rows: int, at: int, entry: PartEntry
 ) -> tuple[tuple[Page, ...], int]:
     step = b.integer("rows_per_page", 1)
     listed = b.items("pages", max_items=MAX_PART_IMAGES)
@@ -234,7 +234,7 @@ def _decode_pages(
     pages: list[Page] = []
     for i, item in enumerate(listed):
         where = f"{entry.name}: {b.string('name')}[{i}]"
-        numbers = Fields({"page": item}, where).integers("page", max_items=3)
+        numbers = JsonReader({"page": item}, where).integers("page", max_items=3)
         if len(numbers) != 3 or at + numbers[0] > entry.n_bytes or numbers[1] > _MAX_PAGE:
             b.fail("pages", f"[length, raw length, checksum] inside {entry.n_bytes} bytes", item)
         pages.append(

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pcrstore.core import MAX_INT, UID_BYTES, Fields, crc32c, parse_json
+from pcrstore.core import MAX_INT, UID_BYTES, JsonReader, crc32c, parse_json
 from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 from pcrstore.format.index import COLUMNS, SYSTEM_BLOCKS, Column, PartEntry
 from pcrstore.jpeg import MAX_GROUPS
@@ -243,7 +243,7 @@ def decode_manifest(data: bytes, *, version: int, where: str) -> Manifest:
     return _decode_body(f, version)
 
 
-def _decode_body(f: Fields, version: int) -> Manifest:
+def _decode_body(f: JsonReader, version: int) -> Manifest:
     f.choice("format", frozenset({"pcrstore"}))
     layout = f.choice("layout", frozenset({"record", "zarr"}))
     labels = f.strings("groups", max_items=MAX_GROUPS, max_length=64)
@@ -315,7 +315,7 @@ def _decode_body(f: Fields, version: int) -> Manifest:
     return out
 
 
-def _decode_columns(f: Fields) -> tuple[Column, ...]:
+def _decode_columns(f: JsonReader) -> tuple[Column, ...]:
     columns = tuple(Column.from_json(c) for c in f.objects("columns", max_items=1000))
     names = [c.name for c in columns]
     if len({*names, *SYSTEM_BLOCKS}) != len(names) + len(SYSTEM_BLOCKS):

@@ -22,7 +22,7 @@ from pcrstore.jpeg import (
     MAX_PIXELS,
     SOI,
     Header,
-    Shape,
+    JpegInfo,
     check_pixels,
     jpeg_shape,
     readable_header,
@@ -109,7 +109,7 @@ def decode(
 
 def decode_jpeg(
     data: bytes,
-    shape: Shape,
+    shape: JpegInfo,
     scale: int,
     *,
     by_simplejpeg: bool,
@@ -151,7 +151,7 @@ def _has_simplejpeg() -> bool:
 
 
 def _decode_simplejpeg(
-    data: bytes, shape: Shape, scale: int, scratch: NDArray[np.uint8] | None
+    data: bytes, shape: JpegInfo, scale: int, scratch: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8] | None:
     """Decode with simplejpeg; None where it cannot, and Pillow has to say why or do better."""
     import simplejpeg  # noqa: PLC0415 - optional
@@ -176,7 +176,7 @@ def _decode_simplejpeg(
     return _rgb_of_cmyk(pixels) if is_cmyk else pixels
 
 
-def _is_unambiguous(shape: Shape, scale: int) -> bool:
+def _is_unambiguous(shape: JpegInfo, scale: int) -> bool:
     """Whether the reduced size tells TurboJPEG the scale.
 
     It is given a size and takes the largest n / 8 whose result fits, so of an image of 3 x 3

@@ -4,7 +4,7 @@ from pcrstore.jpeg.end_of_band import end_of_band_tail, ending
 from pcrstore.jpeg.parser import EOI, SOI, Header, parse_frame
 from pcrstore.jpeg.probe import (
     MAX_PIXELS,
-    Shape,
+    JpegInfo,
     check_pixels,
     first_rows,
     jpeg_shape,
@@ -30,10 +30,10 @@ __all__ = [
     "MAX_PIXELS",
     "SOI",
     "Header",
+    "JpegInfo",
     "Kind",
     "Limits",
     "Script",
-    "Shape",
     "Stored",
     "Transcoded",
     "builtin",

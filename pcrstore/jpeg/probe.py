@@ -20,7 +20,7 @@ from pcrstore.jpeg.parser import SOI, Header, parse_header
 __all__ = [
     "MAX_PIXELS",
     "MAX_SCANS",
-    "Shape",
+    "JpegInfo",
     "check_pixels",
     "first_rows",
     "jpeg_shape",
@@ -54,7 +54,7 @@ _ROWS: Final = 16
 """Rows of an MCU of most files: to end in the midst of one would save nothing."""
 
 
-class Shape(NamedTuple):
+class JpegInfo(NamedTuple):
     """What a decoder has to know of a JPEG beforehand."""
 
     width: int
@@ -67,7 +67,7 @@ class Shape(NamedTuple):
     around it, where `first_rows` would be seen."""
 
 
-def jpeg_shape(data: bytes, max_pixels: int) -> Shape | None:
+def jpeg_shape(data: bytes, max_pixels: int) -> JpegInfo | None:
     """Return what a JPEG's headers say, its limits checked; None for what else an image may be.
 
     Raises:
@@ -85,7 +85,7 @@ def jpeg_shape(data: bytes, max_pixels: int) -> Shape | None:
         raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
     ids = data[frame + 10 : frame + 10 + 3 * n_components : 3]
     is_complete = data[frame + 1] != _PROGRESSIVE or _brings_every_bit(ids, scans)
-    return Shape(width, height, n_components, frame, is_complete)
+    return JpegInfo(width, height, n_components, frame, is_complete)
 
 
 @lru_cache(maxsize=256)
@@ -117,7 +117,7 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise LimitError(f"at most {max_pixels} pixels are decoded, got {width} x {height}")
 
 
-def first_rows(data: bytes, shape: Shape, rows: int, scale: int) -> tuple[bytes, Shape]:
+def first_rows(data: bytes, shape: JpegInfo, rows: int, scale: int) -> tuple[bytes, JpegInfo]:
     """Return a JPEG that ends below its first rows, for callers that need no more; and its shape.
 
     Only the height in the frame header differs. Of each scan libjpeg then decodes the blocks of

@@ -1,6 +1,6 @@
 """What all loaders of batches are: epochs one after the other, a state, and counters.
 
-epoch, what is left of it ──▶ Leg ──batches yielded──▶ state_dict ──▶ epoch, what is left of it
+epoch, slices left ──▶ EpochPartition ──batches yielded──▶ state_dict ──▶ epoch, slices left
 """
 
 import copy
@@ -18,12 +18,12 @@ from weakref import ref
 from pcrstore.core import integer
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelities
-from pcrstore.loader.batches import Feed
-from pcrstore.loader.iterator import Iteration
-from pcrstore.loader.pipeline import Loading
+from pcrstore.loader.batches import BatchStream
+from pcrstore.loader.iterator import BatchIterator
+from pcrstore.loader.pipeline import Pipeline
 from pcrstore.loader.state import BATCHES, brief, resume, written
 from pcrstore.loader.stats import Signals
-from pcrstore.sampling import Leg, Stretch, Topology
+from pcrstore.sampling import EpochPartition, ShardSlice, Topology
 
 __all__ = ["BaseLoader", "Dialled", "check_rank"]
 
@@ -36,7 +36,7 @@ class _Position:
     """Where an iteration begins."""
 
     epoch: int
-    stretches: list[Stretch] | None = None
+    stretches: list[ShardSlice] | None = None
     """What is left of the epoch; None: all."""
     is_loaded: bool = False
     """Whether a state said so: then it wins over an iteration under way."""
@@ -47,7 +47,7 @@ class _Position:
 class Dialled:
     """What has a dial for its fidelity, and classes."""
 
-    _loading: Loading
+    _loading: Pipeline
     _fidelity: Fidelities
 
     @property
@@ -82,18 +82,18 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
     threads, counters and the dial are its own.
     """
 
-    _feed: Feed[Payload] | None
+    _feed: BatchStream[Payload] | None
     """Of the iteration under way, where threads of this process decode."""
 
-    def __init__(self, loading: Loading) -> None:
+    def __init__(self, loading: Pipeline) -> None:
         self._loading = loading
         self._next: _Position | None = _Position(epoch=0)
-        self._now: tuple[_Position, Leg] | None = None
+        self._now: tuple[_Position, EpochPartition] | None = None
         self._n_yielded = 0
         self._done = Signals()
         self._started: float | None = None
         self._feed = None
-        self._iteration: ref[Iteration[Item]] | None = None
+        self._iteration: ref[BatchIterator[Item]] | None = None
         """The last one; not held, for a loop that is left drops it and so ends it."""
         self._n_begun = 0
         """Iterations; how many there were with it is the number of one."""
@@ -123,7 +123,7 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
 
     # ---- iterations
 
-    def __iter__(self) -> Iteration[Item]:
+    def __iter__(self) -> BatchIterator[Item]:
         """Begin an iteration: its epoch is settled, and it reads ahead, from now on.
 
         An older one that is not over cannot go on: its next batch is a `UsageError`. One that has
@@ -138,7 +138,7 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         batches = self._start(leg, position.epoch, rank)
         self._now, self._next, self._n_yielded = (position, leg), None, 0
         self._started = started
-        iteration = Iteration(
+        iteration = BatchIterator(
             batches,
             leg.n_batches,
             given=partial(self._given, number),
@@ -152,7 +152,7 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         """Return rank and topology; looked at when an iteration begins."""
 
     @abstractmethod
-    def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[Item]:
+    def _start(self, leg: EpochPartition, epoch: int, rank: int) -> Iterator[Item]:
         """Start to read a leg, at once; return its batches."""
 
     def _given(self, number: int) -> None:
@@ -227,7 +227,7 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
             )
         self._next = _Position(epoch=epoch, is_asked_for=True)
 
-    def _under_way(self) -> tuple[_Position, Leg]:
+    def _under_way(self) -> tuple[_Position, EpochPartition]:
         """Return what the iteration under way, or the last one, began with."""
         if self._now is None:
             raise AssertionError("a loader has a next position or one that is being read")
@@ -240,7 +240,7 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
             return position if leg.n_batches else None
         return self._next
 
-    def _upcoming(self) -> tuple[_Position, int, Leg]:
+    def _upcoming(self) -> tuple[_Position, int, EpochPartition]:
         """Return what an iteration that begins now would read, and this process's rank."""
         position = self._pending() or _Position(epoch=self._under_way()[0].epoch + 1)
         rank, topology = self._topology()
@@ -254,14 +254,14 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         """Say whether an iteration is under way that no loaded state has put an end to."""
         return self._started is not None and not (self._next and self._next.is_loaded)
 
-    def _leg(self) -> Leg:
+    def _leg(self) -> EpochPartition:
         return self._under_way()[1] if self._is_running() else self._upcoming()[2]
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch; `n_left` is what a resumption leaves of it."""
         leg = self._leg()
         # Epochs differ in order alone, so that one has as many batches as any other.
-        return Leg(leg.order, leg.order.all(), leg.topology).n_batches
+        return EpochPartition(leg.order, leg.order.all(), leg.topology).n_batches
 
     @property
     def n_left(self) -> int:

@@ -25,15 +25,15 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency import Life, Threads
+from pcrstore.concurrency import StopFlag, Threads
 from pcrstore.dataset import ForkSafeLock
 from pcrstore.errors import JpegError
 from pcrstore.image import Rendering, render
 from pcrstore.loader.memory import share_one_arena, trim
-from pcrstore.loader.prefetch import Prefetcher, Samples, Stream
+from pcrstore.loader.prefetch import Prefetcher, ReadSpec, Samples
 from pcrstore.loader.stats import Signals
 
-__all__ = ["Batch", "Feed"]
+__all__ = ["Batch", "BatchStream"]
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Batch(Generic[Payload]):
     """Why the last of `skipped` was."""
 
 
-class Feed(Generic[Payload]):
+class BatchStream(Generic[Payload]):
     """Batches of one stream.
 
     Args:
@@ -101,11 +101,11 @@ class Feed(Generic[Payload]):
             handed out with it; called in a thread of the feed.
     """
 
-    _alive: ClassVar["WeakSet[Feed[Any]]"] = WeakSet()
+    _alive: ClassVar["WeakSet[BatchStream[Any]]"] = WeakSet()
 
     def __init__(
         self,
-        stream: Stream,
+        stream: ReadSpec,
         batch_sizes: Sequence[int],
         *,
         rendering: Rendering,
@@ -127,7 +127,7 @@ class Feed(Generic[Payload]):
             ("samples", "batches", "skipped", "queue_depth", "stall", "decode"), 0.0
         )
         self._n_ready = 0
-        self._life = Life()
+        self._life = StopFlag()
         share_one_arena()
         self._driver = Threads(1, "drive")
         with ExitStack() as started:
@@ -315,4 +315,4 @@ class Feed(Generic[Payload]):
         return type(error)(f"{name}: {error}")
 
 
-atexit.register(Feed.close_all)
+atexit.register(BatchStream.close_all)

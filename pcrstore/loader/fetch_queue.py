@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pcrstore.concurrency import POLL_SECONDS, Life, Threads
+from pcrstore.concurrency import POLL_SECONDS, StopFlag, Threads
 from pcrstore.dataset import ForkSafeLock
 from pcrstore.errors import PcrstoreError
 
-__all__ = ["Fetch", "InFlight"]
+__all__ = ["Fetch", "FetchQueue"]
 
 FETCHERS: Final = 16
 
@@ -73,7 +73,7 @@ class Fetch:
         return files
 
 
-class InFlight:
+class FetchQueue:
     """Fetches of one stream.
 
     Args:
@@ -81,7 +81,7 @@ class InFlight:
         hedge: Ask once more for what is slow, when it is waited for.
     """
 
-    def __init__(self, life: Life, *, hedge: bool) -> None:
+    def __init__(self, life: StopFlag, *, hedge: bool) -> None:
         self._life = life
         self._lock = ForkSafeLock()
         self._pending: deque[Fetch] = deque()

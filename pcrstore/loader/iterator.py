@@ -11,12 +11,12 @@ from typing import Generic, Self, TypeVar
 
 from pcrstore.errors import UsageError
 
-__all__ = ["Iteration"]
+__all__ = ["BatchIterator"]
 
 Item = TypeVar("Item")
 
 
-class Iteration(Generic[Item]):
+class BatchIterator(Generic[Item]):
     """Batches of one iteration.
 
     Args:

@@ -12,8 +12,8 @@ from pcrstore.fidelity import Fidelities
 from pcrstore.loader.base import BaseLoader, check_rank
 from pcrstore.loader.batches import Batch
 from pcrstore.loader.memory import BatchMemory
-from pcrstore.loader.pipeline import Data, Loading, MoreOptions, Spec, check_options
-from pcrstore.sampling import Leg, Topology, Uneven
+from pcrstore.loader.pipeline import Data, MoreOptions, Pipeline, Spec, check_options
+from pcrstore.sampling import EpochPartition, Topology, Uneven
 
 __all__ = ["NumpyLoader"]
 
@@ -89,7 +89,7 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         check_rank(rank, world_size)
         if n_threads is not None:
             n_threads = integer(n_threads, "n_threads", least=1)
-        super().__init__(Loading(spec))
+        super().__init__(Pipeline(spec))
         self._fidelity = fidelity
         self._share = rank, topology
         self._n_threads = n_threads
@@ -100,7 +100,9 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
     def _topology(self) -> tuple[int, Topology]:
         return self._share
 
-    def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[NDArray[np.generic], ...]]:
+    def _start(
+        self, leg: EpochPartition, epoch: int, rank: int
+    ) -> Iterator[tuple[NDArray[np.generic], ...]]:
         self._feed = feed = self._loading.feed(
             leg,
             epoch,

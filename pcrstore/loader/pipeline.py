@@ -1,6 +1,6 @@
 """What every loader is beneath its surface: sources, order, dial, readers.
 
-Spec (what the user asked for) ──▶ Loading ──▶ Feed of one stream
+Spec (what the user asked for) ──▶ Pipeline ──▶ BatchStream of one stream
 └── travels to worker processes
 """
 
@@ -16,21 +16,30 @@ from numpy.typing import NDArray
 from pcrstore.core import crc32c, integer, parse_size
 from pcrstore.dataset import Dataset, conditions_of, open_dataset
 from pcrstore.errors import OptionError
-from pcrstore.fidelity import Dial, Fidelities
+from pcrstore.fidelity import Fidelities, SharedFidelity
 from pcrstore.image import CenterCrop, Crop, RandomResizedCrop, Rendering
-from pcrstore.loader.batches import Batch, Feed
-from pcrstore.loader.prefetch import Stream
+from pcrstore.loader.batches import Batch, BatchStream
+from pcrstore.loader.prefetch import ReadSpec
 from pcrstore.loader.stats import Signals
-from pcrstore.sampling import EpochOrder, Leg, Mix, Population, Source, Stretch, Topology, mix_of
+from pcrstore.sampling import (
+    EpochOrder,
+    EpochPartition,
+    Mix,
+    SampleSet,
+    SelectedDataset,
+    ShardSlice,
+    Topology,
+    mix_of,
+)
 from pcrstore.storage import Engine
 from pcrstore.storage.cache import Cache
 
 __all__ = [
     "Data",
-    "Loading",
     "MoreOptions",
     "OnError",
     "Opaque",
+    "Pipeline",
     "Selection",
     "Spec",
     "Where",
@@ -102,7 +111,7 @@ def check_options(loader: str, given: Collection[str], known: Collection[str]) -
         raise OptionError(f"{loader} has no option {min(unknown)}")
 
 
-class Loading:
+class Pipeline:
     """Datasets, selection, order and dial: what all processes of a loader share.
 
     Args:
@@ -148,9 +157,9 @@ class Loading:
         # A dataset that is given may be read by others too, and its index counts for all of them.
         datasets = [d.sibling() if isinstance(d, Dataset) else open_url(d) for d in mix.weights]
         self.classes = _same_classes(datasets)
-        sources = [Source(dataset=ds, positions=_positions(ds, spec)) for ds in datasets]
-        self.population = Population(sources, _counts(mix, sources))
-        self.dial = Dial([s.dataset.manifest for s in sources], spec.fidelity)
+        sources = [SelectedDataset(dataset=ds, positions=_positions(ds, spec)) for ds in datasets]
+        self.population = SampleSet(sources, _counts(mix, sources))
+        self.dial = SharedFidelity([s.dataset.manifest for s in sources], spec.fidelity)
         self._first = np.cumsum([0, *(len(s.dataset) for s in sources)])
         # What is done with is not sent to workers: a function in `where` could not be.
         self.spec = replace(
@@ -190,21 +199,23 @@ class Loading:
             window=self.spec.shuffle_window,
         )
 
-    def leg(self, epoch: int, stretches: Sequence[Stretch] | None, topology: Topology) -> Leg:
+    def leg(
+        self, epoch: int, stretches: Sequence[ShardSlice] | None, topology: Topology
+    ) -> EpochPartition:
         """Return what is read of an epoch from here on; None: all of it."""
         order = self.order(epoch)
-        return Leg(order, order.all() if stretches is None else stretches, topology)
+        return EpochPartition(order, order.all() if stretches is None else stretches, topology)
 
     def feed(
         self,
-        leg: Leg,
+        leg: EpochPartition,
         epoch: int,
         *,
         rank: int,
         worker: int,
         n_threads: int,
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
-    ) -> Feed[Payload]:
+    ) -> BatchStream[Payload]:
         """Start the stream of one worker of one rank."""
         return self.stream(
             leg.order,
@@ -219,16 +230,16 @@ class Loading:
     def stream(
         self,
         order: EpochOrder,
-        stretches: Sequence[Stretch],
+        stretches: Sequence[ShardSlice],
         batch_sizes: Sequence[int],
         epoch: int,
         *,
         n_threads: int,
         share: int,
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
-    ) -> Feed[Payload]:
+    ) -> BatchStream[Payload]:
         """Start a stream of some stretches; `share` streams share the bytes to be ahead."""
-        stream = Stream(
+        stream = ReadSpec(
             population=self.population,
             readers=self.readers,
             order=order,
@@ -241,7 +252,7 @@ class Loading:
             epoch=epoch,
             n_draws=self.rendering.crop.n_draws,
         )
-        return Feed(
+        return BatchStream(
             stream,
             batch_sizes,
             rendering=self.rendering,
@@ -343,7 +354,7 @@ def _positions(dataset: Dataset, spec: Spec) -> NDArray[np.int64] | None:
     return None if found is None or len(found) == len(dataset) else found
 
 
-def _counts(mix: Mix, sources: Sequence[Source]) -> list[int]:
+def _counts(mix: Mix, sources: Sequence[SelectedDataset]) -> list[int]:
     """Return how many samples an epoch reads of each source."""
     sizes = [len(s) for s in sources]
     if len(sizes) == 1 and mix.epoch_size is None:

@@ -1,6 +1,6 @@
 """Records of one stream of samples, asked for ahead and let go after their last sample.
 
-    stretches ──leaflets──▶ units ──tasks──▶ InFlight ──files──▶ take(start, stop)
+    stretches ──leaflets──▶ units ──tasks──▶ FetchQueue ──files──▶ take(start, stop)
                               ▲ ahead <= prefetch_bytes
                            ask(stop)
 
@@ -20,16 +20,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency import Life
+from pcrstore.concurrency import StopFlag
 from pcrstore.core import uniforms
 from pcrstore.dataset import Chosen, Reader
 from pcrstore.errors import PcrstoreError
-from pcrstore.fidelity import Dial
-from pcrstore.loader.fetch_queue import Fetch, InFlight
+from pcrstore.fidelity import SharedFidelity
+from pcrstore.loader.fetch_queue import Fetch, FetchQueue
 from pcrstore.loader.memory import trim
-from pcrstore.sampling import EpochOrder, Leaflet, Population, Stretch, Unit
+from pcrstore.sampling import EpochOrder, ReadList, RecordRead, SampleSet, ShardSlice
 
-__all__ = ["Prefetcher", "Samples", "Stream"]
+__all__ = ["Prefetcher", "ReadSpec", "Samples"]
 
 TASK_BYTES: Final = 2**20
 """What one call to the store asks for, in records: a megabyte fills a link with 16 in flight."""
@@ -51,15 +51,15 @@ asked for anew, in some ten seconds of decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class ReadSpec:
     """What is read, and how."""
 
-    population: Population
+    population: SampleSet
     readers: Sequence[Reader]
     """One for each source of the population."""
     order: EpochOrder
-    stretches: Iterable[Stretch]
-    dial: Dial
+    stretches: Iterable[ShardSlice]
+    dial: SharedFidelity
     """Fidelity, looked at for every record that is requested."""
     prefetch_bytes: int
     """What may be read, or being read, beyond the samples that are needed."""
@@ -89,10 +89,10 @@ class Samples:
     """Numbers in [0, 1) of each sample, for its crop. (n, n_draws)"""
 
 
-class _Lane:
+class _SliceReader:
     """A leaflet that is being read."""
 
-    def __init__(self, leaflet: Leaflet, base: int) -> None:
+    def __init__(self, leaflet: ReadList, base: int) -> None:
         self.leaflet = leaflet
         self.base = base
         """Samples of the stream before it."""
@@ -128,7 +128,7 @@ class _Lane:
         return self.next_unit == len(self.leaflet.units)
 
 
-def _read(stream: Stream, units: list[Unit]) -> Iterator[list[bytes]]:
+def _read(stream: ReadSpec, units: list[RecordRead]) -> Iterator[list[bytes]]:
     """Read units of one source; their fidelity is chosen now."""
     source = units[0].source
     chosen = [
@@ -148,19 +148,19 @@ def _read(stream: Stream, units: list[Unit]) -> Iterator[list[bytes]]:
 class Prefetcher:
     """Reads a stream ahead."""
 
-    def __init__(self, stream: Stream, life: Life) -> None:
+    def __init__(self, stream: ReadSpec, life: StopFlag) -> None:
         self._stream = stream
         self._life = life
         self._stretches = iter(stream.stretches)
-        self._lanes: deque[_Lane] = deque()
-        self._asking: deque[_Lane] = deque()
+        self._lanes: deque[_SliceReader] = deque()
+        self._asking: deque[_SliceReader] = deque()
         self._opened = 0
-        self._unread: Stretch | None = None
+        self._unread: ShardSlice | None = None
         """What the index could not be read for, ahead: read again, or an error, when it is due."""
         self._ahead: deque[tuple[int, int]] = deque()
         self._ahead_bytes = 0
         self._untrimmed = 0
-        self._in_flight = InFlight(life, hedge=stream.hedge)
+        self._in_flight = FetchQueue(life, hedge=stream.hedge)
 
     def close(self) -> None:
         """Stop all threads, once life is over; requests under way end by themselves."""
@@ -186,7 +186,7 @@ class Prefetcher:
         """Ask for every record that samples below `stop` need; `ahead`: and more, where it fits."""
         while self._ahead and self._ahead[0][0] < stop:
             self._ahead_bytes -= self._ahead.popleft()[1]
-        group: list[Unit] = []
+        group: list[RecordRead] = []
         size = 0
         while (lane := self._lane_to_ask(stop, ahead=ahead)) is not None:
             unit = lane.leaflet.units[lane.next_unit]
@@ -223,11 +223,11 @@ class Prefetcher:
         room = budget - self._ahead_bytes
         return ahead and room > 0 and (not for_task or room >= min(TASK_BYTES, budget))
 
-    def _bytes_of(self, unit: Unit) -> int:
+    def _bytes_of(self, unit: RecordRead) -> int:
         """Return what a unit will move, about; whole, for sums of fractions do not end at 0."""
         return round(self._stream.dial.mean_bytes(unit.source) * len(unit.images))
 
-    def _lane_to_ask(self, stop: int, *, ahead: bool) -> _Lane | None:
+    def _lane_to_ask(self, stop: int, *, ahead: bool) -> _SliceReader | None:
         """Return the lane whose units are asked for next, opening it when it is time; else None."""
         while self._asking and self._asking[0].is_asked_for:
             self._asking.popleft()
@@ -249,14 +249,14 @@ class Prefetcher:
             self._unread = None
             if not len(leaflet):
                 continue
-            lane = _Lane(leaflet, self._opened)
+            lane = _SliceReader(leaflet, self._opened)
             self._opened = lane.stop
             self._in_flight.beside(lambda lane=lane: self._look_up(lane))  # type: ignore[misc]  # bound
             self._lanes.append(lane)
             self._asking.append(lane)
         return self._asking[0]
 
-    def _look_up(self, lane: _Lane) -> None:
+    def _look_up(self, lane: _SliceReader) -> None:
         """Read what the index knows of a lane's samples, beside its first records."""
         try:
             leaflet = lane.leaflet
@@ -274,7 +274,7 @@ class Prefetcher:
         finally:
             lane.looked_up.set()
 
-    def _load_headers(self, lane: _Lane) -> None:
+    def _load_headers(self, lane: _SliceReader) -> None:
         """Read the next headers of records that do not bring their own, in one batch."""
         start = lane.n_headers
         n = min(max(_FIRST_HEADERS, start), _MOST_HEADERS)
@@ -291,7 +291,7 @@ class Prefetcher:
                     ]
                 )
 
-    def _submit(self, lane: _Lane, units: list[Unit], n_bytes: int, stop: int) -> None:
+    def _submit(self, lane: _SliceReader, units: list[RecordRead], n_bytes: int, stop: int) -> None:
         stream = self._stream  # a fetch that held this object would keep it, and itself, alive
         is_ahead = lane.base + units[0].first_use >= stop
         fetch = self._in_flight.submit(lambda: _read(stream, units), n_bytes, is_ahead=is_ahead)
@@ -350,7 +350,7 @@ class Prefetcher:
             draws=np.concatenate(draws),
         )
 
-    def _files(self, lane: _Lane, unit: int) -> list[bytes] | None:
+    def _files(self, lane: _SliceReader, unit: int) -> list[bytes] | None:
         """Return what was read for a unit, waiting for it; None when life is over."""
         fetch, at = lane.fetches[unit]
         if not self._in_flight.wait(fetch):

@@ -1,6 +1,6 @@
 """The position in an epoch as a checkpoint holds it, and what is left of the epoch from there.
 
-    Leg, batches yielded ──written──▶ {epoch, left, topology, batches, data} ──resume──▶ stretches
+    EpochPartition, batches yielded ──written──▶ {epoch, left, batches, ...} ──resume──▶ slices
 
 It is JSON, and says what data it is of. Ranks take batches in step, so that one number says what
 every one of them has read; what is left is worked out where it is taken up.
@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Final
 
 from pcrstore.errors import OptionError
-from pcrstore.loader.pipeline import Loading
-from pcrstore.sampling import EpochOrder, Stretch, Topology, Uneven
+from pcrstore.loader.pipeline import Pipeline
+from pcrstore.sampling import EpochOrder, ShardSlice, Topology, Uneven
 
 __all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "resume", "written"]
 
@@ -22,11 +22,11 @@ SAMPLES: Final = "samples"
 
 
 def written(
-    loading: Loading,
+    loading: Pipeline,
     *,
     kind: str,
     epoch: int,
-    stretches: Sequence[Stretch] | None,
+    stretches: Sequence[ShardSlice] | None,
     topology: Topology,
     n: int,
 ) -> dict[str, object]:
@@ -55,7 +55,7 @@ def written(
     }
 
 
-def resume(loading: Loading, state: object, *, kind: str) -> tuple[int, list[Stretch] | None]:
+def resume(loading: Pipeline, state: object, *, kind: str) -> tuple[int, list[ShardSlice] | None]:
     """Return the epoch of a state and what is left of it; None: all.
 
     Args:
@@ -102,7 +102,7 @@ def _difference(mine: Mapping[str, object], theirs: object) -> str:
     return f"{brief(more)} is not known to this release, got {brief(theirs[more])}"
 
 
-def _rows(stretches: Sequence[Stretch] | None) -> list[list[int]] | None:
+def _rows(stretches: Sequence[ShardSlice] | None) -> list[list[int]] | None:
     if stretches is None:
         return None
     return [[s.shard, s.start, s.stop, s.after] for s in stretches]
@@ -137,11 +137,11 @@ def _drop_last(state: Mapping[object, object]) -> bool:
     return value
 
 
-def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
+def _stretches(order: EpochOrder, left: object) -> list[ShardSlice] | None:
     if left is None:
         return None
     rows: list[object] = list(left) if isinstance(left, list | tuple) else [left]
-    out: list[Stretch] = []
+    out: list[ShardSlice] = []
     for row in rows:
         numbers = [x for x in row if type(x) is int and x >= 0] if isinstance(row, list) else []
         if len(numbers) != 4:
@@ -149,7 +149,7 @@ def _stretches(order: EpochOrder, left: object) -> list[Stretch] | None:
         shard, start, stop, after = numbers
         if shard >= order.n_shards or not start <= stop <= order.size(shard) or after >= 2**62:
             raise OptionError(f"left of a state must lie in the epoch, got {brief(row)}")
-        out.append(Stretch(shard=shard, start=start, stop=stop, after=after))
+        out.append(ShardSlice(shard=shard, start=start, stop=stop, after=after))
     in_order = sorted(out, key=lambda s: (s.shard, s.start, s.stop))
     for a, b in pairwise(in_order):
         if a.shard == b.shard and b.start < a.stop:

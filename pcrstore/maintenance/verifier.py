@@ -17,7 +17,7 @@ import numpy as np
 from pcrstore.conversion import STAGING
 from pcrstore.core import ByteRange, crc32c
 from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import Catalog, Cells, Part, list_versions, read_manifest
+from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
 from pcrstore.errors import (
     AccessDeniedError,
     FormatError,
@@ -161,7 +161,7 @@ class _Check:
                 )
         if m.layout == "zarr":
             self._chunks(m)  # first: reading records must know of chunks cut short
-        catalog = Catalog(self._store, m, DEFAULT_COST)
+        catalog = IndexReader(self._store, m, DEFAULT_COST)
         for number, entry in enumerate(m.parts):
             data = self._whole(entry.name, entry.n_bytes)
             if data is None:
@@ -215,7 +215,7 @@ class _Check:
 
     def _records(
         self,
-        catalog: Catalog,
+        catalog: IndexReader,
         m: Manifest,
         number: int,
         *,

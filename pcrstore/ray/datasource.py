@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import integer
-from pcrstore.dataset import Catalog, Dataset, conditions_of, open_dataset
+from pcrstore.dataset import Dataset, IndexReader, conditions_of, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.fidelity import Fidelity
 from pcrstore.format import FORMATS, Values
@@ -210,7 +210,7 @@ class PcrstoreDatasource(Datasource):
 
     def _plan(self, ds: Dataset) -> None:
         """Find each record's images, the rows wanted of it, and what they take."""
-        catalog = Catalog(ds.store, ds.manifest, ds.cost)
+        catalog = IndexReader(ds.store, ds.manifest, ds.cost)
         k = self._source.fidelity
         parts = catalog.parts(range(len(ds.manifest.parts)))
         edges = [p.first_image + p.image_edges[:-1] for p in parts]

@@ -1,21 +1,21 @@
 """The sampling wing."""
 
-from pcrstore.sampling.lookup import Leaflet, Mix, Population, Source, Unit, mix_of
-from pcrstore.sampling.order import MAX_EPOCH, EpochOrder, Stretch, crop_keys, skip
-from pcrstore.sampling.sharding import Leg, Topology, Uneven
+from pcrstore.sampling.lookup import Mix, ReadList, RecordRead, SampleSet, SelectedDataset, mix_of
+from pcrstore.sampling.order import MAX_EPOCH, EpochOrder, ShardSlice, crop_keys, skip
+from pcrstore.sampling.sharding import EpochPartition, Topology, Uneven
 
 __all__ = [
     "MAX_EPOCH",
     "EpochOrder",
-    "Leaflet",
-    "Leg",
+    "EpochPartition",
     "Mix",
-    "Population",
-    "Source",
-    "Stretch",
+    "ReadList",
+    "RecordRead",
+    "SampleSet",
+    "SelectedDataset",
+    "ShardSlice",
     "Topology",
     "Uneven",
-    "Unit",
     "crop_keys",
     "mix_of",
     "skip",

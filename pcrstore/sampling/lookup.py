@@ -1,9 +1,9 @@
 """What a loader reads: some images of some datasets, and where a shard's samples lie in records.
 
-datasets, selections, weights ──▶ Population ──(seed, epoch)──▶ EpochOrder
+datasets, selections, weights ──▶ SampleSet ──(seed, epoch)──▶ EpochOrder
                                       │ record tables               │ stretch
                                       ▼                             ▼
-                                   Leaflet: units (records), and samples in reading order
+                                   ReadList: units (records), and samples in reading order
 
 `pcrstore.sampling.order` says what the words mean.
 """
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pcrstore.core import integer, real
 from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError
-from pcrstore.sampling.order import EpochOrder, Stretch
+from pcrstore.sampling.order import EpochOrder, ShardSlice
 
-__all__ = ["Leaflet", "Mix", "Population", "Source", "Unit", "mix_of"]
+__all__ = ["Mix", "ReadList", "RecordRead", "SampleSet", "SelectedDataset", "mix_of"]
 
 _MOST_SAMPLES: Final = 2**40
 """Of an epoch of a mix. It is held as a stretch for every 2^18 of them."""
@@ -79,7 +79,7 @@ def mix_of(data: object) -> Mix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class SelectedDataset:
     """The images of one dataset that are read."""
 
     dataset: Dataset
@@ -104,7 +104,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class RecordRead:
     """A record, or the images of one that a stretch reads: what is fetched at once."""
 
     source: int
@@ -122,10 +122,10 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leaflet:
+class ReadList:
     """The samples of a stretch in the order in which they are read."""
 
-    units: list[Unit]
+    units: list[RecordRead]
     """By first use."""
     unit: NDArray[np.int64]
     """Position in `units` of each sample. (n,)"""
@@ -142,7 +142,7 @@ class Leaflet:
         return len(self.unit)
 
 
-class Population:
+class SampleSet:
     """The images that a loader reads.
 
     Args:
@@ -150,14 +150,14 @@ class Population:
         counts: Samples that an epoch reads of each.
     """
 
-    def __init__(self, sources: Sequence[Source], counts: Sequence[int]) -> None:
+    def __init__(self, sources: Sequence[SelectedDataset], counts: Sequence[int]) -> None:
         empty = [s.dataset.url for s in sources if not len(s)]
         if empty:
             raise OptionError(f"{empty[0]}: no image is selected")
         self.sources = tuple(sources)
         self.counts = tuple(counts)
         self._blocks = [s.blocks() for s in sources]
-        self._last: tuple[EpochOrder, int, _Line] | None = None
+        self._last: tuple[EpochOrder, int, _ShardOrder] | None = None
 
     def order(self, *, seed: int, epoch: int, shuffle: bool, window: int) -> EpochOrder:
         """Return the order of an epoch."""
@@ -169,7 +169,7 @@ class Population:
         """Leave the last line behind: it has an array for every image of a shard."""
         return {**self.__dict__, "_last": None}
 
-    def leaflet(self, order: EpochOrder, stretch: Stretch) -> Leaflet:
+    def leaflet(self, order: EpochOrder, stretch: ShardSlice) -> ReadList:
         """Look up the records of a stretch: reads record tables of the parts of its shard."""
         last = self._last
         # A resumed epoch has many stretches of the same shard.
@@ -177,7 +177,7 @@ class Population:
             last = self._last = (order, stretch.shard, self._line(order, stretch.shard))
         return last[2].read(order.walk(stretch))
 
-    def _line(self, order: EpochOrder, shard: int) -> "_Line":
+    def _line(self, order: EpochOrder, shard: int) -> "_ShardOrder":
         runs = order.runs(shard)
         sources = [self.sources[run.source] for run in runs]
         images = [s.images(r.start, r.stop) for s, r in zip(sources, runs, strict=True)]
@@ -192,7 +192,7 @@ class Population:
         counts = np.diff(starts, append=offsets[-1])[permutation]
         where = np.repeat(at - np.cumsum(counts) + counts, counts) + np.arange(offsets[-1])
         keys = [order.crop_keys(r, i) for r, i in zip(runs, images, strict=True)]
-        return _Line(
+        return _ShardOrder(
             source=np.repeat([r.source for r in runs], np.diff(offsets))[at],
             part=np.concatenate([f.part for f in found])[at],
             record=np.concatenate([f.record for f in found])[at],
@@ -206,7 +206,7 @@ class Population:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
+class _ShardOrder:
     """A shard's line: units (U,) in the epoch's order, and their samples (n,)."""
 
     source: NDArray[np.int64]
@@ -219,7 +219,7 @@ class _Line:
     slot: NDArray[np.int64]
     crop_key: NDArray[np.uint64]
 
-    def read(self, at: NDArray[np.int64]) -> Leaflet:
+    def read(self, at: NDArray[np.int64]) -> ReadList:
         """Return the samples at some positions of the line, in the order given."""
         unit = self.unit[at]
         numbers, first, position = np.unique(unit, return_index=True, return_inverse=True)
@@ -231,7 +231,7 @@ class _Line:
         counts = np.bincount(position, minlength=len(numbers))
         edges = np.concatenate(([0], np.cumsum(counts)))
         slot = np.searchsorted(sorted_at, at) - edges[position]
-        units: list[Unit] = []
+        units: list[RecordRead] = []
         rows = zip(
             *(
                 column[numbers[by_use]].tolist()
@@ -245,7 +245,7 @@ class _Line:
         images, slots = self.image[sorted_at], self.slot[sorted_at]
         for source, part, record, number, size, start, count, use in rows:
             units.append(
-                Unit(
+                RecordRead(
                     source=source,
                     part=part,
                     record=record,
@@ -255,7 +255,7 @@ class _Line:
                     first_use=use,
                 )
             )
-        return Leaflet(
+        return ReadList(
             units=units,
             unit=rank[position],
             slot=slot,

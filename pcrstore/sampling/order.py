@@ -31,7 +31,7 @@ The words, from what an epoch is made of to what is fetched for a sample:
     leg       `shares`: one start or resumption of an epoch: stretches, and who reads them
     leaflet   `population`: a stretch in reading order, once its records were looked up
     unit      `population`: a record, or those of its images that a leaflet has; fetched at once
-    slot      the position of a sample among its unit's images; in `Unit.slots`, in the record
+    slot      the position of a sample among its unit's images; in `RecordRead.slots`, in the record
     lane      `prefetch`: a leaflet that is being read: what was asked for of it, and what came
 
 `reader.Window`, the units of a conversion and the runs of `ray` are other things.
@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 from pcrstore.core import hashes, integer, key_of
 from pcrstore.errors import OptionError
 
-__all__ = ["MAX_EPOCH", "EpochOrder", "Run", "Stretch", "cut", "n_of", "skip"]
+__all__ = ["MAX_EPOCH", "EpochOrder", "Run", "ShardSlice", "cut", "n_of", "skip"]
 
 MAX_EPOCH: Final = 2**62
 """Workers see it in 64 bits."""
@@ -89,7 +89,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class ShardSlice:
     """Samples of a shard that are still to be read."""
 
     shard: int
@@ -137,7 +137,7 @@ class EpochOrder:
         for edges, count in zip(self._blocks, self._counts, strict=True):
             if count < 0 or count > edges[-1] == 0:
                 raise OptionError(f"an epoch cannot read {count} of {edges[-1]} images")
-        self._n_left: dict[Stretch, int] = {}
+        self._n_left: dict[ShardSlice, int] = {}
         self.n_samples = sum(self._counts)
         """Samples of the epoch."""
         self.n_shards = max(1, -(-self.n_samples // SHARD_IMAGES))
@@ -226,23 +226,23 @@ class EpochOrder:
             moved = line + (words % reach).astype(np.int64)
         return (moved << _POSITION_BITS) | line
 
-    def walk(self, stretch: Stretch) -> NDArray[np.int64]:
+    def walk(self, stretch: ShardSlice) -> NDArray[np.int64]:
         """Return the positions of a stretch in the order in which they are read."""
         codes = np.sort(self.codes(stretch.shard, stretch.start, stretch.stop))
         left = codes[np.searchsorted(codes, stretch.after) :]
         return left & ((1 << _POSITION_BITS) - 1)
 
-    def all(self) -> list[Stretch]:
+    def all(self) -> list[ShardSlice]:
         """Return the whole epoch."""
         sizes = [self.size(s) for s in range(self.n_shards)]
-        return [Stretch(shard=s, start=0, stop=n) for s, n in enumerate(sizes) if n]
+        return [ShardSlice(shard=s, start=0, stop=n) for s, n in enumerate(sizes) if n]
 
-    def left(self, stretch: Stretch) -> NDArray[np.int64]:
+    def left(self, stretch: ShardSlice) -> NDArray[np.int64]:
         """Return the positions of a stretch that are still to be read, ascending."""
         near, border = self._near(stretch)
         return np.concatenate((near, np.arange(border, stretch.stop)))
 
-    def n_left(self, stretch: Stretch) -> int:
+    def n_left(self, stretch: ShardSlice) -> int:
         """Return the samples of a stretch that are still to be read; costs one window, once."""
         if not stretch.after:
             return stretch.stop - stretch.start
@@ -252,12 +252,12 @@ class EpochOrder:
             n = self._n_left[stretch] = len(near) + stretch.stop - border
         return n
 
-    def edge(self, stretch: Stretch, n: int) -> int:
+    def edge(self, stretch: ShardSlice, n: int) -> int:
         """Return number n of `left`, the position that has n of it before it; costs one window."""
         near, border = self._near(stretch)
         return int(near[n]) if n < len(near) else border + n - len(near)
 
-    def code_of(self, stretch: Stretch, n: int) -> int:
+    def code_of(self, stretch: ShardSlice, n: int) -> int:
         """Return the code of number n of `walk`, below which n are read; costs two windows."""
         # Of n positions in front of `edge` all that are a window away have lower codes, and behind
         # it all that are a window away have higher ones: moves are forward and below a window.
@@ -269,7 +269,7 @@ class EpochOrder:
         rank = n - self.n_left(before)
         return int(np.partition(codes[codes >= stretch.after], rank)[rank])
 
-    def _near(self, stretch: Stretch) -> tuple[NDArray[np.int64], int]:
+    def _near(self, stretch: ShardSlice) -> tuple[NDArray[np.int64], int]:
         """Return what is left of the window of `after`, and where the unread rest starts."""
         # A code is at least its position's, so behind `after` nothing has been read.
         border = min(stretch.stop, max(stretch.start, (stretch.after >> _POSITION_BITS) + 1))
@@ -295,14 +295,14 @@ def crop_keys(
     return hashes(key_of(_CROPS, seed, epoch, source, repeat), images)
 
 
-def n_of(order: EpochOrder, stretches: Sequence[Stretch]) -> int:
+def n_of(order: EpochOrder, stretches: Sequence[ShardSlice]) -> int:
     """Return the samples of some stretches."""
     return sum(map(order.n_left, stretches))
 
 
 def cut(
-    order: EpochOrder, stretches: Sequence[Stretch], sizes: Sequence[int]
-) -> list[list[Stretch]]:
+    order: EpochOrder, stretches: Sequence[ShardSlice], sizes: Sequence[int]
+) -> list[list[ShardSlice]]:
     """Share out stretches among readers: the first `sizes[0]` samples to the first, and so on.
 
     Cuts are made across the line, so that readers share no records but those at a cut. What is left
@@ -311,10 +311,10 @@ def cut(
     Raises:
         OptionError: The stretches hold less than is asked for.
     """
-    out: list[list[Stretch]] = []
+    out: list[list[ShardSlice]] = []
     rest = list(reversed(stretches))
     for size in sizes:
-        mine: list[Stretch] = []
+        mine: list[ShardSlice] = []
         missing = size
         while missing:
             if not rest:
@@ -331,7 +331,7 @@ def cut(
     return out
 
 
-def skip(order: EpochOrder, stretches: Sequence[Stretch], n: int) -> list[Stretch]:
+def skip(order: EpochOrder, stretches: Sequence[ShardSlice], n: int) -> list[ShardSlice]:
     """Return what is left of stretches once their first n samples were read.
 
     Raises:

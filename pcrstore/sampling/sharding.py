@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pcrstore.errors import OptionError
-from pcrstore.sampling.order import EpochOrder, Stretch, cut, n_of, skip
+from pcrstore.sampling.order import EpochOrder, ShardSlice, cut, n_of, skip
 
-__all__ = ["MAX_READERS", "Leg", "Topology", "Uneven"]
+__all__ = ["MAX_READERS", "EpochPartition", "Topology", "Uneven"]
 
 Uneven = Literal["pad", "drop"]
 
@@ -59,7 +59,7 @@ class Topology:
             raise OptionError(f"drop_last must be true or false, got {self.drop_last!r}")
 
 
-class Leg:
+class EpochPartition:
     """What is read from one start or resumption of an epoch to its end.
 
     Args:
@@ -68,7 +68,9 @@ class Leg:
         topology: Who reads.
     """
 
-    def __init__(self, order: EpochOrder, stretches: Sequence[Stretch], topology: Topology) -> None:
+    def __init__(
+        self, order: EpochOrder, stretches: Sequence[ShardSlice], topology: Topology
+    ) -> None:
         self.order = order
         self.stretches = list(stretches)
         self.is_whole = self.stretches == order.all()
@@ -109,9 +111,9 @@ class Leg:
         t = self.topology
         return [self._n_samples(w, n_batches) for w in range(t.n_workers)] * t.world_size
 
-    def _padding(self) -> list[Stretch]:
+    def _padding(self) -> list[ShardSlice]:
         """Return the samples that are read twice: the first ones, as often as it takes."""
-        padding: list[Stretch] = []
+        padding: list[ShardSlice] = []
         missing = self.n_padded
         while missing:
             take = min(missing, self._left)
@@ -119,7 +121,7 @@ class Leg:
             missing -= take
         return padding
 
-    def share(self, rank: int, worker: int) -> list[Stretch]:
+    def share(self, rank: int, worker: int) -> list[ShardSlice]:
         """Return what a worker of a rank reads, in order."""
         t = self.topology
         if not 0 <= rank < t.world_size or not 0 <= worker < t.n_workers:
@@ -131,7 +133,7 @@ class Leg:
         sizes, at = self._sizes(self.n_batches), rank * t.n_workers + worker
         return cut(self.order, whole, [sum(sizes[:at]), sizes[at]])[1]
 
-    def left_after(self, n_batches: int) -> list[Stretch]:
+    def left_after(self, n_batches: int) -> list[ShardSlice]:
         """Return what is left once every rank has yielded so many batches of this leg.
 
         Padding is not part of it: it was added to this leg alone. What the leg would drop is, for
@@ -155,7 +157,7 @@ class Leg:
             sizes[i] -= lost
             over -= lost
         shares = cut(self.order, self.stretches, [*sizes, self.n_dropped])
-        out: list[Stretch] = []
+        out: list[ShardSlice] = []
         for share, size, n in zip(shares, sizes, read, strict=False):
             out += skip(self.order, share, min(size, n))
         return [*out, *shares[-1]]

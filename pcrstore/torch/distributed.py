@@ -14,7 +14,7 @@ from pcrstore.concurrency import usable_cores
 from pcrstore.core import integer
 from pcrstore.dataset import Dataset, dataset_in, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
-from pcrstore.loader import Loading, Spec, check_rank
+from pcrstore.loader import Pipeline, Spec, check_rank
 from pcrstore.sampling import Topology
 from pcrstore.storage import ForkingStore
 
@@ -66,7 +66,7 @@ def start_method() -> str:
     return chosen or multiprocessing.get_all_start_methods()[0]  # the first is the default
 
 
-def settle(loading: Loading) -> None:
+def settle(loading: Pipeline) -> None:
     """Read with the fast engine in a process that reads for itself and has no workers."""
     if torch_data.get_worker_info() is None:
         for source in loading.population.sources:
@@ -74,9 +74,9 @@ def settle(loading: Loading) -> None:
                 source.dataset.store.settle()
 
 
-def load(spec: Spec, *, start: str | None) -> Loading:
+def load(spec: Spec, *, start: str | None) -> Pipeline:
     """Open what is to be read; `start` says how its workers do, None that there are none."""
-    return Loading(spec, _open_for_fork(spec) if start == "fork" else None)
+    return Pipeline(spec, _open_for_fork(spec) if start == "fork" else None)
 
 
 def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:

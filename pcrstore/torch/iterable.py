@@ -26,7 +26,7 @@ from pcrstore.loader import (
     resume,
     written,
 )
-from pcrstore.sampling import Leg, Stretch, Topology, Uneven, skip
+from pcrstore.sampling import EpochPartition, ShardSlice, Topology, Uneven, skip
 from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
 from pcrstore.torch.epochs import SharedEpochs
 
@@ -44,8 +44,8 @@ class _Run:
     """What it goes on from; None: it begins an epoch."""
     epoch: int | None = None
     """That it begins; None: the one that is next when it gives its first sample."""
-    now: tuple[Leg, int, int] | None = None
-    """Leg, epoch and worker, once it reads."""
+    now: tuple[EpochPartition, int, int] | None = None
+    """EpochPartition, epoch and worker, once it reads."""
     n_yielded: int = 0
     """Samples of the leg, those before it too."""
     has_begun: bool = False
@@ -57,7 +57,7 @@ class _Place:
     """What a state says."""
 
     epoch: int
-    stretches: list[Stretch] | None
+    stretches: list[ShardSlice] | None
     """What was left of the epoch when the iteration began; None: all."""
     topology: Topology
     worker: int
@@ -351,7 +351,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         return self._written(run) if state is None else dict(state)
 
     def _written(self, run: _Run | None) -> dict[str, object]:
-        stretches: Sequence[Stretch] | None = None
+        stretches: Sequence[ShardSlice] | None = None
         if run is None or run.now is None:
             _, worker, topology = self._topology()
             epoch, n = self._epochs.next if run is None or run.epoch is None else run.epoch, 0
@@ -419,7 +419,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
 
     def _resumed(
         self, run: _Run, worker: int, topology: Topology
-    ) -> tuple[int, list[Stretch] | None, int]:
+    ) -> tuple[int, list[ShardSlice] | None, int]:
         """Return epoch, what is left of it, and how much of the own share was read."""
         state = run.state
         if state is None:
@@ -453,6 +453,6 @@ def _has_accelerator() -> bool:
     return module is not None and bool(module.is_initialized())
 
 
-def _n_samples(leg: Leg, worker: int) -> int:
+def _n_samples(leg: EpochPartition, worker: int) -> int:
     """Return the samples of a worker, where batches are of one."""
     return len(range(worker, leg.n_batches, leg.topology.n_workers))

@@ -20,7 +20,7 @@ from pcrstore.errors import WorkerDiedError
 from pcrstore.fidelity import Fidelities
 from pcrstore.image import Crop
 from pcrstore.loader import BaseLoader, BatchMemory, Data, OnError, Opaque, Signals, Spec, Where
-from pcrstore.sampling import Leg, Topology, Uneven
+from pcrstore.sampling import EpochPartition, Topology, Uneven
 from pcrstore.storage import Engine
 from pcrstore.torch.distributed import load, ranks, threads_of
 from pcrstore.torch.workers import Pool, Sent, StartMethod, WorkerStream, context_of, tensors_of
@@ -214,7 +214,9 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         super().close()
         self._pool = None
 
-    def _start(self, leg: Leg, epoch: int, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    def _start(
+        self, leg: EpochPartition, epoch: int, rank: int
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
         if self._num_workers:
             pool = self._pool_for(leg, epoch, rank)
             batches = self._from_workers(self._of_torch(lambda: iter(pool)))
@@ -240,7 +242,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
                 bar.update()
                 bar.set_postfix_str(str(self.stats()), refresh=False)
                 yield batch
-                del batch  # as `Feed` does: it would be kept until the next one is there
+                del batch  # as `BatchStream` does: it would be kept until the next one is there
 
     def _end(self, reason: str = "") -> None:
         super()._end(reason)
@@ -290,7 +292,9 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
                     ) from e
             raise
 
-    def _pool_for(self, leg: Leg, epoch: int, rank: int) -> "torch_data.DataLoader[Sent]":
+    def _pool_for(
+        self, leg: EpochPartition, epoch: int, rank: int
+    ) -> "torch_data.DataLoader[Sent]":
         """Return worker processes that yield a leg: those of the last epoch where they can.
 
         They know an epoch by its number; what is left of one travels only to new ones.

@@ -16,8 +16,8 @@ from torch.utils import data as torch_data
 
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import SharedNumber
-from pcrstore.loader import Batch, Loading, Signals
-from pcrstore.sampling import Stretch, Topology
+from pcrstore.loader import Batch, Pipeline, Signals
+from pcrstore.sampling import ShardSlice, Topology
 from pcrstore.torch.distributed import start_method
 
 __all__ = ["Pool", "Sent", "StartMethod", "WorkerStream", "context_of", "tensors_of"]
@@ -29,7 +29,7 @@ Sent = tuple[Sequence[torch.Tensor], int, Signals]
 
 
 def tensors_of(
-    loading: Loading, batch: Batch[torch.Tensor], *, with_positions: bool
+    loading: Pipeline, batch: Batch[torch.Tensor], *, with_positions: bool
 ) -> tuple[torch.Tensor, ...]:
     """Return what a loader yields for a batch, over the same memory."""
     images = batch.payload.permute(0, 3, 1, 2)
@@ -44,9 +44,9 @@ class WorkerStream(torch_data.IterableDataset[Sent]):
 
     def __init__(
         self,
-        loading: Loading,
+        loading: Pipeline,
         topology: Topology,
-        stretches: list[Stretch] | None,
+        stretches: list[ShardSlice] | None,
         epoch: int,
         rank: int,
         n_threads: int,

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from pcrstore.core import ByteRange, place_words
 from pcrstore.cost import CostModel
-from pcrstore.dataset import Catalog, Counter, Dataset, Part, fetch_ranges, get_ranges, open_dataset
+from pcrstore.dataset import (
+    Counter,
+    Dataset,
+    IndexReader,
+    Part,
+    fetch_ranges,
+    get_ranges,
+    open_dataset,
+)
 from pcrstore.errors import FormatError, MissingDependencyError
 from pcrstore.format import (
     CHUNK_BYTES,
@@ -201,7 +209,7 @@ class _Keys(Protocol):
 
 
 def _keys_of(ds: Dataset) -> _Keys:
-    catalog = Catalog(ds.store, ds.manifest, ds.cost)
+    catalog = IndexReader(ds.store, ds.manifest, ds.cost)
     parts = catalog.parts(range(len(ds.manifest.parts)))
     groups = {o.name for part in parts for o in part.directory.objects}
     if ds.manifest.layout == "zarr" and len(groups) == 1:
@@ -247,7 +255,7 @@ class _ViewedGroup:
         store: ReadableStore,
         manifest: Manifest,
         cost: CostModel,
-        catalog: Catalog,
+        catalog: IndexReader,
         parts: Sequence[Part],
     ) -> None:
         self._store, self._manifest, self._cost = store, manifest, cost

@@ -9,7 +9,7 @@ import weakref
 import pytest
 from small_datasets import until
 
-from pcrstore.concurrency.threads import POLL_SECONDS, Life, Threads
+from pcrstore.concurrency.threads import POLL_SECONDS, StopFlag, Threads
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -142,7 +142,7 @@ def test_a_thread_may_end_all_others():
 
 
 def test_a_wait_ends_with_the_event_or_with_life():
-    life, event = Life(), threading.Event()
+    life, event = StopFlag(), threading.Event()
     threading.Timer(0.05, event.set).start()
     assert life.wait(event)
     event.clear()
@@ -159,7 +159,7 @@ def test_an_interpreter_that_ends_lets_decoders_finish():
     """A daemon thread that still ran would be killed in the middle, and torch aborts there."""
     script = """
 import time
-from pcrstore.loader.batches import Feed
+from pcrstore.loader.batches import BatchStream
 from pcrstore.concurrency.threads import Threads
 threads = Threads(1, "test")
 threads.put(lambda: [time.sleep(0.5), print("finished")])

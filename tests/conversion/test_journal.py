@@ -10,7 +10,7 @@ from flows import DictStore, photo
 from pcrstore.conversion.journal import FinishedUnit, Journal
 from pcrstore.conversion.record_builder import Problem
 from pcrstore.conversion.sources.folder import Listing, SourceFile
-from pcrstore.conversion.writers import ArraySink, RecordSink
+from pcrstore.conversion.writers import ArrayWriter, RecordWriter
 from pcrstore.errors import SourceChangedError
 
 LISTING = Listing(
@@ -29,11 +29,11 @@ def journal(store, **kwargs):
 def unit(layout="record", number=3):
     r = build(GOOD)
     if layout == "record":
-        sink = RecordSink(n_groups=5)
+        sink = RecordWriter(n_groups=5)
         sink.add(r)
         stored = sink.finish_unit("objects/x-3.pcr", bytes(range(16)))
     else:
-        arrays = ArraySink(n_groups=5, name="zarr/x", chunk_bytes=100, hold=False)
+        arrays = ArrayWriter(n_groups=5, name="zarr/x", chunk_bytes=100, hold=False)
         arrays.add(r)
         stored = arrays.finish_unit()
     return FinishedUnit(

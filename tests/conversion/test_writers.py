@@ -5,7 +5,7 @@ import pytest
 from built_records import GOOD, build
 from flows import photo
 
-from pcrstore.conversion.writers import ArraySink, RecordSink
+from pcrstore.conversion.writers import ArrayWriter, RecordWriter
 
 
 def records(n=6):
@@ -32,7 +32,7 @@ def chunk_of(sink):
 
 
 def test_records_of_a_unit_are_back_to_back():
-    sink = RecordSink(n_groups=5)
+    sink = RecordWriter(n_groups=5)
     rs = records(3)
     for r in rs:
         sink.add(r)
@@ -52,7 +52,7 @@ def test_records_of_a_unit_are_back_to_back():
 @pytest.mark.parametrize("hold", [True, False])
 @pytest.mark.parametrize("chunk_bytes", [1, 100, 10**6])
 def test_arrays_hold_every_region_and_zeros(hold, chunk_bytes):
-    sink = ArraySink(n_groups=5, name="z", chunk_bytes=chunk_bytes, hold=hold)
+    sink = ArrayWriter(n_groups=5, name="z", chunk_bytes=chunk_bytes, hold=hold)
     objects = []
     rs = records(2 if chunk_bytes == 1 else 6)
     for r in rs:
@@ -70,7 +70,7 @@ def test_arrays_hold_every_region_and_zeros(hold, chunk_bytes):
 
 def test_an_array_resumed_anywhere_is_cut_alike():
     rs = records()
-    whole = ArraySink(n_groups=5, name="z", chunk_bytes=333, hold=False)
+    whole = ArrayWriter(n_groups=5, name="z", chunk_bytes=333, hold=False)
     expected = []
     for r in rs:
         whole.add(r)
@@ -79,7 +79,7 @@ def test_an_array_resumed_anywhere_is_cut_alike():
     lengths = np.array([[len(x) for x in r.regions] for r in rs])
     ends = np.concatenate((np.zeros((1, 6), int), np.cumsum(lengths, axis=0))).tolist()
     for done in range(len(rs) + 1):
-        sink = ArraySink(n_groups=5, name="z", chunk_bytes=333, hold=False)
+        sink = ArrayWriter(n_groups=5, name="z", chunk_bytes=333, hold=False)
         safe = sink.stored_of(ends[done])
         first = done
         while first and any(a > b for a, b in zip(ends[first], safe, strict=True)):
@@ -100,7 +100,7 @@ def test_an_array_resumed_anywhere_is_cut_alike():
 
 
 def test_held_arrays_divide_evenly():
-    sink = ArraySink(n_groups=5, name="z", chunk_bytes=1000, hold=True)
+    sink = ArrayWriter(n_groups=5, name="z", chunk_bytes=1000, hold=True)
     assert sink.stored_of([5000] * 6) == [0] * 6
     sink.add(build(GOOD))
     for n, size in zip(sink.positions, sink.chunk_sizes(), strict=True):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcrstore.core.json_reader import MAX_INT, Fields, parse_json
+from pcrstore.core.json_reader import MAX_INT, JsonReader, parse_json
 from pcrstore.errors import FormatError
 
 BAD_JSON = {
@@ -41,7 +41,7 @@ def test_what_is_not_the_json_of_the_format_is_refused_at_once(data):
     assert time.monotonic() - started < 1
 
 
-F = Fields(
+F = JsonReader(
     {
         "zero": 0,
         "max": MAX_INT,
@@ -158,7 +158,7 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "fine"), NAMES.items(), ids=lambda v: repr(v)[:24])
 def test_object_names_stay_below_the_dataset(name, fine):
-    f = Fields({"name": name}, "here")
+    f = JsonReader({"name": name}, "here")
     if fine:
         assert f.object_name("name") == name
     else:
@@ -185,7 +185,7 @@ values = st.recursive(
 @given(value=values)
 def test_any_value_is_read_or_refused(value):
     """No reader of a field lets another exception out."""
-    f = Fields({"v": value}, "here")
+    f = JsonReader({"v": value}, "here")
     for read in (
         lambda: f.integer("v", 0),
         lambda: f.number("v", 0, 1),

@@ -7,7 +7,7 @@ import pytest
 from flows import RECORD, DictStore, convert_to, dataset, photos, write_tree
 
 from pcrstore.cost.model import DEFAULT_COST
-from pcrstore.dataset.index_reader import Catalog
+from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.errors import ChecksumError, OptionError
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 
@@ -28,7 +28,7 @@ def objects(tmp_path_factory):
 
 def opened(objects, faults=None):
     store = RecordingStore(FaultyStore(DictStore(objects), faults or {}))
-    return store, Catalog(store, dataset(DictStore(objects)).manifest, DEFAULT_COST)
+    return store, IndexReader(store, dataset(DictStore(objects)).manifest, DEFAULT_COST)
 
 
 def test_parts_are_no_larger_than_they_may_be(objects):

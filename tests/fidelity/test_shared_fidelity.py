@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from index_parts import manifest
 
 from pcrstore.errors import FidelityError, OptionError
-from pcrstore.fidelity.shared_fidelity import Dial, Mixture, SharedNumber
+from pcrstore.fidelity.shared_fidelity import Mixture, SharedFidelity, SharedNumber
 from pcrstore.fidelity.targets import ByteBudget, MsSsim
 from pcrstore.format.manifest import Quality, Totals
 
@@ -38,7 +38,7 @@ def a_manifest(n=100, groups=G):
 
 
 def a_dial(fidelity, *sizes, groups=G):
-    return Dial([a_manifest(n, groups) for n in sizes or (100,)], fidelity)
+    return SharedFidelity([a_manifest(n, groups) for n in sizes or (100,)], fidelity)
 
 
 def chosen(dial, images=range(3), record=0, *, source=0, seed=0, epoch=0):
@@ -117,7 +117,7 @@ def test_a_mixture_is_drawn_for_records_or_samples():
 
 
 def test_a_dataset_without_the_fidelity_is_refused_and_none_is_changed():
-    dial = Dial([a_manifest(10, 5), a_manifest(10, 3)], 3)
+    dial = SharedFidelity([a_manifest(10, 5), a_manifest(10, 3)], 3)
     with pytest.raises(FidelityError, match=r"1\.\.3, got 5"):
         dial.set(5)
     assert [chosen(dial, source=s) for s in (0, 1)] == [3, 3]
@@ -198,7 +198,7 @@ def test_each_image_has_its_own(kind):
 
 
 def test_each_is_resolved_for_its_dataset():
-    dial = Dial([a_manifest(2, 5), a_manifest(2, 3)], ["full", 1, "full", 1])
+    dial = SharedFidelity([a_manifest(2, 5), a_manifest(2, 3)], ["full", 1, "full", 1])
     assert chosen(dial, [0, 1]) == (5, 1)
     assert chosen(dial, [0, 1], source=1) == (3, 1)
     with pytest.raises(FidelityError, match=r"1\.\.3, got 5"):
@@ -286,7 +286,7 @@ def test_whatever_has_a_weight_can_be_drawn_and_nothing_else(weights, per):
         group_labels=tuple("abcdefg"),
         totals=Totals(sources=1, groups=(100 * 100,) * 7, headers=50, restore=5),
     )
-    dial = Dial([seven], Mixture(weights, per=per))
+    dial = SharedFidelity([seven], Mixture(weights, per=per))
     drawn = {
         k
         for record in range(40)

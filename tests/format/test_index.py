@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from index_parts import G, objects, part, rows, with_directory
 
 from pcrstore.core.checksum import crc32c
-from pcrstore.core.json_reader import Fields
+from pcrstore.core.json_reader import JsonReader
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import (
     COLUMNS,
@@ -59,7 +59,7 @@ def test_a_part_round_trips(layout):
 
 def test_an_entry_round_trips():
     entry, _ = part()
-    assert PartEntry.from_json(Fields(entry.to_json(), "here"), n_groups=G) == entry
+    assert PartEntry.from_json(JsonReader(entry.to_json(), "here"), n_groups=G) == entry
 
 
 def test_pages_are_cut_at_4096_rows():

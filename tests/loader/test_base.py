@@ -29,7 +29,7 @@ from small_datasets import (
 import pcrstore
 from pcrstore import Mix, NumpyLoader
 from pcrstore.errors import DecodeError, FidelityError, OptionError, UsageError
-from pcrstore.loader.batches import Feed
+from pcrstore.loader.batches import BatchStream
 from pcrstore.loader.pipeline import Spec
 from pcrstore.loader.state import STATE_FORMAT
 from pcrstore.loader.stats import Signals
@@ -428,7 +428,7 @@ def test_a_loader_is_closed_where_its_block_fails():
 def test_threads_that_others_stop_are_no_end_of_an_epoch():
     batches = iter(a_loader(prefetch=1, shuffle_window=1))
     next(batches)
-    Feed.close_all()
+    BatchStream.close_all()
     with pytest.raises(UsageError, match="stopped: 3 batches"):
         list(batches)
 

@@ -39,7 +39,7 @@ from pcrstore.format.record import parse_header
 from pcrstore.image.crops import CenterCrop
 from pcrstore.loader import batches as feed_module
 from pcrstore.loader import fetch_queue as in_flight
-from pcrstore.loader.batches import BATCHES_READY, Feed
+from pcrstore.loader.batches import BATCHES_READY, BatchStream
 from pcrstore.sampling.lookup import Mix
 from pcrstore.sampling.order import n_of
 
@@ -476,7 +476,7 @@ def test_a_driver_that_fails_is_an_error_of_the_consumer(name, monkeypatch):
     def fails(_self, _given):
         raise MemoryError("made to fail")
 
-    monkeypatch.setattr(Feed, name, fails)
+    monkeypatch.setattr(BatchStream, name, fails)
     with Fed(a_dataset()) as fed, pytest.raises(MemoryError, match="made to fail"):
         list(fed.feed)
 
@@ -544,7 +544,7 @@ def test_a_decoder_that_fails_in_another_way_is_an_error_of_the_consumer(name, m
     def fails(*_):
         raise MemoryError("made to fail")
 
-    monkeypatch.setattr(Feed, name, fails)
+    monkeypatch.setattr(BatchStream, name, fails)
     with (
         Fed(a_dataset(text=(3,)), on_error="skip") as fed,
         pytest.raises(MemoryError, match="made to fail"),

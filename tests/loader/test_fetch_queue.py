@@ -19,10 +19,10 @@ from small_datasets import (
     until,
 )
 
-from pcrstore.concurrency.threads import Life
+from pcrstore.concurrency.threads import StopFlag
 from pcrstore.errors import PcrstoreError, TransientStoreError
 from pcrstore.loader import fetch_queue as in_flight
-from pcrstore.loader.fetch_queue import FETCHERS, InFlight
+from pcrstore.loader.fetch_queue import FETCHERS, FetchQueue
 from pcrstore.sampling.lookup import Mix
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -72,14 +72,14 @@ def reads():
 
 @pytest.fixture
 def life():
-    life = Life()
+    life = StopFlag()
     yield life
     life.is_over = True
 
 
 @pytest.fixture
 def flying(life, reads):
-    flying = InFlight(life, hedge=False)
+    flying = FetchQueue(life, hedge=False)
     yield flying
     life.is_over = True
     flying.close()
@@ -89,8 +89,8 @@ def flying(life, reads):
 @pytest.fixture
 def hedged(life, reads, monkeypatch):
     """Durations of a test's machine vary: only what is held back shall be slow."""
-    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.3)
-    flying = InFlight(life, hedge=True)
+    monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.3)
+    flying = FetchQueue(life, hedge=True)
     yield flying
     life.is_over = True
     flying.close()
@@ -186,7 +186,7 @@ def test_requests_are_bounded_too(flying, reads):
 @pytest.mark.parametrize("bound", [("IN_FLIGHT_BYTES", 1), ("FETCHERS", 1)])
 def test_close_drops_what_waits_for_room_and_for_a_thread(bound, life, reads, monkeypatch):
     monkeypatch.setattr(in_flight, *bound)
-    flying = InFlight(life, hedge=False)
+    flying = FetchQueue(life, hedge=False)
     waiting = [needed(flying, reads.of(i, [[b""]])) for i in range(3)]
     assert until(lambda: reads.begun == [0])
     life.is_over = True
@@ -407,7 +407,7 @@ def test_a_feed_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, mo
     """One that was asked for again makes room, where only one may be under way."""
     monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", limit)
     store = Slow(DictStore(stored()), 3)
-    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.2 if store.holds else 20.0)
+    monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.2 if store.holds else 20.0)
     with Fed(opened(store, NO_GAPS), hedge=True) as fed:
         batches = iter(fed.feed)
         got = [next(batches) for _ in range(4)]
@@ -424,7 +424,7 @@ def test_a_feed_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, mo
 @pytest.mark.parametrize(("hedge", "held"), [(True, None), (False, 3)])
 def test_a_feed_asks_once_where_nothing_is_slow_or_nobody_wants_it(hedge, held, monkeypatch):
     store = Slow(DictStore(stored()), held)
-    monkeypatch.setattr(InFlight, "_patience", lambda _self: 0.2 if store.holds else 20.0)
+    monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.2 if store.holds else 20.0)
     with Fed(opened(store, NO_GAPS), hedge=hedge) as fed:
         threading.Timer(0.8, store.go.set).start()
         list(fed.feed)

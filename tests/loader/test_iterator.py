@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from pcrstore.errors import UsageError
-from pcrstore.loader.iterator import Iteration
+from pcrstore.loader.iterator import BatchIterator
 
 
 class Run:
@@ -13,7 +13,7 @@ class Run:
 
     def __init__(self, n=3, n_batches=None, batches=None):
         self.given = self.ended = 0
-        self.iteration = Iteration(
+        self.iteration = BatchIterator(
             iter(range(n)) if batches is None else batches,
             n if n_batches is None else n_batches,
             given=self.give,

@@ -19,18 +19,18 @@ from small_datasets import (
     until,
 )
 
-from pcrstore.concurrency.threads import Life
+from pcrstore.concurrency.threads import StopFlag
 from pcrstore.core.hashing import uniforms
-from pcrstore.dataset.index_reader import Catalog
+from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.errors import TransientStoreError
 from pcrstore.image.crops import RandomResizedCrop
 from pcrstore.loader import pipeline as loading_module
 from pcrstore.loader import prefetch
 from pcrstore.loader.batches import BATCHES_READY
-from pcrstore.loader.fetch_queue import FETCHERS, InFlight
-from pcrstore.loader.prefetch import Prefetcher, Stream
-from pcrstore.sampling.lookup import Population
-from pcrstore.sampling.order import Stretch
+from pcrstore.loader.fetch_queue import FETCHERS, FetchQueue
+from pcrstore.loader.prefetch import Prefetcher, ReadSpec
+from pcrstore.sampling.lookup import SampleSet
+from pcrstore.sampling.order import ShardSlice
 from pcrstore.testing import RecordingStore
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -122,7 +122,7 @@ def test_a_fidelity_that_changes_counts_from_the_next_request(layout, small_task
 def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
     monkeypatch.setattr(prefetch, "_FIRST_HEADERS", 2)
     asked = []
-    headers = Catalog.headers
+    headers = IndexReader.headers
 
     def noted(self, records):
         asked.append(len(records))
@@ -131,7 +131,7 @@ def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
     ds = a_dataset(layout, n=60)
     assert 16 < ds.n_records < 32
     with Fed(ds, batch=60) as fed:
-        monkeypatch.setattr(Catalog, "headers", noted)
+        monkeypatch.setattr(IndexReader, "headers", noted)
         list(fed.feed)
     by_the_prefetcher = [2, 2, 4, 8, ds.n_records - 16] if layout == "zarr" else [0] * 5
     assert [n for n in asked if n != 1][: len(by_the_prefetcher)] == by_the_prefetcher
@@ -141,7 +141,7 @@ def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
 def looked_up(monkeypatch):
     """Yield a prefetcher of four stretches, those looked up, and those that cannot be."""
     tried, failing = [], set()
-    leaflet = Population.leaflet
+    leaflet = SampleSet.leaflet
 
     def noted(self, order, stretch):
         tried.append(stretch.start)
@@ -151,11 +151,11 @@ def looked_up(monkeypatch):
 
     with Fed(a_dataset()) as fed:
         list(fed.feed)
-    monkeypatch.setattr(Population, "leaflet", noted)
-    stretches = [Stretch(shard=0, start=a, stop=a + 5, after=0) for a in range(0, 20, 5)]
-    life = Life()
+    monkeypatch.setattr(SampleSet, "leaflet", noted)
+    stretches = [ShardSlice(shard=0, start=a, stop=a + 5, after=0) for a in range(0, 20, 5)]
+    life = StopFlag()
     prefetcher = Prefetcher(
-        Stream(
+        ReadSpec(
             population=fed.loading.population,
             readers=fed.loading.readers,
             order=fed.leg.order,
@@ -216,13 +216,13 @@ def test_what_nothing_waits_for_yet_is_fetched_as_such(looked_up, monkeypatch, s
     del small_tasks
     prefetcher, _, _ = looked_up
     found = []
-    submit = InFlight.submit
+    submit = FetchQueue.submit
 
     def noted(self, read, n_bytes, *, is_ahead):
         found.append(is_ahead)
         return submit(self, read, n_bytes, is_ahead=is_ahead)
 
-    monkeypatch.setattr(InFlight, "submit", noted)
+    monkeypatch.setattr(FetchQueue, "submit", noted)
     prefetcher.ask(5, ahead=False)
     first = len(found)
     assert first
@@ -245,7 +245,7 @@ def test_an_index_that_can_be_read_when_it_is_due_leaves_nothing_out(looked_up):
 
 @pytest.mark.usefixtures("small_tasks")
 def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monkeypatch):
-    headers = Catalog.headers
+    headers = IndexReader.headers
 
     def failing(self, records):
         if any(part >= 3 for part, _ in records):
@@ -256,7 +256,7 @@ def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monke
     n_before = int(ds.catalog.image_edges[3])
     got = []
     with Fed(ds, batch=4, shuffle=False) as fed:
-        monkeypatch.setattr(Catalog, "headers", failing)
+        monkeypatch.setattr(IndexReader, "headers", failing)
         with pytest.raises(TransientStoreError, match="no header"):
             got.extend(position for batch in fed.feed for position in batch.positions.tolist())
     assert got == list(range(n_before // 4 * 4))

@@ -12,9 +12,9 @@ from small_datasets import PART, a_dataset
 
 from pcrstore.core.hashing import uniforms
 from pcrstore.errors import OptionError
-from pcrstore.loader.pipeline import Loading, Spec
-from pcrstore.sampling.lookup import Mix, Population, Source, mix_of
-from pcrstore.sampling.order import Stretch, cut, n_of, skip
+from pcrstore.loader.pipeline import Pipeline, Spec
+from pcrstore.sampling.lookup import Mix, SampleSet, SelectedDataset, mix_of
+from pcrstore.sampling.order import ShardSlice, cut, n_of, skip
 
 N = 20
 DATASETS = [a_dataset(n=N), a_dataset(n=7, seed=50), a_dataset(n=1, seed=90)]
@@ -87,10 +87,10 @@ def selections(n):
 )
 def test_every_sample_once(selected, n_sources, shuffle, window, shard, seed, epoch, n_cuts):
     sources = [
-        Source(dataset=ds, positions=positions)
+        SelectedDataset(dataset=ds, positions=positions)
         for ds, positions in zip(DATASETS, (*selected, None), strict=True)
     ][:n_sources]
-    population = Population(sources, [len(s) for s in sources])
+    population = SampleSet(sources, [len(s) for s in sources])
     with shards_of(shard):
         order = population.order(seed=seed, epoch=epoch, shuffle=shuffle, window=window)
         whole = order.all()
@@ -117,8 +117,8 @@ def test_every_sample_once(selected, n_sources, shuffle, window, shard, seed, ep
     shard=st.sampled_from([5, 2**18]),
 )
 def test_sources_that_are_read_again_are_read_evenly(counts, seed, shard):
-    sources = [Source(dataset=ds) for ds in DATASETS[:2]]
-    population = Population(sources, counts)
+    sources = [SelectedDataset(dataset=ds) for ds in DATASETS[:2]]
+    population = SampleSet(sources, counts)
     seen = [np.zeros(N, int), np.zeros(7, int)]
     with shards_of(shard):
         for epoch in range(3):
@@ -132,7 +132,7 @@ def test_sources_that_are_read_again_are_read_evenly(counts, seed, shard):
 
 
 def test_a_repeat_within_an_epoch_is_cropped_anew():
-    population = Population([Source(dataset=DATASETS[1])], [21])
+    population = SampleSet([SelectedDataset(dataset=DATASETS[1])], [21])
     order = population.order(seed=0, epoch=0, shuffle=True, window=4)
     leaflet = check(population, order, order.all()[0], PLACES[1:])
     keys = {}
@@ -144,9 +144,9 @@ def test_a_repeat_within_an_epoch_is_cropped_anew():
 
 def test_parts_and_records_are_read_near_each_other():
     """Without a window to speak of, a record's images follow each other, and a part's records."""
-    source = Source(dataset=DATASETS[0])
+    source = SelectedDataset(dataset=DATASETS[0])
     assert source.blocks().tolist() == [0, PART, 2 * PART, 3 * PART, N]
-    population = Population([source], [N])
+    population = SampleSet([source], [N])
     order = population.order(seed=3, epoch=0, shuffle=True, window=1)
     leaflet = check(population, order, order.all()[0])
     records = leaflet.unit.tolist()
@@ -166,19 +166,19 @@ BLOCKS = {
 @pytest.mark.parametrize(("positions", "expected"), BLOCKS.values(), ids=BLOCKS)
 def test_blocks_are_the_parts_of_what_is_selected(positions, expected):
     positions = None if positions is None else np.array(positions)
-    assert Source(dataset=DATASETS[0], positions=positions).blocks().tolist() == expected
+    assert SelectedDataset(dataset=DATASETS[0], positions=positions).blocks().tolist() == expected
 
 
 def test_a_stretch_of_nothing_is_an_empty_leaflet():
-    population = Population([Source(dataset=DATASETS[0])], [N])
+    population = SampleSet([SelectedDataset(dataset=DATASETS[0])], [N])
     order = population.order(seed=0, epoch=0, shuffle=True, window=4)
-    leaflet = population.leaflet(order, Stretch(shard=0, start=4, stop=4))
+    leaflet = population.leaflet(order, ShardSlice(shard=0, start=4, stop=4))
     assert (len(leaflet), leaflet.units) == (0, [])
 
 
 def test_nothing_selected_is_refused():
     with pytest.raises(OptionError, match="no image is selected"):
-        Population([Source(dataset=DATASETS[0], positions=np.empty(0, np.int64))], [0])
+        SampleSet([SelectedDataset(dataset=DATASETS[0], positions=np.empty(0, np.int64))], [0])
 
 
 # ---- mixes and selections, as a loader makes them
@@ -239,21 +239,21 @@ COUNTS = {
 @pytest.mark.parametrize(("weights", "size", "expected"), COUNTS.values(), ids=COUNTS)
 def test_counts_follow_weights(weights, size, expected):
     mix = Mix(dict(zip(DATASETS[:2], weights, strict=True)), epoch_size=size)
-    assert list(Loading(Spec(dataset=mix)).population.counts) == expected
+    assert list(Pipeline(Spec(dataset=mix)).population.counts) == expected
 
 
 def test_a_dataset_that_an_epoch_would_leave_out_is_refused():
     with pytest.raises(OptionError, match="none of a dataset"):
-        Loading(Spec(dataset=Mix({DATASETS[0]: 1000, DATASETS[1]: 1}, epoch_size=100)))
+        Pipeline(Spec(dataset=Mix({DATASETS[0]: 1000, DATASETS[1]: 1}, epoch_size=100)))
 
 
 def test_one_dataset_may_have_an_epoch_size():
-    loading = Loading(Spec(dataset=Mix({DATASETS[0]: 2.0}, epoch_size=50)))
+    loading = Pipeline(Spec(dataset=Mix({DATASETS[0]: 2.0}, epoch_size=50)))
     assert loading.order(0).n_samples == 50
 
 
 def positions_of(**more):
-    [source] = Loading(Spec(**{"dataset": DATASETS[0], **more})).population.sources
+    [source] = Pipeline(Spec(**{"dataset": DATASETS[0], **more})).population.sources
     return list(range(N)) if source.positions is None else source.positions.tolist()
 
 
@@ -310,7 +310,7 @@ def test_options_that_cannot_be_used(options, says):
 
 def test_positions_are_of_one_dataset():
     with pytest.raises(OptionError, match="in a mix use where"):
-        Loading(Spec(dataset=Mix({DATASETS[0]: 1, DATASETS[1]: 1}), select=[0]))
+        Pipeline(Spec(dataset=Mix({DATASETS[0]: 1, DATASETS[1]: 1}), select=[0]))
 
 
 def test_opaque_files_are_left_out_unless_they_are_asked_for():
@@ -320,7 +320,7 @@ def test_opaque_files_are_left_out_unless_they_are_asked_for():
     assert len(opaque) == 3
 
     def found(**more):
-        [source] = Loading(Spec(dataset=ds, **more)).population.sources
+        [source] = Pipeline(Spec(dataset=ds, **more)).population.sources
         return list(range(N)) if source.positions is None else source.positions.tolist()
 
     assert found() == list(range(N))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from pcrstore.core.hashing import key_of
 from pcrstore.errors import OptionError
-from pcrstore.sampling.order import EpochOrder, Run, Stretch, crop_keys, cut, n_of, skip
+from pcrstore.sampling.order import EpochOrder, Run, ShardSlice, crop_keys, cut, n_of, skip
 
 GOLDEN = {
     # sizes, what differs from seed 0, epoch 0, window 4, blocks of 10: the first of the epoch
@@ -232,7 +232,7 @@ def test_a_shard_begins_and_ends_with_few_records():
         first = 20_000 - 38 * records
         left = 20_000 - np.argmax(order.walk(order.all()[0]) >= first)
         assert 38 * records <= left < most
-    inside = Stretch(shard=0, start=5_000, stop=20_000)
+    inside = ShardSlice(shard=0, start=5_000, stop=20_000)
     assert 250 < order.walk(inside)[:64].max() - 5_000 < 500
 
 
@@ -350,7 +350,7 @@ def test_what_is_left_is_told_apart_from_what_was_left_before():
     for start, stop in ((0, 40), (3, 40), (3, 9)):
         for code in order.codes(0, 0, 40).tolist():
             for after in (code, code + 1, code + 2):
-                stretch = Stretch(shard=0, start=start, stop=stop, after=after)
+                stretch = ShardSlice(shard=0, start=start, stop=stop, after=after)
                 assert (
                     order.n_left(stretch) == order.n_left(stretch) == len(left_of(order, stretch))
                 )
@@ -505,8 +505,8 @@ def test_the_size_of_shards_does_not_change():
         window=1024,
     )
     assert order.all() == [
-        Stretch(shard=0, start=0, stop=2**17),
-        Stretch(shard=1, start=0, stop=2**17 + 1),
+        ShardSlice(shard=0, start=0, stop=2**17),
+        ShardSlice(shard=1, start=0, stop=2**17 + 1),
     ]
     with shards_of(2**18 + 1):
         assert an_order(2**18 + 1).n_shards == 1

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.errors import OptionError
-from pcrstore.sampling.order import EpochOrder, Stretch, n_of
-from pcrstore.sampling.sharding import Leg, Topology
+from pcrstore.sampling.order import EpochOrder, ShardSlice, n_of
+from pcrstore.sampling.sharding import EpochPartition, Topology
 
 RANKS = (1, 2, 3, 8)
 WORKERS = (0, 1, 4)
@@ -107,7 +107,7 @@ def test_every_sample_is_read_once_but_for_padding_and_dropping(ranks, workers, 
     for n, batch in product((1, 7, 8, 97), BATCHES):
         order = an_order(n, shard=40)
         t = topology(ranks, workers, batch, uneven, drop_last=drop_last)
-        check(Leg(order, order.all(), t), lines_of(order))
+        check(EpochPartition(order, order.all(), t), lines_of(order))
 
 
 COUNTS = {
@@ -137,7 +137,7 @@ COUNTS = {
 def test_counts_on_each_side_of_even(name):
     (n, ranks, batch, uneven, drop_last), wanted = COUNTS[name]
     order = an_order(n)
-    leg = Leg(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
+    leg = EpochPartition(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
     assert (leg.n_per_rank, leg.n_padded, leg.n_dropped, leg.n_batches) == wanted
     check(leg, lines_of(order))
 
@@ -157,7 +157,7 @@ def test_counts_on_each_side_of_even(name):
 )
 def test_workers_take_turns_in_whole_batches(n, workers, batch, wanted):
     order = an_order(n)
-    leg = Leg(order, order.all(), topology(1, workers, batch))
+    leg = EpochPartition(order, order.all(), topology(1, workers, batch))
     assert [leg.batch_sizes(worker) for worker in range(workers)] == wanted
 
 
@@ -182,7 +182,7 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
     seen, real, n_padded, n_dropped = Counter(), Counter(), 0, 0
     left = set(read(order, lines, stretches))
     for i, t in enumerate(topologies):
-        leg = Leg(order, stretches, t)
+        leg = EpochPartition(order, stretches, t)
         played = check(leg, lines)
         last = i == len(topologies) - 1
         n = leg.n_batches if last else data.draw(st.integers(0, leg.n_batches))
@@ -209,7 +209,7 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
 def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
     order = an_order(n, shard=shard, block=9)
     lines = lines_of(order)
-    leg = Leg(order, order.all(), t)
+    leg = EpochPartition(order, order.all(), t)
     readers = [(r, w) for r in range(t.world_size) for w in range(t.n_workers)]
     touched = Counter()
     at = 0
@@ -229,23 +229,23 @@ def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
 def test_what_an_epoch_reads_does_not_depend_on_who_reads(n, t, shard):
     order = an_order(n, shard=shard)
     lines = lines_of(order)
-    leg = Leg(order, order.all(), t)
+    leg = EpochPartition(order, order.all(), t)
     if leg.n_dropped:
         return
     readers = product(range(t.world_size), range(t.n_workers))
     found = {x for r, w in readers for x in read(order, lines, leg.share(r, w))}
-    alone = Leg(order, order.all(), topology())
+    alone = EpochPartition(order, order.all(), topology())
     assert found == set(read(order, lines, alone.share(0, 0)))
 
 
 def test_one_reader_reads_the_order_as_it_is():
     order = an_order(50, shard=20)
-    leg = Leg(order, order.all(), topology(1, 0, 8))
+    leg = EpochPartition(order, order.all(), topology(1, 0, 8))
     lines = lines_of(order)
     assert read(order, lines, leg.share(0, 0)) == read(order, lines, order.all())
     # Stopped and resumed, too.
     for n in range(leg.n_batches + 1):
-        rest = Leg(order, leg.left_after(n), topology(1, 0, 3))
+        rest = EpochPartition(order, leg.left_after(n), topology(1, 0, 3))
         assert read(order, lines, rest.share(0, 0)) == read(order, lines, order.all())[n * 8 :]
 
 
@@ -264,9 +264,9 @@ def test_one_reader_reads_the_order_as_it_is():
 def test_a_leg_resumed_as_it_was_yields_the_same_batches_in_one_process(n, t, data):
     order = an_order(n, shard=40)
     lines = lines_of(order)
-    leg = Leg(order, order.all(), t)
+    leg = EpochPartition(order, order.all(), t)
     stopped = data.draw(st.integers(0, max(0, leg.n_batches - 1)))
-    rest = Leg(order, leg.left_after(stopped), t)
+    rest = EpochPartition(order, leg.left_after(stopped), t)
     assert rest.n_batches == leg.n_batches - stopped
     wanted, got = check(leg, lines), check(rest, lines)
     padded = len(wanted.until(stopped)) - len(wanted.real(stop=stopped))
@@ -279,7 +279,7 @@ def test_a_leg_resumed_as_it_was_yields_the_same_batches_in_one_process(n, t, da
 
 def test_without_shuffle_ranks_read_the_stored_order_one_after_the_other():
     order = an_order(12, shuffle=False)
-    leg = Leg(order, order.all(), topology(2, 2, 2))
+    leg = EpochPartition(order, order.all(), topology(2, 2, 2))
     lines = lines_of(order)
     shares = [
         [image for _, _, image in read(order, lines, leg.share(rank, worker))]
@@ -293,10 +293,10 @@ def test_without_shuffle_ranks_read_the_stored_order_one_after_the_other():
 def test_padding_that_was_read_before_a_stop_is_not_read_again():
     order = an_order(17)
     t = topology(8, 0, 1)
-    leg = Leg(order, order.all(), t)
+    leg = EpochPartition(order, order.all(), t)
     # Three each: five ranks read their own, one has two of them, two read padding alone.
     assert (leg.n_per_rank, leg.n_padded) == (3, 7)
-    rests = [Leg(order, leg.left_after(n), t) for n in range(4)]
+    rests = [EpochPartition(order, leg.left_after(n), t) for n in range(4)]
     assert [n_of(order, rest.stretches) for rest in rests] == [17, 11, 5, 0]
     assert [rest.n_batches for rest in rests] == [3, 2, 1, 0]
     assert [rest.n_padded for rest in rests] == [7, 5, 3, 0]
@@ -304,7 +304,7 @@ def test_padding_that_was_read_before_a_stop_is_not_read_again():
 
 def test_padding_reads_the_first_samples_again():
     order = an_order(2, shuffle=False)
-    leg = Leg(order, order.all(), topology(8, 0, 1))
+    leg = EpochPartition(order, order.all(), topology(8, 0, 1))
     lines = lines_of(order)
     images = [read(order, lines, leg.share(rank, 0))[0][2] for rank in range(8)]
     assert images == [0, 1] * 4
@@ -326,7 +326,7 @@ DROPPED = {
 def test_what_a_leg_drops_is_left_until_its_end(name):
     (n, ranks, batch, uneven, drop_last), dropped, wanted = DROPPED[name]
     order = an_order(n)
-    leg = Leg(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
+    leg = EpochPartition(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
     assert leg.n_dropped == dropped
     assert [n_of(order, leg.left_after(i)) for i in range(leg.n_batches + 1)] == wanted
 
@@ -334,8 +334,8 @@ def test_what_a_leg_drops_is_left_until_its_end(name):
 def test_one_reader_reads_what_ranks_that_stopped_would_have_dropped():
     order = an_order(250)
     lines = lines_of(order)
-    stopped = Leg(order, order.all(), topology(3, 0, 8, "drop", drop_last=True))
-    rest = Leg(order, stopped.left_after(1), topology(1, 0, 8))
+    stopped = EpochPartition(order, order.all(), topology(3, 0, 8, "drop", drop_last=True))
+    rest = EpochPartition(order, stopped.left_after(1), topology(1, 0, 8))
     assert (stopped.n_dropped, rest.n_dropped) == (10, 0)
     seen = Played(stopped, lines).until(1) + Played(rest, lines).until(rest.n_batches)
     assert sorted(seen) == sorted(read(order, lines, order.all()))
@@ -344,7 +344,7 @@ def test_one_reader_reads_what_ranks_that_stopped_would_have_dropped():
 @pytest.mark.parametrize("n", [-1, 0, 3, 4])
 def test_so_many_batches_can_have_been_yielded(n):
     order = an_order(11)
-    leg = Leg(order, order.all(), topology(1, 0, 4))
+    leg = EpochPartition(order, order.all(), topology(1, 0, 4))
     if n in (0, 3):
         assert n_of(order, leg.left_after(n)) == 11 - min(11, 4 * n)
     else:
@@ -358,7 +358,7 @@ def test_so_many_batches_can_have_been_yielded(n):
 )
 def test_ranks_and_workers_are_those_of_the_topology(rank, worker, ok):
     order = an_order(30)
-    leg = Leg(order, order.all(), topology(2, 3))
+    leg = EpochPartition(order, order.all(), topology(2, 3))
     if ok:
         assert n_of(order, leg.share(rank, worker)) == 5
     else:
@@ -427,10 +427,10 @@ def test_a_large_epoch_is_shared_out_without_walking_it(monkeypatch):
         return codes(self, shard, start, stop)
 
     monkeypatch.setattr(EpochOrder, "codes", counted)
-    leg = Leg(order, order.all(), topology(64, 4, 64))
+    leg = EpochPartition(order, order.all(), topology(64, 4, 64))
     share = leg.share(63, 3)
     assert walked == []
-    assert isinstance(share[0], Stretch)
-    rest = Leg(order, leg.left_after(leg.n_batches // 2), leg.topology)
+    assert isinstance(share[0], ShardSlice)
+    rest = EpochPartition(order, leg.left_after(leg.n_batches // 2), leg.topology)
     rest.share(63, 3)
     assert sum(walked) < 5_000_000

@@ -2,7 +2,7 @@
 
 from flows import DictStore, photo
 
-from pcrstore.conversion.record_builder import Builder, RecordTask
+from pcrstore.conversion.record_builder import RecordBuilder, RecordTask
 from pcrstore.conversion.sources.folder import SourceFile
 from pcrstore.jpeg.scan_script import builtin
 from pcrstore.jpeg.transcoder import Limits
@@ -24,7 +24,7 @@ def task(files, **kwargs):
 
 
 def build(files, policy="raise", *, store=None, n_readers=1, **kwargs):
-    builder = Builder(
+    builder = RecordBuilder(
         source=store or DictStore(files),
         script=SCRIPT,
         policy=policy,

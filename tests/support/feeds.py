@@ -5,7 +5,7 @@ from types import FunctionType, ModuleType
 
 import numpy as np
 
-from pcrstore.loader.pipeline import Loading, Spec
+from pcrstore.loader.pipeline import Pipeline, Spec
 from pcrstore.sampling.sharding import Topology
 
 SIZE = 8
@@ -21,7 +21,7 @@ class Fed:
         self, dataset, *, batch=4, n_threads=2, rank=0, world=1, epoch=0, uneven="pad", **spec
     ):
         spec = {"size": SIZE, "shuffle_window": 4, **spec}
-        self.loading = Loading(Spec(dataset=dataset, **spec))
+        self.loading = Pipeline(Spec(dataset=dataset, **spec))
         topology = Topology(world_size=world, batch_size=batch, uneven=uneven)
         self.leg = self.loading.leg(epoch, None, topology)
         self.allocated = []

@@ -18,7 +18,7 @@ from pcrstore.conversion.options import Options
 from pcrstore.cost.model import DEFAULT_COST, CostModel, Link, Prices
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
-from pcrstore.loader.batches import Feed
+from pcrstore.loader.batches import BatchStream
 from pcrstore.loader.memory import BatchMemory
 from pcrstore.testing import RecordingStore
 
@@ -158,7 +158,7 @@ def images_of(batches):
 def kept_while_waiting(monkeypatch):
     """Return a list that says whether the first batch is kept while the second is waited for."""
     taken, kept, n_waits = [], [], []
-    take, wait = BatchMemory.take, Feed._take
+    take, wait = BatchMemory.take, BatchStream._take
 
     def taking(memory, n):
         array = take(memory, n)
@@ -172,5 +172,5 @@ def kept_while_waiting(monkeypatch):
         return wait(feed)
 
     monkeypatch.setattr(BatchMemory, "take", taking)
-    monkeypatch.setattr(Feed, "_take", waiting)
+    monkeypatch.setattr(BatchStream, "_take", waiting)
     return kept

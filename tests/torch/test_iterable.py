@@ -11,7 +11,7 @@ import pytest
 from small_datasets import kept_while_waiting
 
 from pcrstore import OptionError, UsageError
-from pcrstore.loader.batches import Feed
+from pcrstore.loader.batches import BatchStream
 
 torch = pytest.importorskip("torch")
 
@@ -287,7 +287,7 @@ def test_the_epoch_is_the_one_of_when_the_first_sample_was_given(url):
 def test_threads_that_others_stop_are_no_end_of_an_epoch(url):
     samples = iter(IterableDataset(url, size=16, n_threads=1))
     next(samples)
-    Feed.close_all()
+    BatchStream.close_all()
     with pytest.raises(UsageError, match=f"threads .* stopped: {N - 32} samples .* left"):
         list(samples)
 
