@@ -77,7 +77,7 @@ def jpegtran(path: Path, scans: Path) -> None:
 def native(data: bytes, *, again: bool) -> bytes:
     """Transcode one file in C, verified, and with `again` coded as its source too."""
     jpeg = parse(data)
-    coding = restore.coding(data, jpeg) if again else None
+    coding = restore.read_coding(data, jpeg) if again else None
     specs = SCRIPT.expand(jpeg.frame, jpeg.model)
     output, _, _ = _transcoder.transcode(
         data,

@@ -35,27 +35,27 @@ from pcrstore.errors import (
 from pcrstore.format import (
     COLUMNS,
     ENCODED,
-    EOI,
     JPEG,
     OPAQUE,
     RESTORE_DTYPE,
     RecordImage,
     Values,
-    assemble_full,
     build_record,
 )
 from pcrstore.image import decode, ms_ssim, open_plain
 from pcrstore.jpeg import (
+    EOI,
     Kind,
     Limits,
+    RestoreBlob,
     Script,
-    Stored,
     Transcoded,
+    assemble_full,
     end_of_band_tail,
+    pack_blob,
     parse_frame,
     transcode,
 )
-from pcrstore.jpeg import pack as pack_blob
 from pcrstore.storage import LocalStore, ReadableStore
 
 __all__ = [
@@ -272,7 +272,7 @@ class RecordBuilder:
             self._script,
             self._limits,
         )
-        whole = Stored(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
+        whole = RestoreBlob(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
         blob = pack_blob(whole, t.groups)
         self._append(rows, task, i, data, t, blob=blob, kind="encoded", form=ENCODED)
 

@@ -47,13 +47,10 @@ from pcrstore.format.placement import (
     chunk_ranges,
 )
 from pcrstore.format.record import (
-    EOI,
     MAX_IMAGES,
     Header,
     RecordImage,
-    assemble_full,
     build_record,
-    decodable,
     parse_header,
 )
 from pcrstore.format.zarr_layout import (
@@ -71,7 +68,6 @@ __all__ = [
     "CHUNK_BYTES",
     "COLUMNS",
     "ENCODED",
-    "EOI",
     "FORMATS",
     "HEADERS",
     "JPEG",
@@ -105,13 +101,11 @@ __all__ = [
     "Totals",
     "Values",
     "array_name",
-    "assemble_full",
     "build_record",
     "check_records",
     "chunk_ranges",
     "chunks",
     "concat",
-    "decodable",
     "decode_directory",
     "decode_latest",
     "decode_manifest",

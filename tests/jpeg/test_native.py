@@ -11,7 +11,7 @@ from jpeg_files import make, segment
 
 from pcrstore.errors import DamagedJpegError, JpegError, LimitError, UnsupportedJpegError
 from pcrstore.jpeg.parser import EOI, SOI, parse
-from pcrstore.jpeg.restore import coding, cut, pack_scan
+from pcrstore.jpeg.restore import pack_scan, read_coding, split_ecs
 from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT
 
 native = pytest.importorskip(
@@ -31,7 +31,7 @@ def scans_of(data, script=DEFAULT):
 
 
 def coding_of(data):
-    return coding(data, parse(data)).packed
+    return read_coding(data, parse(data)).packed
 
 
 def transcode(data, *, insert=b"", scans=None, how=None, limits=LIMITS):
@@ -77,7 +77,7 @@ def test_no_identity_is_made_up():
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
 def test_the_coefficients_coded_as_the_source_are_its_entropy_coded_bytes(progressive):
     data = make("420", progressive=progressive)
-    _, segments = cut(data, parse(data))
+    _, segments = split_ecs(data, parse(data))
     output, _, recoded = transcode(data, how=coding_of(data))
     assert tuple(recoded) == segments
     assert tuple(native.reencode(output, coding_of(data), *LIMITS)) == segments
@@ -197,7 +197,7 @@ def test_a_coding_that_does_not_work_costs_the_recoding_alone(spoil):
     output, _, recoded = transcode(data, how=how)
     assert compare(data, output) is None
     if recoded is not None:
-        assert tuple(recoded) != cut(data, parse(data))[1] or how[3]
+        assert tuple(recoded) != split_ecs(data, parse(data))[1] or how[3]
     try:
         assert native.reencode(output, how, *LIMITS) == recoded
     except ValueError:
