@@ -32,7 +32,8 @@ from pcrstore.core.checksum import UID_BYTES, crc32c, record_seed
 from pcrstore.dataset.versions import commit
 from pcrstore.format.index import RESTORE_DTYPE, ObjectEntry, PartEntry, record_dtype
 from pcrstore.format.index_rows import Rows, Values
-from pcrstore.format.manifest import Manifest, Quality, Totals, encode_manifest, manifest_name
+from pcrstore.format.manifest import Manifest, Quality, Totals, encode_manifest
+from pcrstore.format.names import manifest_name
 from pcrstore.format.record import RecordImage, build_record, header_size
 from pcrstore.jpeg.scan_script import builtin
 from pcrstore.storage.open import open_store

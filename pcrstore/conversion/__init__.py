@@ -1,7 +1,6 @@
 """The conversion wing."""
 
 from pcrstore.conversion.converter import convert
-from pcrstore.conversion.journal import STAGING
 from pcrstore.conversion.options import OBJECT_BYTES, RECORD_BYTES, Options
 from pcrstore.conversion.record_builder import POLICIES
 from pcrstore.conversion.report import Report
@@ -10,7 +9,6 @@ __all__ = [
     "OBJECT_BYTES",
     "POLICIES",
     "RECORD_BYTES",
-    "STAGING",
     "Options",
     "Report",
     "convert",

@@ -32,7 +32,7 @@ from pcrstore.conversion.writers import ArrayWriter, RecordWriter
 from pcrstore.core import UID_BYTES, record_seed
 from pcrstore.dataset import commit, keep_hint, new_writer, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
-from pcrstore.format import MAX_SPLITS, NO_LABEL, NO_SPLIT
+from pcrstore.format import MAX_SPLITS, NO_LABEL, NO_SPLIT, group_name, object_name
 from pcrstore.jpeg import Limits, Script, require
 from pcrstore.storage import LocalStore, ReadableStore, Store, open_store, probe_conditional_create
 
@@ -278,7 +278,7 @@ class _Job:
         least = self._options.chunk_bytes if hold else max(_MIN_CHUNK, n_bytes // _CHUNKS)
         sink = ArrayWriter(
             n_groups=self._script.n_groups,
-            name=f"zarr/{self.conversion}",
+            name=group_name(self.conversion),
             chunk_bytes=min(self._options.chunk_bytes, least),
             hold=hold,
         )
@@ -338,7 +338,7 @@ class _Job:
         finished = _looked_at(unit, records)
         variant = self._policy if finished.problems else ""
         if sink is None:
-            name = f"objects/{self._content}-{unit.number:06d}{variant and '-' + variant}.pcr"
+            name = object_name(self._content, unit.number, variant)
             taker = RecordWriter(n_groups=self._script.n_groups)
             for r in records:
                 taker.add(r)

@@ -25,6 +25,9 @@ from pcrstore.format import (
     chunks,
     concat,
     group_json,
+    group_name,
+    index_name,
+    report_name,
     side_arrays,
     side_spec,
     stream_specs,
@@ -85,7 +88,7 @@ class ManifestBuilder:
 
     @property
     def _arrays(self) -> str:
-        return f"zarr/{self.conversion}"
+        return group_name(self.conversion)
 
     def _uid(self) -> bytes:
         return bytes.fromhex(self.conversion)
@@ -120,7 +123,7 @@ class ManifestBuilder:
             f"{self.conversion} part {number}".encode(), digest_size=UID_BYTES
         ).digest()
         part, data = joined.encode(
-            name=f"index/{self.conversion}-{number:06d}.pcri",
+            name=index_name(self.conversion, number),
             uid=uid,
             layout=self.layout,
             n_groups=self.script.n_groups,
@@ -162,7 +165,7 @@ class ManifestBuilder:
         if sink is not None:
             self._write_arrays(sink)
         report = self._report()
-        self._put_checked(f"reports/{self.conversion}.json", report.encode())
+        self._put_checked(report_name(self.conversion), report.encode())
         return Manifest(
             version=1,
             layout=self.layout,

@@ -16,6 +16,7 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,12 @@ MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
 
 _MAGIC = b"PCR1"
+_Count = TypeVar("_Count", int, NDArray[np.int64])
 _FIXED = struct.Struct("<4sIHBB")  # magic, checksum of the rest, n_images, n_groups, flags
 
 
-def header_size(n_images: int, n_groups: int) -> int:
-    """Return the length of a record's header.
+def header_size(n_images: _Count, n_groups: int) -> _Count:
+    """Return the length of a record's header, or of each record's of an array.
 
     >>> header_size(32, 5) / 32  # per image
     40.5

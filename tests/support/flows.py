@@ -21,7 +21,8 @@ from pcrstore.cost.model import DEFAULT_COST
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, StoreError
-from pcrstore.format.manifest import decode_manifest, manifest_name
+from pcrstore.format.manifest import decode_manifest
+from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
 from pcrstore.storage.protocol import Entry, check_name, check_prefix, exact
 from pcrstore.testing import StoreKilled
