@@ -5,7 +5,7 @@ What the index (`catalog`) and the images (`reader`) have in common.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from pcrstore.concurrency import ForkSafeLock
 from pcrstore.core import ByteRange, coalesce
@@ -16,7 +16,6 @@ from pcrstore.storage import ReadableStore
 __all__ = [
     "ATTEMPTS",
     "Counter",
-    "RangeCache",
     "checked",
     "fetch_ranges",
     "get_ranges",
@@ -26,19 +25,6 @@ Cut = TypeVar("Cut")
 
 ATTEMPTS: Final = 3
 """Reads of bytes that fail their checksum: the first and two more, then the error is real."""
-
-
-class RangeCache(Protocol):
-    """Keeps bodies of ranges near; see `pcrstore.storage.cache`. What it gives may be damaged."""
-
-    def get(self, wanted: ByteRange) -> bytes | None:
-        """Return a body of the range's length, or None."""
-
-    def put(self, wanted: ByteRange, body: bytes) -> None:
-        """Keep a body, or not."""
-
-    def discard(self, wanted: ByteRange) -> None:
-        """Forget a body that turned out damaged."""
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ from pcrstore.errors import (
     StoreError,
     TransientStoreError,
 )
-from pcrstore.storage.errors import Translator, redact_url, secrets_in, status_of
+from pcrstore.storage.errors import Translator, status_of
 from pcrstore.storage.protocol import (
     PROBE_NAME,
     Bodies,
@@ -49,6 +49,7 @@ from pcrstore.storage.protocol import (
     exact,
     without_markers,
 )
+from pcrstore.storage.redact import redact_url, secrets_in
 from pcrstore.storage.retry import RetryPolicy, retry, retry_async
 
 __all__ = ["FsspecStore"]

@@ -34,7 +34,7 @@ from pcrstore.errors import (
     StoreError,
     TransientStoreError,
 )
-from pcrstore.storage.errors import Translator, says_exists, secrets_in
+from pcrstore.storage.errors import Translator, says_exists
 from pcrstore.storage.fsspec_store import FsspecStore
 from pcrstore.storage.options import ObjectStoreSettings, translate_options
 from pcrstore.storage.protocol import (
@@ -47,6 +47,7 @@ from pcrstore.storage.protocol import (
     exact,
     without_markers,
 )
+from pcrstore.storage.redact import secrets_in
 from pcrstore.storage.retry import RetryPolicy, retry_async
 
 if TYPE_CHECKING:

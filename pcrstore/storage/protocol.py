@@ -22,6 +22,7 @@ __all__ = [
     "Bodies",
     "Entries",
     "Entry",
+    "RangeCache",
     "ReadableStore",
     "Store",
     "check_name",
@@ -118,6 +119,22 @@ class Store(ReadableStore, Protocol):
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that do not exist are fine."""
+
+
+class RangeCache(Protocol):
+    """A cache of the bodies of ranges, near the reader; `pcrstore.storage.cache` has one.
+
+    Bodies may come back damaged: whoever reads them checks them, and discards what is wrong.
+    """
+
+    def get(self, wanted: ByteRange) -> bytes | None:
+        """Return a body of the range's length, or None."""
+
+    def put(self, wanted: ByteRange, body: bytes) -> None:
+        """Keep a body, or not."""
+
+    def discard(self, wanted: ByteRange) -> None:
+        """Forget a body that turned out damaged."""
 
 
 def check_name(name: str) -> str:
