@@ -1,7 +1,8 @@
 """The storage wing."""
 
+from pcrstore.storage.forking import ForkingStore
 from pcrstore.storage.local import LocalStore
-from pcrstore.storage.open import Engine, ForkingStore, checked_url, open_store
+from pcrstore.storage.open import Engine, checked_url, open_store
 from pcrstore.storage.protocol import (
     Bodies,
     Entries,

@@ -108,11 +108,9 @@ class Translator:
         made.__cause__ = cause if clean else OSError(f"{type(cause).__name__}: {shown[0]}")
         return made
 
-    def conflict(self, name: str, cause: Exception) -> RetryableError:
+    def conflict(self, name: str) -> RetryableError:
         """Return the error for a 409: another create is under way, and may yet fail."""
-        made = RetryableError(f"cannot create {self.url.rstrip('/')}/{name}: 409 Conflict")
-        made.__cause__ = cause
-        return made
+        return RetryableError(f"cannot create {self.url.rstrip('/')}/{name}: 409 Conflict")
 
     def short(self, name: str, problem: StoreError) -> RetryableError:
         """Return the error for a body that is too short: tried again a few times."""
