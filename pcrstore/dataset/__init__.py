@@ -1,7 +1,7 @@
 """The dataset wing."""
 
 from pcrstore.dataset.dataset import Dataset, Sample, Traffic, dataset_in, open_dataset
-from pcrstore.dataset.fetch import Counter, ForkSafeLock, fetch_ranges, get_ranges
+from pcrstore.dataset.fetch import Counter, fetch_ranges, get_ranges
 from pcrstore.dataset.filters import conditions_of
 from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.planner import Cells, ReadPlan
@@ -20,7 +20,6 @@ __all__ = [
     "Chosen",
     "Counter",
     "Dataset",
-    "ForkSafeLock",
     "IndexReader",
     "Part",
     "ReadPlan",

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from pcrstore.concurrency import usable_cores
 from pcrstore.cost import DEFAULT_COST, CostModel
-from pcrstore.dataset.fetch import RangeCache
 from pcrstore.dataset.filters import matching
 from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.dataset.planner import Pieces, ReadPlan
@@ -32,7 +31,7 @@ from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
 from pcrstore.format import FORMATS, MAX_VERSION, Manifest, Values
 from pcrstore.image import decode
 from pcrstore.jpeg import original, require
-from pcrstore.storage import Engine, ReadableStore, open_store
+from pcrstore.storage import Engine, RangeCache, ReadableStore, open_store
 
 __all__ = ["Dataset", "Sample", "Traffic", "dataset_in", "open_dataset"]
 

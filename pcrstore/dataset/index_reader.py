@@ -14,9 +14,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pcrstore.concurrency import ForkSafeLock
 from pcrstore.core import ByteRange, record_seed
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, ForkSafeLock, checked, fetch_ranges
+from pcrstore.dataset.fetch import Counter, checked, fetch_ranges
 from pcrstore.errors import FormatError, OptionError
 from pcrstore.format import (
     HEADERS,

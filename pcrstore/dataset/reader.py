@@ -18,12 +18,12 @@ import numpy as np
 
 from pcrstore.core import ByteRange, split
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, RangeCache, checked, get_ranges
+from pcrstore.dataset.fetch import Counter, checked, get_ranges
 from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.planner import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
 from pcrstore.format import Header, Manifest
 from pcrstore.jpeg import decodable
-from pcrstore.storage import ReadableStore
+from pcrstore.storage import RangeCache, ReadableStore
 
 __all__ = ["Chosen", "Reader", "Window"]
 

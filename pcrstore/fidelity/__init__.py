@@ -1,6 +1,6 @@
 """The fidelity wing."""
 
-from pcrstore.fidelity.shared_fidelity import Fidelities, Mixture, SharedFidelity, SharedNumber
+from pcrstore.fidelity.shared_fidelity import Fidelities, Mixture, SharedFidelity
 from pcrstore.fidelity.targets import ByteBudget, Fidelity, MsSsim, resolve, resolve_fetch
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Mixture",
     "MsSsim",
     "SharedFidelity",
-    "SharedNumber",
     "resolve",
     "resolve_fetch",
 ]

@@ -11,32 +11,25 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import context
-from multiprocessing.sharedctypes import RawArray, RawValue
+from multiprocessing.sharedctypes import RawArray
 from typing import Any, Final, Literal, TypeGuard
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import hashes, integer, key_of, real, uniforms
+from pcrstore.concurrency import share_with_started
+from pcrstore.core import hashes, key_of, real, uniforms
 from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity.targets import Fidelity, resolve
 from pcrstore.format import Manifest
 from pcrstore.jpeg import MAX_GROUPS
 
-__all__ = ["Fidelities", "Mixture", "SharedFidelity", "SharedNumber"]
+__all__ = ["Fidelities", "Mixture", "SharedFidelity"]
 
 _SAMPLE: Final = 1 << 63
 _WEIGHT_BITS: Final = 8
 _MOST: Final = 2**_WEIGHT_BITS - 1
-_MAX_NUMBER: Final = 2**62
-"""Of a shared number: as `order.MAX_EPOCH`, and within the 63 bits of its word."""
 _DRAWS: Final = 0x646961  # the first word of the keys that fidelities are drawn by
-
-_SHARED: Final[WeakKeyDictionary[object, list[object]]] = WeakKeyDictionary()
-"""Memory that each process which was started shares: where whoever made it is gone, what is made
-next must not get the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +66,6 @@ Fidelities = Fidelity | Mixture | Each
 """What a loader takes: one for all, a mixture, or one for each image of the dataset."""
 
 
-class SharedNumber:
-    """An epoch, or a flag of 0 and 1, that this process sets and its workers see; a copy elsewhere.
-
-    Raises:
-        OptionError: Set to what is no integer in 0..2^62: 64 bits would take it for another.
-    """
-
-    def __init__(self, value: int) -> None:
-        self._word = RawValue(ctypes.c_int64, _epoch(value))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """As `SharedFidelity`."""
-        return {"_word": self._word if _is_shared(self._word) else self.value}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        word = state["_word"]
-        self._word = RawValue(ctypes.c_int64, word) if isinstance(word, int) else word
-
-    @property
-    def value(self) -> int:
-        """What it is now."""
-        return int(self._word.value)
-
-    @value.setter
-    def value(self, value: int) -> None:
-        self._word.value = _epoch(value)
-
-
-def _epoch(value: object) -> int:
-    return integer(value, "epoch", least=0, most=_MAX_NUMBER)
-
-
-def _is_shared(*memory: object) -> bool:
-    """Say whether a process is being started, which alone may share memory by a pickle; keep it."""
-    starting = context.get_spawning_popen()
-    if starting is not None:
-        _SHARED.setdefault(starting, []).extend(memory)
-    return starting is not None
-
-
 class SharedFidelity:
     """The fidelity of every dataset of a loader, shared with its workers.
 
@@ -135,7 +88,7 @@ class SharedFidelity:
     def __getstate__(self) -> dict[str, object]:
         """Share the memory with a process that is being started; copy it anywhere else."""
         state = dict(self.__dict__)
-        if not _is_shared(self._words, self._each):
+        if not share_with_started(self._words, self._each):
             state["_words"] = list(self._words)
             state["_each"] = None if self._each is None else bytes(self._each)
         return state
