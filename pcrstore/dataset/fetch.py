@@ -101,15 +101,10 @@ def fetch_ranges(
     store: ReadableStore, ranges: Sequence[ByteRange], cost: CostModel, counter: Counter
 ) -> list[bytes]:
     """Read ranges with as few requests as the cost model finds cheapest; return them in order."""
-    requests = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
-    bodies = get_ranges(store, [r.range for r in requests])
-    counter.add(len(requests), sum(map(len, bodies)))
-    out = [b""] * len(ranges)
-    for request, body in zip(requests, bodies, strict=True):
-        base = request.range.start
-        for i in request.members:
-            out[i] = body[ranges[i].start - base : ranges[i].stop - base]
-    return out
+    merged = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
+    bodies = get_ranges(store, [r.range for r in merged.requests])
+    counter.add(len(bodies), sum(map(len, bodies)))
+    return merged.split(bodies)
 
 
 def checked(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import ByteRange, Request, coalesce, crc32c, place_words
+from pcrstore.core import ByteRange, Coalesced, Request, coalesce, crc32c, place_words
 from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError
 from pcrstore.format import EOI, Header, Placement, assemble_full, parse_header
@@ -228,7 +228,9 @@ def plan(wants: Sequence[Want], *, cost: CostModel, have: Collection[ByteRange] 
         wants=tuple(wants),
         wanted=tuple(wanted),
         edges=tuple(edges),
-        requests=tuple(coalesce(missing, max_gap=break_even_gap(cost), max_size=cost.max_request)),
+        requests=coalesce(
+            missing, max_gap=break_even_gap(cost), max_size=cost.max_request
+        ).requests,
         cost=cost,
     )
 
@@ -246,11 +248,7 @@ def assemble(
     Returns:
         Per want the bytes of its ranges; `want.cut(parts)` checks them and yields images.
     """
-    present = have or {}
-    parts: list[bytes] = [present.get(r, b"") for r in p.wanted]
-    for request, body in zip(p.requests, bodies, strict=True):
-        base = request.range.start
-        for i in request.members:
-            r = p.wanted[i]
-            parts[i] = body[r.start - base : r.stop - base]
+    parts = Coalesced(wanted=p.wanted, requests=p.requests).split(bodies)
+    if have:
+        parts = [have.get(r, part) for r, part in zip(p.wanted, parts, strict=True)]
     return [parts[a:b] for a, b in zip(p.edges, p.edges[1:], strict=False)]

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from pcrstore.core import ByteRange, split
+from pcrstore.core import ByteRange, divide
 from pcrstore.cost import CostModel
 from pcrstore.dataset.fetch import Counter, RangeCache, checked, get_ranges
 from pcrstore.dataset.index_reader import IndexReader, Part
@@ -298,7 +298,7 @@ class Reader:
 
     def _get(self, p: ReadPlan) -> list[bytes]:
         ranges = [r.range for r in p.requests]
-        pieces = [split(r, self._part_bytes) for r in ranges] if self._part_bytes else None
+        pieces = [divide(r, self._part_bytes) for r in ranges] if self._part_bytes else None
         if pieces is None or all(len(of) == 1 for of in pieces):
             bodies = get_ranges(self._store, ranges)
             self.counter.add(len(ranges), sum(map(len, bodies)))
