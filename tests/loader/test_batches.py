@@ -34,7 +34,7 @@ from pcrstore.errors import (
     NotFoundError,
     TransientStoreError,
 )
-from pcrstore.fidelity.shared_fidelity import Mixture
+from pcrstore.fidelity.mixture import Mixture
 from pcrstore.format.record import parse_header
 from pcrstore.image.crops import CenterCrop
 from pcrstore.loader import batches as feed_module
