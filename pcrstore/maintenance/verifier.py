@@ -255,7 +255,7 @@ class _Check:
                             want.placement.name,
                             f"header of record {want.placement.ordinal} differs from the index's",
                         )
-                for _ in want.cut(parts):
+                for _ in want.checked(parts):
                     pass
             except (FormatError, StoreError) as e:
                 if isinstance(e, StoreError) and self._is_unreachable(want.placement.name, e):
