@@ -8,13 +8,14 @@ where no record looks. One fault does not hide the next.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from pcrstore.core import ByteRange, crc32c
+from pcrstore.core import ByteRange, coalesce, crc32c
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
 from pcrstore.errors import (
@@ -253,7 +254,7 @@ class _Check:
                             want.placement.name,
                             f"header of record {want.placement.ordinal} differs from the index's",
                         )
-                for _ in want.cut(parts):
+                for _ in want.checked(parts):
                     pass
             except (FormatError, StoreError) as e:
                 if isinstance(e, StoreError) and self._is_unreachable(want.placement.name, e):
@@ -269,17 +270,11 @@ class _Check:
         return failing or not (known or isinstance(e, NotFoundError))
 
     def _read(self, ranges: list[ByteRange]) -> list[bytes]:
-        """Read a record's ranges; those of one object are one run, so as one request."""
-        name = ranges[0].name
-        if any(r.name != name for r in ranges):
-            bodies = self._store.get_ranges(ranges)
-            self._n_bytes += sum(map(len, bodies))
-            return bodies
-        start = min(r.start for r in ranges if len(r))
-        stop = max(r.stop for r in ranges)
-        body = self._store.get_ranges([ByteRange(name, start, stop)])[0]
-        self._n_bytes += len(body)
-        return [body[r.start - start : r.stop - start] for r in ranges]
+        """Read a record's ranges by one request per object: they lie side by side there."""
+        merged = coalesce(ranges, max_gap=sys.maxsize, max_size=sys.maxsize)
+        bodies = self._store.get_ranges([r.range for r in merged.requests])
+        self._n_bytes += sum(map(len, bodies))
+        return merged.split(bodies)
 
     def _chunks(self, m: Manifest) -> None:
         """Check the size of every chunk, and that the last of each array is zeros at its end."""

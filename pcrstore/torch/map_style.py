@@ -130,7 +130,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             images = self._images[images]
         rendering, epoch = self._loading.rendering, self._epoch.value
         seed = self._loading.spec.seed
-        records = reader.catalog.locate(images).number.tolist()
+        records = reader.index.locate(images).number.tolist()
         groups = [
             self._loading.dial.choose(0, images[i : i + 1], record, seed=seed, epoch=epoch)
             for i, record in enumerate(records)
@@ -139,7 +139,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             images.tolist(), [g if isinstance(g, int) else g[0] for g in groups]
         )
         names = ["label", "orientation"]
-        known = reader.catalog.columns(names, images.tolist())
+        known = reader.index.columns(names, images.tolist())
         turns = np.asarray(known["orientation"]).tolist()
         if not self._loading.spec.apply_orientation:
             turns = [1] * len(turns)
