@@ -1,10 +1,11 @@
-"""What a conversion has finished, kept in the destination so that a killed one goes on.
+"""Journal of finished units, kept in the destination so that a killed conversion can be resumed.
 
-    staging/<options>/<content>/listing     the source as it was when the conversion began
-    staging/<options>/<content>/unit-00007  everything the index needs of a finished unit
+    staging/<options>/<content>/listing      the source as it was when the conversion began
+    staging/<options>/<content>/unit-000007  everything the index needs of a finished unit
 
-`options` is a hash of how, `content` one of how and what. A rerun that finds its options under
-another content has met a changed source. Nothing here is read by readers; the commit removes it.
+`options` is a hash of the options and the source's URL, `content` one of the options and the
+listing. A run that finds its `options` with another `content` has met a source that changed.
+Readers of the dataset read nothing here, and a run removes it once a version is committed.
 """
 
 import json
@@ -12,11 +13,12 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from pcrstore.conversion.record_builder import COLUMNS, Problem
-from pcrstore.conversion.sources.folder import Listing
+from pcrstore.conversion.report import Problem
+from pcrstore.conversion.sources import Listing
 from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.format import (
+    COLUMNS,
     STAGING,
     ObjectEntry,
     PartEntry,
