@@ -3,7 +3,22 @@
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
 from pcrstore.core.integers import integer
-from pcrstore.core.json_reader import MAX_INT, JsonReader, parse_json
+from pcrstore.core.json_codec import (
+    MAX_INT,
+    Count,
+    Hex,
+    Key,
+    ObjectName,
+    encode_json,
+    from_json,
+    longest,
+    one_of,
+    parse_object,
+    refuse,
+    to_json,
+    within,
+)
+from pcrstore.core.json_reader import JsonReader, parse_json
 from pcrstore.core.ranges import ByteRange, Request, coalesce, split
 from pcrstore.core.reals import real
 from pcrstore.core.sizes import parse_size
@@ -12,18 +27,30 @@ __all__ = [
     "MAX_INT",
     "UID_BYTES",
     "ByteRange",
+    "Count",
+    "Hex",
     "JsonReader",
+    "Key",
+    "ObjectName",
     "Request",
     "coalesce",
     "crc32c",
+    "encode_json",
+    "from_json",
     "hashes",
     "integer",
     "key_of",
+    "longest",
+    "one_of",
     "parse_json",
+    "parse_object",
     "parse_size",
     "place_words",
     "real",
     "record_seed",
+    "refuse",
     "split",
+    "to_json",
     "uniforms",
+    "within",
 ]

@@ -156,13 +156,13 @@ class IndexReader:
     def _load_parts(self, missing: Sequence[int]) -> None:
         m = self._manifest
         entries = [m.parts[p] for p in missing]
-        heads = self._read([ByteRange(e.name, 0, e.directory_bytes) for e in entries])
+        heads = self._read([ByteRange(e.name, 0, e.directory.n_bytes) for e in entries])
         directories = [
             self._retry(
                 lambda data, e=e: decode_directory(  # type: ignore[misc]  # bound per part
                     data, e, layout=m.layout, n_groups=m.n_groups, columns=m.columns
                 ),
-                ByteRange(e.name, 0, e.directory_bytes),
+                ByteRange(e.name, 0, e.directory.n_bytes),
                 head,
             )
             for e, head in zip(entries, heads, strict=True)
