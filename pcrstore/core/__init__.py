@@ -1,8 +1,8 @@
 """The core wing."""
 
+from pcrstore.core.arguments import integer, parse_size, real
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
-from pcrstore.core.integers import integer
 from pcrstore.core.json_codec import (
     MAX_INT,
     Count,
@@ -20,8 +20,6 @@ from pcrstore.core.json_codec import (
 )
 from pcrstore.core.json_reader import JsonReader, parse_json
 from pcrstore.core.ranges import ByteRange, Request, coalesce, split
-from pcrstore.core.reals import real
-from pcrstore.core.sizes import parse_size
 
 __all__ = [
     "MAX_INT",
