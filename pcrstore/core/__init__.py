@@ -1,4 +1,21 @@
-"""The core wing."""
+"""Values that every wing needs: arguments, hashes, checksums, byte ranges and JSON.
+
+    arguments    numbers and sizes that callers give
+    hashing      random numbers as functions of (seed, epoch, image)
+    checksum     CRC32C, bound to the place of its bytes
+    ranges       half-open byte ranges, merged into requests
+    json_codec   dataclasses from and to JSON that may be hostile, by their annotations
+
+All is pure, and no module imports another but for `json_reader`, which reads by `json_codec`.
+
+An example: three ranges of one object, of which two are near enough to be one request.
+
+    >>> wanted = [ByteRange("a", 0, 10), ByteRange("a", 14, 20), ByteRange("a", 90, 95)]
+    >>> [(r.range.start, r.range.stop, r.members) for r in coalesce(wanted, max_gap=4, max_size=99)]
+    [(0, 20, (0, 1)), (90, 95, (2,))]
+
+Bytes 10 to 14 are downloaded for nothing, which is cheaper than one more request.
+"""
 
 from pcrstore.core.arguments import integer, parse_size, real
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed

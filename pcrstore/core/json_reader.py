@@ -1,7 +1,6 @@
-"""Read JSON that may be hostile: every field has a type and a bound, every error names its path.
+"""Read JSON field by field, each with its type and bounds; see `json_codec`, which needs no code.
 
-Pure. Manifests and index directories come from a bucket; a count from there sizes an allocation
-here, so nothing is used before it was checked.
+Pure.
 """
 
 from collections.abc import Iterator, Mapping

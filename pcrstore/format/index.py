@@ -1,11 +1,11 @@
-"""Index parts: what a reader must know of up to 65,536 images, in blocks it can read apart.
+"""Index parts: facts about up to 65,536 images, in blocks that a reader can read apart.
 
-Pure. Here is what a part consists of; `pages` turns it into bytes and back. FORMAT.md, "Index
-part", is the normative text.
+Pure. These are the types of a part's contents; `index_pages` turns them into bytes and back.
+FORMAT.md, "Index part", is the normative text.
 
     manifest ──▶ PartEntry ──▶ Directory ──▶ Block ──▶ Page ──▶ rows
                                   ├─▶ ObjectEntry (where records lie)
-                                  └── Column (what is known of every image)
+                                  └── Column (one fact about every image)
 
 A part is immutable; an append adds parts and rewrites none. An epoch reads the `records` pages of
 its share; a scattered plan reads `headers` rows as well.
@@ -208,7 +208,7 @@ class Block:
     """`rows` (fixed size), `utf8`, or `headers` (record headers, each self-checking)."""
     dtype: np.dtype[np.generic] | None
     packed: bool
-    """Whether pages are zlib streams."""
+    """True where pages are zlib streams."""
     pages: tuple[Page, ...]
 
     def pages_of(self, start: int, stop: int) -> tuple[Page, ...]:

@@ -136,7 +136,7 @@ class Manifest:
     conversion: Annotated[str, Hex(UID_BYTES)]
     """Id of the conversion: a hash of sources, options and transcoder."""
     options: Annotated[dict[str, Annotated[str, longest(65_536)]], longest(1000)]
-    """How the images were converted, for people; nothing is read from it."""
+    """Options of the conversion, for people; nothing is read from it."""
     writer: Annotated[str, longest(128)]
     """Unique per attempt: tells a writer whether a commit whose reply was lost was its own."""
     created: Annotated[str, longest(64)]
