@@ -34,7 +34,7 @@ from pcrstore.dataset import commit, keep_hint, new_writer, newest_version, read
 from pcrstore.errors import DatasetExistsError, OptionError, SourceError
 from pcrstore.format import MAX_SPLITS, NO_LABEL, NO_SPLIT
 from pcrstore.jpeg import Limits, Script, require
-from pcrstore.storage import LocalStore, ReadableStore, Store, open_store, probe_conditional_create
+from pcrstore.storage import ReadableStore, Store, probe_conditional_create, store_of
 
 __all__ = ["Progress", "convert"]
 
@@ -68,8 +68,8 @@ class _Silent:
 
 
 def convert(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
+    source: str | os.PathLike[str] | ReadableStore,
+    destination: str | os.PathLike[str] | Store,
     options: Options | None = None,
     *,
     workers: int | None = None,
@@ -81,8 +81,8 @@ def convert(
     """Convert a class-per-folder tree into a dataset.
 
     Args:
-        source: URL of the folder.
-        destination: URL of the dataset; it need not exist.
+        source: URL of the folder, or a store of one's own.
+        destination: URL of the dataset, or a store of one's own; it need not exist.
         options: How; see `Options`.
         workers: Processes; None: one per core.
         source_options: fsspec storage options of the source.
@@ -105,7 +105,7 @@ def convert(
     if workers is not None and workers < 1:
         raise OptionError(f"workers must be at least 1, got {workers}")
     started = time.monotonic()
-    store = open_store(destination, destination_options)
+    store = store_of(destination, destination_options)
     version = newest_version(store)
     src, listing = list_folder(source, source_options, split_dirs=options.split_dirs)
     if len(listing.splits) > MAX_SPLITS:
@@ -134,12 +134,12 @@ def convert(
 def _place(store: ReadableStore) -> str:
     """Return where a store is, as text that the places of everything below it begin with."""
     path = store.url.removeprefix("file://")
-    return (os.path.realpath(path) if isinstance(store, LocalStore) else path).rstrip("/") + "/"
+    return (os.path.realpath(path) if store.is_local else path).rstrip("/") + "/"
 
 
 def _probe(store: Store) -> None:
-    local = isinstance(store, LocalStore) or store.url.startswith("memory:")
-    if not local and not probe_conditional_create(store):
+    is_near = store.is_local or not store.shared_by_processes
+    if not is_near and not probe_conditional_create(store):
         _log.warning(
             "%s does not refuse to create an object twice: make sure nobody else writes there",
             store.url,
@@ -231,8 +231,7 @@ class _Job:
     def _clean(self) -> None:
         """Remove what runs that were killed left behind."""
         self._journal.remove()
-        if isinstance(self._store, LocalStore):
-            self._store.sweep()
+        self._store.sweep()
 
     def _finisher(self) -> ManifestBuilder:
         return ManifestBuilder(
@@ -361,14 +360,14 @@ class _Job:
             policy=self._options.policy,
             limits=self._options.limits,
             encode_quality=self._options.encode_quality,
-            n_readers=1 if isinstance(self._source, LocalStore) else 8,
+            n_readers=1 if self._source.is_local else 8,
         )
         return ordered_map(
             _builder,
             setting,
             self._tasks(units),
             n_workers=workers,
-            in_process=self._source.url.startswith("memory:"),
+            in_process=not self._source.shared_by_processes,
         )
 
     def _tasks(self, units: Sequence[Unit]) -> Iterator[RecordTask]:

@@ -56,7 +56,7 @@ from pcrstore.jpeg import (
     transcode,
 )
 from pcrstore.jpeg import pack as pack_blob
-from pcrstore.storage import LocalStore, ReadableStore
+from pcrstore.storage import ReadableStore
 
 __all__ = [
     "COLUMNS",
@@ -238,7 +238,7 @@ class RecordBuilder:
         except NotFoundError as e:
             raise SourceChangedError(f"{f.key}: was listed, is gone now") from e
         except AccessDeniedError as e:
-            if not isinstance(self._source, LocalStore):
+            if not self._source.is_local:
                 raise  # credentials that expired say nothing about the file
             return UnsupportedJpegError(f"cannot be read: {e}")
 

@@ -31,7 +31,7 @@ from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
 from pcrstore.format import FORMATS, MAX_VERSION, Manifest, Values
 from pcrstore.image import decode
 from pcrstore.jpeg import original, require
-from pcrstore.storage import Engine, RangeCache, ReadableStore, open_store
+from pcrstore.storage import Engine, RangeCache, ReadableStore, store_of
 
 __all__ = ["Dataset", "Sample", "Traffic", "dataset_in", "open_dataset"]
 
@@ -459,7 +459,7 @@ def _map(
 
 
 def open_dataset(
-    url: str | os.PathLike[str],
+    url: str | os.PathLike[str] | ReadableStore,
     storage_options: Mapping[str, object] | None = None,
     *,
     version: int | None = None,
@@ -470,7 +470,8 @@ def open_dataset(
     """Open a dataset by reading its manifest alone: one LIST and one GET.
 
     Args:
-        url: `s3://`, `gs://`, `az://`, `https://`, `file://`, `memory://`, any fsspec URL, a path.
+        url: `s3://`, `gs://`, `az://`, `https://`, `file://`, `memory://`, any fsspec URL, a path;
+            or a store of one's own.
         storage_options: As for fsspec.
         version: An older version; None: the newest.
         engine: `obstore`, `fsspec`, or `auto`: obstore where it understands every option.
@@ -483,7 +484,7 @@ def open_dataset(
         UnsupportedFormatError: Written by a newer pcrstore.
         StoreError: The store cannot be reached.
     """
-    store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
+    store = store_of(url, storage_options, engine=engine, filesystem=filesystem)
     return dataset_in(store, version=version, cost=cost)
 
 

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import integer
-from pcrstore.dataset import Dataset, IndexReader, conditions_of, open_dataset
+from pcrstore.dataset import Dataset, IndexReader, conditions_of, dataset_in, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.fidelity import Fidelity
 from pcrstore.format import FORMATS, Values
 from pcrstore.loader import Where
-from pcrstore.storage import Engine, checked_url
+from pcrstore.storage import Engine, ReadableStore, checked_url, store_of
 
 try:
     import pyarrow as pa
@@ -62,7 +62,7 @@ _ROW_BYTES: Final = 96
 
 
 def read_pcrstore(
-    url: str | PathLike[str],
+    url: str | PathLike[str] | ReadableStore,
     *,
     fidelity: Fidelity = "full",
     where: Predicate | None = None,
@@ -81,7 +81,8 @@ def read_pcrstore(
     is set.
 
     Args:
-        url: As for `pcrstore.open`; every node must reach it, so that a folder must be shared.
+        url: As for `pcrstore.open`; every node must reach it, so that a folder must be
+            shared, and a store pickled.
         fidelity: One for all.
         where: Rows to read: conditions as for `Dataset.find`, `{"split": "train", "label": ["cat",
             3]}`, or a function that gets a mapping of columns to arrays and returns a boolean
@@ -123,7 +124,7 @@ def read_pcrstore(
 class _Source:
     """What every task of a read has in common: enough to open the dataset and make rows."""
 
-    url: str = field(repr=False)
+    url: str | ReadableStore = field(repr=False)
     options: Mapping[str, object] | None = field(repr=False)
     version: int
     engine: Engine
@@ -173,7 +174,7 @@ class PcrstoreDatasource(Datasource):
 
     def __init__(
         self,
-        url: str | PathLike[str],
+        url: str | PathLike[str] | ReadableStore,
         *,
         fidelity: Fidelity = "full",
         where: Predicate | None = None,
@@ -184,15 +185,18 @@ class PcrstoreDatasource(Datasource):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's
-        url = _everywhere(url)
+        place = _everywhere(url)
+        store = store_of(place, storage_options, engine=engine)
+        if not store.shared_by_processes:
+            raise OptionError(f"Ray's workers cannot read {store.url}, which is this process's own")
         if not isinstance(decode, bool):
             raise OptionError(f"decode must be true or false, got {decode!r}")
         conditions = where if callable(where) else conditions_of(where)
         names = _names(columns)
-        ds = open_dataset(url, storage_options, version=version, engine=engine)
+        ds = dataset_in(store, version=version)
         extra = _known(ds, [c for c in names if c not in _BASE])
         self._source = _Source(
-            url=url,
+            url=place,
             options=storage_options,
             version=ds.version,
             engine=engine,
@@ -286,13 +290,12 @@ class PcrstoreDatasource(Datasource):
         )
 
 
-def _everywhere(url: str | PathLike[str]) -> str:
-    """Return a URL that means the same in every process of this machine."""
+def _everywhere(url: str | PathLike[str] | ReadableStore) -> str | ReadableStore:
+    """Return a URL that means the same in every process of this machine, or the store."""
+    if isinstance(url, ReadableStore):
+        return url
     url = checked_url(url)
-    protocol, separator, _ = url.partition("://")
-    if protocol.split("::")[-1] == "memory":
-        raise OptionError("Ray's workers cannot read memory://, which is this process's own")
-    return str(Path(url).absolute()) if url and not separator else url
+    return str(Path(url).absolute()) if url and "://" not in url else url
 
 
 def _task(source: _Source, run: _Run, schema: pa.Schema, most: int | None) -> ReadTask:

@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from flows import (
     CUT,
     HELD,
     RECORD,
-    SOURCE,
     DictStore,
     arithmetic,
     content,
@@ -59,9 +57,9 @@ def tree(tmp_path):
     return write_tree(tmp_path / "source", photos())
 
 
-def run(monkeypatch, tree, options):
+def run(tree, options):
     store = DictStore()
-    report = convert_to(monkeypatch, store, tree, options)
+    report = convert_to(store, tree, options)
     return report, store, dataset(store)
 
 
@@ -88,14 +86,14 @@ def test_processes_make_the_same_bytes(tree, layout):
     assert found[0] == found[1]
 
 
-def test_the_source_is_never_written_to(monkeypatch, tree, options):
+def test_the_source_is_never_written_to(tree, options):
     before = digest(tree)
-    run(monkeypatch, tree, options)
+    run(tree, options)
     assert digest(tree) == before
 
 
-def test_every_file_comes_back(monkeypatch, tree, options):
-    report, _, ds = run(monkeypatch, tree, options)
+def test_every_file_comes_back(tree, options):
+    report, _, ds = run(tree, options)
     assert originals(ds) == photos()
     assert report.problems == ()
     assert (report.n_files, report.n_images, report.n_records) == (11, 11, 4)
@@ -104,24 +102,24 @@ def test_every_file_comes_back(monkeypatch, tree, options):
     assert sum(b for _, b in report.restore_kinds.values()) == report.restore_bytes
 
 
-def test_labels_follow_folders(monkeypatch, tree):
-    _, _, ds = run(monkeypatch, tree, RECORD)
+def test_labels_follow_folders(tree):
+    _, _, ds = run(tree, RECORD)
     assert ds.classes == ("cat", "dog")
     by_key = dict(zip(ds.keys, ds.labels.tolist(), strict=True))
     assert by_key["loose.jpg"] == -1
     assert all(v == ("cat", "dog").index(k[:3]) for k, v in by_key.items() if k != "loose.jpg")
 
 
-def test_given_classes_keep_their_ids_and_new_ones_follow(monkeypatch, tree):
+def test_given_classes_keep_their_ids_and_new_ones_follow(tree):
     options = replace(RECORD, classes=("zebra", "dog"))
-    _, _, ds = run(monkeypatch, tree, options)
+    _, _, ds = run(tree, options)
     assert ds.classes == ("zebra", "dog", "cat")
 
 
-def test_splits_are_a_column(monkeypatch, tmp_path):
+def test_splits_are_a_column(tmp_path):
     files = {f"{s}/{c}/{i}.jpg": photo(i) for i, s in enumerate(("val", "train")) for c in "ab"}
     tree = write_tree(tmp_path / "s", {**files, "loose.jpg": photo(5), "val/x.jpg": photo(6)})
-    _, _, ds = run(monkeypatch, tree, replace(RECORD, split_dirs=True))
+    _, _, ds = run(tree, replace(RECORD, split_dirs=True))
     assert ds.classes == ("a", "b")
     assert ds.manifest.splits == ("train", "val")
     split = dict(zip(ds.keys, ds.column("split"), strict=True))
@@ -135,26 +133,26 @@ def test_splits_are_a_column(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("split_dirs", [False, True])
-def test_splits_taken_for_classes_are_worth_one_warning(monkeypatch, tmp_path, caplog, split_dirs):
+def test_splits_taken_for_classes_are_worth_one_warning(tmp_path, caplog, split_dirs):
     tree = write_tree(tmp_path, {f"{s}/test/1.jpg": photo(1) for s in ("validation", "train")})
-    run(monkeypatch, tree, replace(RECORD, split_dirs=split_dirs))
+    run(tree, replace(RECORD, split_dirs=split_dirs))
     said = [f"{tree.as_uri()}: train, validation become classes; if they are splits, "]
     assert [m[: len(said[0])] for m in caplog.messages] == ([] if split_dirs else said)
 
 
-def test_order_is_that_of_the_keys_or_a_seeded_shuffle(monkeypatch, tree):
+def test_order_is_that_of_the_keys_or_a_seeded_shuffle(tree):
     keys = sorted(photos())
-    _, _, plain = run(monkeypatch, tree, replace(RECORD, shuffle=False))
+    _, _, plain = run(tree, replace(RECORD, shuffle=False))
     assert plain.keys == keys
     for seed in (0, 7, -3):
-        _, _, ds = run(monkeypatch, tree, replace(RECORD, seed=seed))
+        _, _, ds = run(tree, replace(RECORD, seed=seed))
         assert ds.keys == [keys[i] for i in shuffled(keys, seed=seed)]
         assert ds.keys != keys
 
 
-def test_hidden_files_are_counted_and_left_out(monkeypatch, tree):
+def test_hidden_files_are_counted_and_left_out(tree):
     write_tree(tree, {".DS_Store": b"x", ".git/a.jpg": photo(1), "cat/._001.jpg": b"y"})
-    report, _, ds = run(monkeypatch, tree, RECORD)
+    report, _, ds = run(tree, RECORD)
     assert report.n_hidden == 3
     assert len(ds) == 11
 
@@ -164,26 +162,26 @@ def test_hidden_files_are_counted_and_left_out(monkeypatch, tree):
     [(1, 1, 11, 11), (11, 10**6, 1, 1), (10, 10**6, 2, 1), (12, 1, 1, 1)],
 )
 def test_records_and_objects_have_the_sizes_asked_for(
-    monkeypatch, tree, record_images, object_bytes, n_records, n_objects
+    tree, record_images, object_bytes, n_records, n_objects
 ):
     options = Options(record_images=record_images, object_bytes=object_bytes)
-    report, _, ds = run(monkeypatch, tree, options)
+    report, _, ds = run(tree, options)
     assert (report.n_records, report.n_objects) == (n_records, n_objects)
     assert originals(ds) == photos()
 
 
 @pytest.mark.parametrize(("limit", "n_records"), [(3000, 2), (2999, 4), (6000, 1), (1, 4)])
-def test_a_record_closes_before_its_size_is_exceeded(monkeypatch, tmp_path, limit, n_records):
+def test_a_record_closes_before_its_size_is_exceeded(tmp_path, limit, n_records):
     files = {f"a/{i}.jpg": padded(photo(i), 1500) for i in range(4)}
     tree = write_tree(tmp_path / "s", files)
-    report, _, _ = run(monkeypatch, tree, Options(record_bytes=limit))
+    report, _, _ = run(tree, Options(record_bytes=limit))
     assert report.n_records == n_records
 
 
-def test_again_is_nothing_to_do_and_other_content_is_refused(monkeypatch, tree, options):
-    report, store, _ = run(monkeypatch, tree, options)
+def test_again_is_nothing_to_do_and_other_content_is_refused(tree, options):
+    report, store, _ = run(tree, options)
     before = dict(store.objects)
-    again = convert_to(monkeypatch, store, tree, options)
+    again = convert_to(store, tree, options)
     assert again.already
     assert replace(again, already=False, seconds=0) == replace(report, seconds=0)
     assert store.objects == before
@@ -194,10 +192,10 @@ def test_again_is_nothing_to_do_and_other_content_is_refused(monkeypatch, tree, 
         replace(options, record_images=2),
     ):
         with pytest.raises(DatasetExistsError):
-            convert_to(monkeypatch, store, tree, other)
+            convert_to(store, tree, other)
     write_tree(tree, {"cat/more.jpg": photo(99)})
     with pytest.raises(DatasetExistsError):
-        convert_to(monkeypatch, store, tree, options)
+        convert_to(store, tree, options)
     assert store.objects == before
 
 
@@ -252,11 +250,11 @@ OUTCOME = {
 
 
 @pytest.mark.parametrize("policy", ["skip", "opaque", "encode"])
-def test_each_bad_file_is_named_with_its_reason_and_outcome(monkeypatch, tmp_path, options, policy):
+def test_each_bad_file_is_named_with_its_reason_and_outcome(tmp_path, options, policy):
     tree, good, said = bad_tree(tmp_path)
     options = replace(options, policy=policy, limits=Limits(max_bytes=30_000))
     before = digest(tree)
-    report, store, ds = run(monkeypatch, tree, options)
+    report, store, ds = run(tree, options)
     assert digest(tree) == before
     problems = {p.key: p for p in report.problems}
     assert problems.keys() == said.keys()
@@ -277,35 +275,35 @@ def test_each_bad_file_is_named_with_its_reason_and_outcome(monkeypatch, tmp_pat
     forms = {s.key: s.format for s in ds}
     assert {k for k, f in forms.items() if f != "jpeg"} == kept.keys() - good.keys()
     assert store.list("staging") == []
-    again = convert_to(monkeypatch, store, tree, options)
+    again = convert_to(store, tree, options)
     assert again.problems == report.problems
 
 
-def test_raise_lists_every_bad_file_and_commits_nothing(monkeypatch, tmp_path, options):
+def test_raise_lists_every_bad_file_and_commits_nothing(tmp_path, options):
     tree, _, said = bad_tree(tmp_path)
     store = DictStore()
     with pytest.raises(SourceError) as e:
-        convert_to(monkeypatch, store, tree, replace(options, limits=Limits(max_bytes=30_000)))
+        convert_to(store, tree, replace(options, limits=Limits(max_bytes=30_000)))
     assert newest_version(store) == 0
     for key in said:
         assert f"\n  {key}: " in str(e.value)
     assert f"{len(said)} of {len(said) + 18} files" in str(e.value)
 
 
-def test_a_png_is_encoded_and_comes_back(monkeypatch, tmp_path, options):
+def test_a_png_is_encoded_and_comes_back(tmp_path, options):
     tree = write_tree(tmp_path / "source", {"a/x.png": png(4), "a/y.jpg": photo(4)})
-    _, _, ds = run(monkeypatch, tree, replace(options, policy="encode", encode_quality=90))
+    _, _, ds = run(tree, replace(options, policy="encode", encode_quality=90))
     assert originals(ds) == {"a/x.png": png(4), "a/y.jpg": photo(4)}
     for k in (1, 3, "full"):
         for im in ds.read([0, 1], k):
             assert im.ndim == 3
 
 
-def test_nothing_convertible_is_an_error(monkeypatch, tmp_path, options):
+def test_nothing_convertible_is_an_error(tmp_path, options):
     tree = write_tree(tmp_path / "source", {"a/x.jpg": b"text"})
     store = DictStore()
     with pytest.raises(SourceError, match=r"a/x\.jpg"):
-        convert_to(monkeypatch, store, tree, replace(options, policy="skip"))
+        convert_to(store, tree, replace(options, policy="skip"))
     assert newest_version(store) == 0
 
 
@@ -326,7 +324,7 @@ def test_a_file_that_changes_after_the_listing_is_named(monkeypatch, tree, chang
     monkeypatch.setattr(CONVERT, "list_folder", list_and_change)
     store = DictStore()
     with pytest.raises(SourceChangedError, match=rf"cat/001\.jpg.*{says}"):
-        convert_to(monkeypatch, store, tree, replace(RECORD, policy="skip"))
+        convert_to(store, tree, replace(RECORD, policy="skip"))
     assert newest_version(store) == 0
 
 
@@ -371,39 +369,30 @@ def test_what_may_not_be_read_is_named(monkeypatch, tmp_path):
         return reader, listing
 
     monkeypatch.setattr(CONVERT, "list_folder", without_rights)
-    report = convert_to(monkeypatch, store, tree, replace(RECORD, policy="opaque"))
+    report = convert_to(store, tree, replace(RECORD, policy="opaque"))
     assert [(p.key, p.outcome) for p in report.problems] == [("cat/001.jpg", "skipped")]
 
 
 @pytest.mark.parametrize("engine", ["fsspec", "obstore"])
 @pytest.mark.parametrize("layout", ["record", "zarr-cut"])
-def test_buckets_are_sources_and_destinations(monkeypatch, s3_server, engine, layout):
+def test_buckets_are_sources_and_destinations(s3_server, engine, layout):
     pytest.importorskip({"fsspec": "s3fs"}.get(engine, engine))
-    opened = partial(open_store, engine=engine)
-    monkeypatch.setattr(CONVERT, "open_store", opened)
-    monkeypatch.setattr(SOURCE, "open_store", opened)
     base = f"s3://{s3_server.bucket}"
-    o = s3_server.options
-    put_all(opened(f"{base}/in", o), photos(5))
-    report = pcrstore.convert(
-        f"{base}/in",
-        f"{base}/out",
-        OPTIONS[layout],
-        workers=1,
-        source_options=o,
-        destination_options=o,
+    source, store = (
+        open_store(f"{base}/{n}", s3_server.options, engine=engine) for n in ("in", "out")
     )
+    put_all(source, photos(5))
+    report = pcrstore.convert(source, store, OPTIONS[layout], workers=1)
     assert report.n_images == 5
-    assert originals(pcrstore.open(f"{base}/out", o, engine=engine)) == photos(5)
-    assert verify(f"{base}/out", o).faults == ()
-    names = [e.name for e in opened(f"{base}/out", o).list("")]
-    assert not any(n.startswith(("staging", ".")) for n in names)
+    assert originals(pcrstore.open(f"{base}/out", s3_server.options, engine=engine)) == photos(5)
+    assert verify(store).faults == ()
+    assert not any(e.name.startswith(("staging", ".")) for e in store.list(""))
 
 
-def test_a_failing_source_commits_nothing(monkeypatch, tree):
+def test_a_failing_source_commits_nothing(tree):
     store = DictStore()
     with pytest.raises(PcrstoreError):
-        convert_to(monkeypatch, store, tree / "nothing", RECORD)
+        convert_to(store, tree / "nothing", RECORD)
     assert store.objects == {}
 
 

@@ -120,7 +120,7 @@ def made(monkeypatch, files, policy="opaque"):
     )
     monkeypatch.setattr(CONVERT, "list_folder", lambda *_, **__: (source, listing))
     store = DictStore()
-    convert_to(monkeypatch, store, "given", replace(RECORD, policy=policy))
+    convert_to(store, "given", replace(RECORD, policy=policy))
     return dataset(store)
 
 

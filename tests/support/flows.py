@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import uuid
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from jpeg_files import picture, segment
@@ -23,11 +23,10 @@ from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, StoreError
 from pcrstore.format.manifest import decode_manifest, manifest_name
 from pcrstore.storage.open import open_store
-from pcrstore.storage.protocol import Entry, check_name, check_prefix, exact
+from pcrstore.storage.protocol import Entry, Store, check_name, check_prefix, exact
 from pcrstore.testing import StoreKilled
 
 CONVERT = sys.modules["pcrstore.conversion.converter"]
-SOURCE = sys.modules["pcrstore.conversion.sources.folder"]
 
 RECORD = Options(record_images=3, object_bytes=6000)
 """Three images a record, two or three records an object."""
@@ -133,21 +132,16 @@ def digest(root):
     return h.hexdigest()
 
 
-def convert_to(monkeypatch, store, source, options, **kwargs):
+def convert_to(store, source, options, **kwargs):
     """Convert into a given store object."""
-    monkeypatch.setattr(CONVERT, "open_store", lambda *_, **__: store)
-    try:
-        return pcrstore.convert(str(source), "given", options, workers=1, **kwargs)
-    finally:
-        monkeypatch.setattr(CONVERT, "open_store", open_store)
+    return pcrstore.convert(source, store, options, workers=1, **kwargs)
 
 
-def convert_with(monkeypatch, engine, *args, **kwargs):
-    """Convert with one engine on both sides."""
-    opened = partial(open_store, engine=engine)
-    monkeypatch.setattr(CONVERT, "open_store", opened)
-    monkeypatch.setattr(SOURCE, "open_store", opened)
-    return pcrstore.convert(*args, **kwargs)
+def convert_with(engine, source, destination, options=None, **kwargs):
+    """Convert from URL to URL with one engine on both sides; `kwargs` as for `convert`."""
+    src = open_store(source, kwargs.pop("source_options", None), engine=engine)
+    dst = open_store(destination, kwargs.pop("destination_options", None), engine=engine)
+    return pcrstore.convert(src, dst, options, **kwargs)
 
 
 def dataset(store):
@@ -166,11 +160,12 @@ def padded(data, n):
     return data[:2] + segment(0xFE, b"x" * (missing - 4)) + data[2:]
 
 
-class DictStore:
+class DictStore(Store):
     """Objects in a dictionary: quick, and whole under threads."""
 
     url = "memory://dictionary"
     create_is_atomic = True
+    shared_by_processes = False
 
     def __init__(self, objects=()):
         self.objects = dict(objects)
@@ -181,7 +176,7 @@ class DictStore:
 
     def get(self, name):
         with self._lock:
-            if name not in self.objects:
+            if check_name(name) not in self.objects:
                 raise NotFoundError(f"{name}: no such object")
             return self.objects[name]
 
@@ -222,13 +217,15 @@ def exact_range(data, wanted):
     return body
 
 
-class MortalStore:
+class MortalStore(Store):
     """A process that dies at storage operation `at`, before it or once it took effect.
 
     From then on nothing reaches the store, from whatever thread: a dead process stores nothing.
     """
 
     create_is_atomic = True
+    shared_by_processes = False
+    url = ""
 
     def __init__(self, store, at=None, *, after=False):
         self.store = store

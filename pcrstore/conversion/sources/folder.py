@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
-from pcrstore.storage import Entry, LocalStore, ReadableStore, check_name, open_store
+from pcrstore.storage import Entry, ReadableStore, check_name, store_of
 
 __all__ = ["Listing", "SourceFile", "list_folder"]
 
@@ -78,7 +78,10 @@ class Listing:
 
 
 def list_folder(
-    url: str | os.PathLike[str], storage_options: Mapping[str, object] | None, *, split_dirs: bool
+    url: str | os.PathLike[str] | ReadableStore,
+    storage_options: Mapping[str, object] | None,
+    *,
+    split_dirs: bool,
 ) -> tuple[ReadableStore, Listing]:
     """Open a source and list its files.
 
@@ -87,9 +90,8 @@ def list_folder(
         OptionError: There is no file in it.
         StoreError: A folder in it cannot be listed.
     """
-    store = open_store(url, storage_options)
-    local = isinstance(store, LocalStore)
-    found = list(_walk(Path(store.url.removeprefix("file://"))) if local else _list(store))
+    store = store_of(url, storage_options)
+    found = list(_walk(Path(store.url.removeprefix("file://"))) if store.is_local else _list(store))
     files: list[SourceFile] = []
     n_hidden = 0
     for key, n_bytes, stamp, problem in found:

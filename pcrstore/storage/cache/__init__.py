@@ -1,9 +1,10 @@
 """The cache wing."""
 
-from pcrstore.storage.cache.cache import Cache, DatasetUsage, Usage
+from pcrstore.storage.cache.cache import Cache, CacheWarning, DatasetUsage, Usage
 
 __all__ = [
     "Cache",
+    "CacheWarning",
     "DatasetUsage",
     "Usage",
 ]

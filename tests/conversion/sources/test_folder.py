@@ -84,11 +84,10 @@ def test_the_same_tree_is_listed_alike_on_disk_and_in_a_bucket(tmp_path):
     assert all(f.stamp for f in there.files)
 
 
-def test_folders_that_consoles_make_are_no_files(monkeypatch):
+def test_folders_that_consoles_make_are_no_files():
     store = DictStore(FILES)
     store.objects["a/"] = b""
-    monkeypatch.setattr("pcrstore.conversion.sources.folder.open_store", lambda *_: store)
-    assert keys(list_folder("given", None, split_dirs=False)[1]) == sorted(FILES)
+    assert keys(list_folder(store, None, split_dirs=False)[1]) == sorted(FILES)
 
 
 BUCKETS = {
@@ -110,7 +109,7 @@ BUCKETS = {
 @pytest.mark.parametrize("engine", ["obstore", "fsspec"])
 @pytest.mark.parametrize(("extra", "problems"), BUCKETS.values(), ids=BUCKETS)
 def test_a_key_that_cannot_be_a_file_costs_no_other_file(
-    monkeypatch, s3_server, tmp_path, extra, problems, engine
+    s3_server, tmp_path, extra, problems, engine
 ):
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
@@ -124,7 +123,6 @@ def test_a_key_that_cannot_be_a_file_costs_no_other_file(
 
     def convert(name, **options):
         return convert_with(
-            monkeypatch,
             engine,
             url,
             f"file://{tmp_path / name}",
@@ -146,9 +144,7 @@ def test_a_key_that_cannot_be_a_file_costs_no_other_file(
 
 
 @pytest.mark.parametrize("engine", ["obstore", "fsspec"])
-def test_a_marker_at_the_destination_is_no_part_of_the_dataset(
-    monkeypatch, s3_server, tmp_path, engine
-):
+def test_a_marker_at_the_destination_is_no_part_of_the_dataset(s3_server, tmp_path, engine):
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
     pytest.importorskip("obstore")
@@ -161,9 +157,7 @@ def test_a_marker_at_the_destination_is_no_part_of_the_dataset(
     store = open_store(url, options, engine=engine)
     assert store.list("") == []
     for already in (False, True):
-        report = convert_with(
-            monkeypatch, engine, str(source), url, workers=1, destination_options=options
-        )
+        report = convert_with(engine, str(source), url, workers=1, destination_options=options)
         assert report.already == already
     checked = pcrstore.verify(url, storage_options=options, engine=engine)
     assert checked.faults == ()
