@@ -19,11 +19,11 @@ holds the code to it:
     _native      -                    the C transcoder
     core         all                  arguments, hashes, checksums, byte ranges, hostile JSON
     cost         all                  prices and times of requests and bytes
-    concurrency  -                    threads, worker processes, coroutines
+    concurrency  -                    threads, worker processes, coroutines, objects across forks
     jpeg         all                  markers, scans, scan scripts, the lossless transcoder
     image        crops similarity     decoders, crops, rows of a batch, MS-SSIM
     format       all                  FORMAT.md as code: manifest, index parts, records, zarr arrays
-    storage      -                    stores of named objects, retries, the disk cache
+    storage      options protocol     stores of named objects, retries, the disk cache
     fidelity     targets              fidelity targets, mixtures, a fidelity that processes share
     dataset      filters planner      an open dataset: versions, index, plans, reads
     conversion   packing              sources in, one dataset version out

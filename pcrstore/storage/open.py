@@ -1,8 +1,12 @@
-"""Open a store by its URL.
+"""A store from a URL, by the library that reads it best.
 
-file://, plain path -> LocalStore        s3:// gs:// az:// -> ObstoreStore when it is installed
-https:// and those -> FsspecStore                            and understands every option
-memory://, archives, chains -> BlockingStore
+URL                               store
+--------------------------------  ---------------------------------------------------------------
+a path, file://                   LocalStore
+s3://  gs://  az://               ObstoreStore, where obstore is installed and understands every
+option; else FsspecStore
+https://, others with coroutines  FsspecStore
+memory://, archives, chains       BlockingStore
 """
 
 import contextlib

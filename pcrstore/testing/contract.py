@@ -1,10 +1,10 @@
 # ruff: noqa: S101, D102 (a test suite: the names are the sentences)
-"""The suite that any store must pass.
+"""The suite of tests that any store must pass.
 
 class TestMyStore(StoreContract):
-    @pytest.fixture
-    def store(self):
-        return MyStore(...)      # empty, and its own for every test
+@pytest.fixture
+def store(self):
+return MyStore(...)      # empty, and new for every test
 """
 
 import pickle

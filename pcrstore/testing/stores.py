@@ -140,7 +140,7 @@ class StoreKilled(BaseException):
 
 
 class Fault(Enum):
-    """What happens to one request."""
+    """Failure of one request."""
 
     LOST_REQUEST = auto()
     """TransientStoreError; the store never saw it."""
