@@ -27,11 +27,11 @@ from pcrstore.core.ranges import ByteRange
 from pcrstore.dataset.open import dataset_in
 from pcrstore.loader import batches as feed
 from pcrstore.storage.local import LocalStore
-from pcrstore.storage.protocol import Entries
+from pcrstore.storage.protocol import Entries, ReadableStore
 from pcrstore.torch import Loader
 
 
-class Memory:
+class Memory(ReadableStore):
     """A store that keeps every body that it gave."""
 
     url = "memory://kept"

@@ -19,11 +19,11 @@ holds the code to it:
     _native      -                    the C transcoder
     core         all                  arguments, hashes, checksums, byte ranges, hostile JSON
     cost         all                  prices and times of requests and bytes
-    concurrency  -                    threads, worker processes, coroutines
+    concurrency  -                    threads, worker processes, coroutines, objects across forks
     jpeg         all                  markers, scans, scan scripts, the lossless transcoder
     image        crops similarity     decoders, crops, rows of a batch, MS-SSIM
     format       all                  FORMAT.md as code: manifest, index parts, records, zarr arrays
-    storage      -                    stores of named objects, retries, the disk cache
+    storage      options protocol     stores of named objects, retries, the disk cache
     fidelity     mixture targets      targets, mixtures, a fidelity that processes share
     dataset      filters planner      an open dataset: versions, index, plans, reads
     conversion   packing              sources in, one dataset version out
@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the names of `_HOMES`, for type checkers and editors
     from pcrstore.conversion import Options, Report, convert
+    from pcrstore.core import ByteRange
     from pcrstore.cost import CostModel, Link, Prices
     from pcrstore.dataset import Dataset, ReadPlan, Sample, Traffic
     from pcrstore.dataset import open_dataset as open  # noqa: A004 - read as pcrstore.open
@@ -79,10 +80,21 @@ if TYPE_CHECKING:  # the names of `_HOMES`, for type checkers and editors
     from pcrstore.loader import NumpyLoader, Signals
     from pcrstore.maintenance import Fault, VerifyReport, verify
     from pcrstore.sampling import Mix
+    from pcrstore.storage import (
+        CacheWarning,
+        Entry,
+        ForkedObstoreWarning,
+        ReadableStore,
+        RetryPolicy,
+        Store,
+        open_store,
+    )
 
 __all__ = [
     "AccessDeniedError",
     "ByteBudget",
+    "ByteRange",
+    "CacheWarning",
     "CenterCrop",
     "ChecksumError",
     "CostModel",
@@ -90,10 +102,12 @@ __all__ = [
     "Dataset",
     "DatasetExistsError",
     "DecodeError",
+    "Entry",
     "ExportReport",
     "Fault",
     "Fidelity",
     "FidelityError",
+    "ForkedObstoreWarning",
     "FormatError",
     "JpegError",
     "LimitError",
@@ -111,13 +125,16 @@ __all__ = [
     "Prices",
     "RandomResizedCrop",
     "ReadPlan",
+    "ReadableStore",
     "Report",
+    "RetryPolicy",
     "Sample",
     "ScriptError",
     "Signals",
     "SourceChangedError",
     "SourceError",
     "Squash",
+    "Store",
     "StoreError",
     "Traffic",
     "TransientStoreError",
@@ -129,12 +146,15 @@ __all__ = [
     "convert",
     "export",
     "open",
+    "open_store",
     "verify",
 ]
 
 _HOMES: Final = {
     "AccessDeniedError": "errors",
     "ByteBudget": "fidelity",
+    "ByteRange": "core",
+    "CacheWarning": "storage",
     "CenterCrop": "image",
     "ChecksumError": "errors",
     "CostModel": "cost",
@@ -142,10 +162,12 @@ _HOMES: Final = {
     "Dataset": "dataset",
     "DatasetExistsError": "errors",
     "DecodeError": "errors",
+    "Entry": "storage",
     "ExportReport": "exports",
     "Fault": "maintenance",
     "Fidelity": "fidelity",
     "FidelityError": "errors",
+    "ForkedObstoreWarning": "storage",
     "FormatError": "errors",
     "JpegError": "errors",
     "LimitError": "errors",
@@ -163,13 +185,16 @@ _HOMES: Final = {
     "Prices": "cost",
     "RandomResizedCrop": "image",
     "ReadPlan": "dataset",
+    "ReadableStore": "storage",
     "Report": "conversion",
+    "RetryPolicy": "storage",
     "Sample": "dataset",
     "ScriptError": "errors",
     "Signals": "loader",
     "SourceChangedError": "errors",
     "SourceError": "errors",
     "Squash": "image",
+    "Store": "storage",
     "StoreError": "errors",
     "Traffic": "dataset",
     "TransientStoreError": "errors",
@@ -181,6 +206,7 @@ _HOMES: Final = {
     "convert": "conversion",
     "export": "exports",
     "open": "dataset",
+    "open_store": "storage",
     "verify": "maintenance",
 }
 """The wing of each public name. A name is imported when it is first used (PEP 562), so that

@@ -125,7 +125,7 @@ def visit(
         OptionError: It has no such version.
     """
     store = open_store(url, storage_options)
-    if not getattr(store, "can_list", True):
+    if not store.can_list:
         ds = open_dataset(url, storage_options, version=version)
         return ds, [ds.version]
     found = list_versions(store)

@@ -1,4 +1,33 @@
-"""The concurrency wing."""
+"""Threads, processes and coroutines, and objects that they share or must not share.
+
+    coroutines    run_on, each     a coroutine's result for a plain thread; many, a few at a time
+                  NativeCalls      the same where a native library completes futures: none of its
+                                   threads is in Python when the interpreter ends
+    threads       Threads          daemon threads with a queue, stopped before the interpreter ends
+                  StopFlag         waits that end when the work is stopped
+    processes     ordered_map      one function over many tasks in spawned workers, in order
+    locks         ForkSafeLock     a lock that is free in a forked child
+    per_process   PerProcess       an object that each process makes for itself: a client, a pool
+    shared        SharedNumber     a number that a process shares with the workers it starts
+
+The rules of this package: no lock survives a fork locked (`ForkSafeLock`); no socket and no thread
+is used in a process that did not make it (`PerProcess`); no thread of ours is alive when the
+interpreter ends (`Threads.end_all`, `NativeCalls.end`).
+
+Examples:
+    Three tasks of a conversion, each result in its place:
+
+    >>> def adder(setting):
+    ...     return lambda task: setting + task
+    >>> list(ordered_map(adder, 10, iter([1, 2, 3]), n_workers=2, in_process=True))
+    [11, 12, 13]
+
+    A client that a forked child would make anew:
+
+    >>> client = PerProcess(dict)
+    >>> client.get() is client.get()
+    True
+"""
 
 from pcrstore.concurrency.coroutines import NativeCalls, each, run_on
 from pcrstore.concurrency.locks import ForkSafeLock

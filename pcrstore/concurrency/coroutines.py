@@ -1,8 +1,9 @@
-"""Run coroutines from plain threads: adapters are asynchronous inside, pcrstore is not.
+"""Coroutines run from plain threads: adapters are asynchronous inside, pcrstore is not.
 
-caller's thread --run_on--> loop's thread: each(items, limit) --> at most `limit` at a time
+    caller's thread --run_on--> loop's thread: each(items, limit) --> at most `limit` at a time
 
-Where threads of a native library complete the futures, `NativeCalls` sees to the interpreter's end.
+Where threads of a native library complete the futures, `NativeCalls` lets no such thread be in
+Python when the interpreter ends.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _LAST_SECONDS: Final = 5.0
-"""How long the end of the interpreter may wait: cancelled requests are gone in milliseconds, but a
-thread may be fetching credentials in Python."""
+"""Longest wait at the end of the interpreter. Cancelled requests take milliseconds to end, but a
+thread may be fetching credentials, which is Python code."""
 _POLL_SECONDS: Final = 0.001
+"""Time between two looks for references that are still held: no event tells of their end."""
 
 
 def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[object, object, R]) -> R:
@@ -58,15 +60,16 @@ class NativeCalls:
         caller --run--> coroutine --await hold(future)--> native thread --set_result--> loop
                                                           drops the future, leaves Python
 
-    An interpreter that ends kills a thread that asks for the GIL, by unwinding its stack. Rust does
-    not let others unwind it: the process aborts, whatever its exit code was to be. That happens
-    after the result has arrived, too: a native thread that wakes the loop lets the GIL go while it
-    writes to the loop's socket, the program ends meanwhile, and the thread asks for the GIL again.
-    Only when it has let go of the future, which it does last, is it out of Python. The same holds
-    for the buffers that it reads from: it gives them back when it needs them no more.
+    An interpreter that ends kills every thread that asks for the GIL, by unwinding the thread's
+    stack. Rust code may not be unwound by others: the process aborts, and its exit code is lost.
+    The danger is not over when the result has arrived. A native thread that wakes the loop releases
+    the GIL while it writes to the loop's socket, the program may end meanwhile, and the thread then
+    asks for the GIL again. Dropping its reference to the future is the last thing that the thread
+    does in Python. So `end` waits until no future is referenced any more; the same goes for the
+    buffers that the thread reads from, which it releases after use.
 
     Args:
-        settle: Called now and then while `end` waits: lets the library drop the references that it
+        settle: Called repeatedly while `end` waits: lets the library drop the references that it
             could not drop without the GIL.
     """
 
@@ -77,9 +80,13 @@ class NativeCalls:
         self._is_ending = False
 
     def hold(self, thing: T) -> T:
-        """Return a future or buffer that the library shares, noted until nobody refers to it.
+        """Note a future or buffer that the library shares, until it is referenced no more.
 
-        The caller must not keep it in a variable: an exception's traceback would keep it alive.
+        The caller must not keep the future in a variable: an exception's traceback would keep the
+        variable, and `end` would wait in vain.
+
+        Returns:
+            The future or buffer itself.
         """
         key = id(thing)
         self._held[key] = weakref.ref(thing, lambda _: self._held.pop(key, None))
@@ -88,9 +95,9 @@ class NativeCalls:
     def run(self, loop: asyncio.AbstractEventLoop, work: Coroutine[object, object, R]) -> R:
         """Return what the coroutine returns, as `run_on`.
 
-        After `end` only the main thread may still ask, in exit handlers that run later. In others,
-        which the interpreter kills a moment later anyway, `SystemExit` is raised: threads end by it
-        without a word.
+        After `end` only the main thread may still run coroutines, in exit handlers that run later.
+        In any other thread `SystemExit` is raised: it ends a thread silently, and the interpreter
+        would kill the thread a moment later anyway.
 
         Raises:
             SystemExit: The interpreter is ending, and this is not the main thread.
@@ -121,7 +128,7 @@ class NativeCalls:
             self._tasks.discard(task)
 
     def end(self, seconds: float = _LAST_SECONDS) -> bool:
-        """Cancel what is under way and wait until no native thread will enter Python any more.
+        """Cancel all coroutines, and wait until no native thread will enter Python any more.
 
         Args:
             seconds: Longest wait.

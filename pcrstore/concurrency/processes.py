@@ -1,8 +1,10 @@
-"""Run one function over many tasks, in order, with a bounded number in flight.
+"""One function run over many tasks, in order, with a bounded number in flight.
 
-`n_workers` 1 runs in this process. More run in spawned processes: a decoder that crashes takes one
-worker with it and not the conversion, and no client or lock of the parent is inherited. Sources
-that live in this process alone (memory://) use threads instead.
+    tasks 0 1 2 3 4 5 6 ... --> 2 workers, 6 tasks in flight --> results 0 1 2 3 4 5 6 ...
+
+With one worker the tasks run in the caller's thread, with more in spawned processes: a decoder that
+crashes ends one worker and not the conversion, and no client or lock of the parent is inherited.
+Tasks that need the memory of this process (a `memory://` source) run in threads instead.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pcrstore.errors import PcrstoreError
 
@@ -37,8 +39,9 @@ _NEVER_RAN = (
     '`if __name__ == "__main__":`, for each worker imports it; or pass workers=1'
 )
 
-_run: Callable[[object], object] | None = None
-"""The function of this worker process, made once by `_prepare`."""
+_run: Callable[[Any], object] | None = None
+"""The function of this worker process, made once by `_prepare`. One pool has one function, so that
+the types of tasks and results are those of `ordered_map`."""
 
 
 def usable_cores() -> int:
@@ -50,7 +53,7 @@ def usable_cores() -> int:
 
 def _prepare(make: Callable[[Setting], Callable[[Task], Result]], setting: Setting) -> None:
     global _run  # noqa: PLW0603 - a worker process has one job
-    _run = make(setting)  # type: ignore[assignment]  # typed again by ordered_map
+    _run = make(setting)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -58,16 +61,17 @@ def _prepare(make: Callable[[Setting], Callable[[Task], Result]], setting: Setti
 
 
 def _exit_with(parent: BaseProcess) -> None:
-    """End this worker when its parent was killed: its queue would never close."""
+    """End this worker when its parent was killed: the queue of tasks would never close."""
     parent.join()
     os._exit(1)
 
 
 @contextlib.contextmanager
 def _unreachable_by_interrupts() -> Iterator[None]:
-    """Start workers with SIGINT blocked, which they inherit.
+    """Block SIGINT while workers are started; they inherit the blocked signal.
 
-    Ctrl-C reaches every process of a terminal: a worker that still imports would print a traceback.
+    Ctrl-C reaches every process of a terminal. A worker that is still importing modules would print
+    a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -94,10 +98,10 @@ def ordered_map(
 
     Args:
         make: Builds the function, once in each worker; importable, as processes are spawned.
-        setting: What `make` takes; picklable unless `in_process`.
+        setting: Argument of `make`; picklable unless `in_process`.
         tasks: Taken lazily, at most three per worker ahead of the results.
-        n_workers: 1 runs in this thread.
-        in_process: Use threads.
+        n_workers: Number of workers; 1 runs the tasks in this thread.
+        in_process: Use threads as workers.
 
     Raises:
         PcrstoreError: A worker died.
@@ -129,7 +133,7 @@ def _drain(
     window: int,
     workers: Mapping[int, BaseProcess],
 ) -> Generator[Result, None, None]:
-    """Yield the results; when the caller stops early, end the workers at once."""
+    """Yield the results in order; if the caller stops early, end the workers at once."""
     pending: deque[Future[Result]] = deque()
     n_done = 0
     try:

@@ -1,8 +1,8 @@
-"""Daemon threads with a queue, and waits that end when what they belong to does.
+"""Daemon threads with a queue, and a stop flag for threads that wait.
 
-An interpreter that ends kills a daemon thread where it next asks for the GIL. In C++ that is no
-place to die (torch lets the GIL go in destructors): the process would abort. So whoever ends it
-calls `Threads.end_all` first.
+An interpreter that ends kills a daemon thread when the thread next asks for the GIL, by unwinding
+its stack. C++ destructors may not be unwound, and torch releases the GIL in some: the process would
+abort. Exit handlers therefore call `Threads.end_all` before the interpreter ends.
 """
 
 import contextlib
@@ -16,17 +16,21 @@ from weakref import WeakSet
 __all__ = ["POLL_SECONDS", "StopFlag", "Threads"]
 
 POLL_SECONDS: Final = 0.5
-"""Seconds between looks whether a life is over, where nothing else would tell."""
+"""Seconds between two looks at a stop flag, by a thread that waits for an event."""
 
 
 class StopFlag:
-    """Whether something goes on; nobody sets the events of what is over."""
+    """A stop flag for threads that wait for events of each other.
+
+    Once something is stopped, its threads set no more events: a plain `event.wait()` would not
+    return.
+    """
 
     def __init__(self) -> None:
         self.is_over = False
 
     def wait(self, event: threading.Event) -> bool:
-        """Wait for an event; False once life is over."""
+        """Wait for an event; return False once the flag is set."""
         while not event.wait(POLL_SECONDS):
             if self.is_over:
                 return False
@@ -34,11 +38,11 @@ class StopFlag:
 
 
 class Threads:
-    """Daemon threads that run what is put into their queue, in its order.
+    """Daemon threads that run the calls of a queue, first in, first out.
 
     Args:
-        n: How many.
-        name: Of the threads, behind "pcrstore-".
+        n: Number of threads.
+        name: Name of the threads, after "pcrstore-".
     """
 
     _all: ClassVar["WeakSet[Threads]"] = WeakSet()
@@ -50,23 +54,24 @@ class Threads:
             threading.Thread(target=self._run, name=f"pcrstore-{name}-{i}", daemon=True)
             for i in range(n)
         ]
-        self._all.add(self)  # threads that run hold it
+        self._all.add(self)  # weakly: running threads hold `self` by their target
         try:
             for thread in self._threads:
                 thread.start()
-        except BaseException:  # the system gives no more
+        except BaseException:  # the system starts no more threads
             self.stop()
             raise
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None and not self._is_stopped:
             work()
-            del work  # while it waits for the next it must not hold what this one does
+            del work  # or this call's objects would live until the next call comes
 
     def put(self, work: Callable[[], None]) -> None:
-        """Let one of the threads run `work`, which must not raise; drop it where all are stopped.
+        """Let one of the threads run `work`, which must not raise; drop it once they are stopped.
 
-        What lay behind the last thread's end would hold whoever holds these threads, for ever.
+        A call that stayed in the queue of stopped threads would keep its objects alive, and with
+        them the owner of these threads, for ever.
         """
         if not self._is_stopped:
             self._queue.put(work)
@@ -77,7 +82,7 @@ class Threads:
             self.stop()
 
     def stop(self) -> None:
-        """Let every thread end after what it does now; drop what waits."""
+        """Let every thread end after its present call; drop the calls in the queue."""
         self._is_stopped = True
         with contextlib.suppress(Empty):
             while True:
@@ -86,7 +91,7 @@ class Threads:
             self._queue.put(None)
 
     def join(self, seconds: float) -> None:
-        """Wait at most so long for the threads to end."""
+        """Wait for the threads to end, `seconds` at most."""
         end = time.monotonic() + seconds
         for thread in self._threads:
             if thread is not threading.current_thread() and thread.ident is not None:
@@ -94,7 +99,7 @@ class Threads:
 
     @classmethod
     def end_all(cls, seconds: float) -> None:
-        """Stop all threads there are, and wait at most so long for them to end."""
+        """Stop the threads of all instances, and wait `seconds` at most for them to end."""
         end = time.monotonic() + seconds
         every = list(cls._all)
         for threads in every:

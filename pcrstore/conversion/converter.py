@@ -18,9 +18,9 @@ from pcrstore.dataset import newest_version
 from pcrstore.errors import OptionError
 from pcrstore.format import MAX_SPLITS
 from pcrstore.jpeg import require
-from pcrstore.storage import LocalStore, Store, open_store, probe_conditional_create
+from pcrstore.storage import ReadableStore, Store, probe_conditional_create, store_of
 
-__all__ = ["convert", "convert_into"]
+__all__ = ["convert"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class _Silent:
 
 
 def convert(
-    source: str | os.PathLike[str] | Source,
-    destination: str | os.PathLike[str],
+    source: str | os.PathLike[str] | ReadableStore | Source,
+    destination: str | os.PathLike[str] | Store,
     options: Options | None = None,
     *,
     workers: int | None = None,
@@ -47,8 +47,8 @@ def convert(
     """Convert images into a dataset.
 
     Args:
-        source: URL of a class-per-folder tree, or any other `Source`.
-        destination: URL of the dataset; it need not exist.
+        source: URL of a class-per-folder tree, a store that holds one, or any other `Source`.
+        destination: URL of the dataset, or a store of one's own; it need not exist.
         options: Options that decide the stored bytes; see `Options`.
         workers: Number of processes; None: one per core.
         source_options: fsspec storage options of the source's URL.
@@ -66,32 +66,19 @@ def convert(
         SourceChangedError: The source changed since the unfinished conversion began.
         StoreError: A store failed; run it again to go on.
     """
+    require()
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers must be at least 1, got {workers}")
     options = options or Options()
-    store = open_store(destination, destination_options)
     if not isinstance(source, Source):
-        source = FolderSource(open_store(source, source_options), split_dirs=options.split_dirs)
+        source = FolderSource(store_of(source, source_options), split_dirs=options.split_dirs)
     elif source_options or options.split_dirs:
         raise OptionError(
             "source_options and split_dirs are for a source that is given by its URL; "
             f"{type(source).__name__} has its own"
         )
-    return convert_into(store, source, options, workers=workers, restart=restart, progress=progress)
-
-
-def convert_into(
-    store: Store,
-    source: Source,
-    options: Options,
-    *,
-    workers: int | None = None,
-    restart: bool = False,
-    progress: Progress | None = None,
-) -> Report:
-    """Convert a source into a store; arguments and errors are those of `convert`."""
-    require()
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers must be at least 1, got {workers}")
     started = time.monotonic()
+    store = store_of(destination, destination_options)
     version = newest_version(store)
     listing = source.list()
     if len(listing.splits) > MAX_SPLITS:
@@ -119,8 +106,8 @@ def _place(url: str) -> str:
 
 
 def _probe(store: Store) -> None:
-    local = isinstance(store, LocalStore) or store.url.startswith("memory:")
-    if not local and not probe_conditional_create(store):
+    is_near = store.is_local or not store.shared_by_processes
+    if not is_near and not probe_conditional_create(store):
         _log.warning(
             "%s does not refuse to create an object twice: make sure nobody else writes there",
             store.url,

@@ -32,7 +32,7 @@ from pcrstore.core import record_seed
 from pcrstore.dataset import commit, keep_hint, new_writer, read_manifest
 from pcrstore.errors import DatasetExistsError, SourceError
 from pcrstore.format import NO_LABEL, NO_SPLIT
-from pcrstore.storage import LocalStore, Store
+from pcrstore.storage import Store
 
 __all__ = ["Job", "Progress"]
 
@@ -135,8 +135,7 @@ class Job:
     def _clean(self) -> None:
         """Remove the journal, and temporary files of runs that were killed."""
         self._journal.remove()
-        if isinstance(self._store, LocalStore):
-            self._store.sweep()
+        self._store.sweep()
 
     def _manifest_builder(self) -> ManifestBuilder:
         return ManifestBuilder(

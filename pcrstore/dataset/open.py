@@ -11,13 +11,13 @@ from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError
 from pcrstore.format import MAX_VERSION
-from pcrstore.storage import Engine, ReadableStore, open_store
+from pcrstore.storage import Engine, ReadableStore, store_of
 
 __all__ = ["dataset_in", "open_dataset"]
 
 
 def open_dataset(
-    url: str | os.PathLike[str],
+    url: str | os.PathLike[str] | ReadableStore,
     storage_options: Mapping[str, object] | None = None,
     *,
     version: int | None = None,
@@ -28,7 +28,8 @@ def open_dataset(
     """Open a dataset by reading its manifest alone: one LIST and one GET.
 
     Args:
-        url: `s3://`, `gs://`, `az://`, `https://`, `file://`, `memory://`, any fsspec URL, a path.
+        url: `s3://`, `gs://`, `az://`, `https://`, `file://`, `memory://`, any fsspec URL, a path;
+            or a store of one's own.
         storage_options: As for fsspec.
         version: An older version; None: the newest.
         engine: `obstore`, `fsspec`, or `auto`: obstore where it understands every option.
@@ -41,7 +42,7 @@ def open_dataset(
         UnsupportedFormatError: Written by a newer pcrstore.
         StoreError: The store cannot be reached.
     """
-    store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
+    store = store_of(url, storage_options, engine=engine, filesystem=filesystem)
     return dataset_in(store, version=version, cost=cost)
 
 

@@ -59,7 +59,7 @@ def newest_version(store: ReadableStore) -> int:
     Raises:
         StoreError: The store cannot be reached, or can neither list nor has a hint.
     """
-    if getattr(store, "can_list", True):
+    if store.can_list:
         return max(list_versions(store), default=0)
     try:
         hint = decode_latest(store.get(LATEST), where=LATEST)

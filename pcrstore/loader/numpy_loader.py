@@ -28,7 +28,7 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
     `jax.process_count()`). It can be pickled, as `pcrstore.torch.Loader`.
 
     Args:
-        dataset: URL, path, open dataset, or `Mix`.
+        dataset: URL, path, store, open dataset, or `Mix`.
         batch_size: Samples of a batch, on each rank.
         fidelity: See `Fidelities`.
         size: Of the images yielded: a side, or (height, width).

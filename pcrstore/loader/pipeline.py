@@ -31,7 +31,7 @@ from pcrstore.sampling import (
     Topology,
     mix_of,
 )
-from pcrstore.storage import Engine
+from pcrstore.storage import Engine, ReadableStore
 from pcrstore.storage.cache import Cache
 
 __all__ = [
@@ -55,7 +55,7 @@ Where = Mapping[str, object]
 Selection = Sequence[int] | NDArray[np.integer]
 Opaque = Literal["decode", "skip"]
 OnError = Literal["raise", "skip"]
-Data = str | os.PathLike[str] | Dataset | Mix
+Data = str | os.PathLike[str] | ReadableStore | Dataset | Mix
 """What a loader reads: URL, path, open dataset, or several mixed."""
 
 
@@ -124,7 +124,9 @@ class Pipeline:
     """
 
     def __init__(
-        self, spec: Spec, open_with: Callable[[str | os.PathLike[str]], Dataset] | None = None
+        self,
+        spec: Spec,
+        open_with: Callable[[str | os.PathLike[str] | ReadableStore], Dataset] | None = None,
     ) -> None:
         for name, known in (("opaque", ("decode", "skip")), ("on_error", ("raise", "skip"))):
             if getattr(spec, name) not in known:
@@ -149,7 +151,7 @@ class Pipeline:
         if given and spec.engine != "auto":
             raise OptionError("engine is for URLs: an open dataset has its own")
 
-        def opened(url: str | os.PathLike[str]) -> Dataset:
+        def opened(url: str | os.PathLike[str] | ReadableStore) -> Dataset:
             options = spec.storage_options
             return open_dataset(url, options, version=spec.version, engine=spec.engine)
 
@@ -179,7 +181,7 @@ class Pipeline:
             ds.reader(cache=of, part_bytes=PART_BYTES)
             for ds, of in zip(datasets, self._caches, strict=True)
         ]
-        self._retries_before = [_n_retries(ds) for ds in datasets]
+        self._retries_before = [ds.store.n_retries for ds in datasets]
 
     def __getstate__(self) -> dict[str, object]:
         """Leave connections and counters behind: every process has its own."""
@@ -264,7 +266,7 @@ class Pipeline:
     def traffic(self) -> Signals:
         """Return requests, bytes, retries and cache hits of this process so far."""
         counters = [c for r in self.readers for c in (r.counter, r.index.counter)]
-        retries = sum(_n_retries(s.dataset) for s in self.population.sources)
+        retries = sum(s.dataset.store.n_retries for s in self.population.sources)
         return Signals(
             requests=sum(c.n_requests for c in counters),
             bytes=sum(c.n_bytes for c in counters),
@@ -316,11 +318,6 @@ def _same_classes(datasets: Sequence[Dataset]) -> tuple[str, ...]:
                     f"{name!r} in {ds.url} and {other!r} in {longest.url}; convert with --classes"
                 )
     return longest.classes
-
-
-def _n_retries(dataset: Dataset) -> int:
-    n = getattr(dataset.store, "n_retries", 0)
-    return n if isinstance(n, int) else 0
 
 
 def _positions(dataset: Dataset, spec: Spec) -> NDArray[np.int64] | None:

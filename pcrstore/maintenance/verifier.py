@@ -40,7 +40,7 @@ from pcrstore.format import (
     group_name,
     manifest_name,
 )
-from pcrstore.storage import Engine, ReadableStore, open_store
+from pcrstore.storage import Engine, ReadableStore, store_of
 
 __all__ = ["Fault", "VerifyReport", "verify"]
 
@@ -73,7 +73,7 @@ class VerifyReport:
 
 
 def verify(
-    url: str | os.PathLike[str],
+    url: str | os.PathLike[str] | ReadableStore,
     storage_options: Mapping[str, object] | None = None,
     *,
     engine: Engine = "auto",
@@ -82,7 +82,7 @@ def verify(
     """Read and check all versions of a dataset.
 
     Args:
-        url: Of the dataset.
+        url: Of the dataset; or a store of one's own.
         storage_options: As for fsspec.
         engine: As for `open_dataset`.
         progress: Called with the number of images checked since the last call.
@@ -91,7 +91,7 @@ def verify(
         NotFoundError: There is no dataset.
         StoreError: The store cannot be reached.
     """
-    return _Check(open_store(url, storage_options, engine=engine), progress).run()
+    return _Check(store_of(url, storage_options, engine=engine), progress).run()
 
 
 class _Check:

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import integer
-from pcrstore.dataset import Dataset, IndexReader, Where, conditions_of, open_dataset
+from pcrstore.dataset import Dataset, IndexReader, Where, conditions_of, dataset_in, open_dataset
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelity
 from pcrstore.ray.libraries import BlockMetadata, DataContext, Datasource, ReadTask, pa, ray_data
 from pcrstore.ray.rows import BASE, LazyColumns, schema_of, table_of
-from pcrstore.storage import Engine, checked_url
+from pcrstore.storage import Engine, ReadableStore, checked_url, store_of
 
 __all__ = ["PcrstoreDatasource", "Predicate", "read_pcrstore"]
 
@@ -49,7 +49,7 @@ _ROW_BYTES: Final = 96
 
 
 def read_pcrstore(
-    url: str | PathLike[str],
+    url: str | PathLike[str] | ReadableStore,
     *,
     fidelity: Fidelity = "full",
     where: Predicate | None = None,
@@ -68,7 +68,8 @@ def read_pcrstore(
     is set.
 
     Args:
-        url: As for `pcrstore.open`; every node must reach it, so that a folder must be shared.
+        url: As for `pcrstore.open`; every node must reach it, so that a folder must be
+            shared, and a store pickled.
         fidelity: One for all.
         where: Rows to read: conditions as for `Dataset.find`, `{"split": "train", "label": ["cat",
             3]}`, or a function that gets a mapping of columns to arrays and returns a boolean
@@ -110,7 +111,7 @@ def read_pcrstore(
 class _Source:
     """The settings that all tasks of a read share: enough to open the dataset and make rows."""
 
-    url: str = field(repr=False)
+    url: str | ReadableStore = field(repr=False)
     options: Mapping[str, object] | None = field(repr=False)
     version: int
     engine: Engine
@@ -158,7 +159,7 @@ class PcrstoreDatasource(Datasource):
 
     def __init__(
         self,
-        url: str | PathLike[str],
+        url: str | PathLike[str] | ReadableStore,
         *,
         fidelity: Fidelity = "full",
         where: Predicate | None = None,
@@ -169,14 +170,17 @@ class PcrstoreDatasource(Datasource):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's
-        url = _absolute(url)
+        place = _everywhere(url)
+        store = store_of(place, storage_options, engine=engine)
+        if not store.shared_by_processes:
+            raise OptionError(f"Ray's workers cannot read {store.url}, which is this process's own")
         if not isinstance(decode, bool):
             raise OptionError(f"decode must be true or false, got {decode!r}")
         conditions = where if callable(where) else conditions_of(where)
         names = _names(columns)
-        ds = open_dataset(url, storage_options, version=version, engine=engine)
+        ds = dataset_in(store, version=version)
         self._source = _Source(
-            url=url,
+            url=place,
             options=storage_options,
             version=ds.version,
             engine=engine,
@@ -272,13 +276,12 @@ class PcrstoreDatasource(Datasource):
         )
 
 
-def _absolute(url: str | PathLike[str]) -> str:
-    """Return a URL that means the same in every process of this machine."""
+def _everywhere(url: str | PathLike[str] | ReadableStore) -> str | ReadableStore:
+    """Return a URL that means the same in every process of this machine, or the store."""
+    if isinstance(url, ReadableStore):
+        return url
     url = checked_url(url)
-    protocol, separator, _ = url.partition("://")
-    if protocol.split("::")[-1] == "memory":
-        raise OptionError("Ray's workers cannot read memory://, which is this process's own")
-    return str(Path(url).absolute()) if url and not separator else url
+    return str(Path(url).absolute()) if url and "://" not in url else url
 
 
 def _task(source: _Source, images: _TaskImages, schema: pa.Schema, most: int | None) -> ReadTask:

@@ -20,6 +20,7 @@ from pcrstore.core import integer, real
 from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError
 from pcrstore.sampling.order import EpochOrder, ShardSlice
+from pcrstore.storage import ReadableStore
 
 __all__ = ["Mix", "ReadList", "RecordRead", "SampleSet", "SelectedDataset", "mix_of"]
 
@@ -39,8 +40,8 @@ class Mix:
             that is none.
     """
 
-    weights: Mapping[str | os.PathLike[str] | Dataset, float] = field(repr=False)
-    """URLs or open datasets, and their shares relative to each other."""
+    weights: Mapping[str | os.PathLike[str] | ReadableStore | Dataset, float] = field(repr=False)
+    """URLs, stores or open datasets, and their shares relative to each other."""
     epoch_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,9 +62,11 @@ class Mix:
 
 def _check_data(data: object) -> None:
     # Its kind alone is said, for a URL may have a password in it.
-    if not isinstance(data, str | os.PathLike | Dataset):
+    if not isinstance(data, str | os.PathLike | Dataset | ReadableStore):
         kind = type(data).__name__
-        raise OptionError(f"a dataset must be a URL, a path or an open dataset, got a {kind}")
+        raise OptionError(
+            f"a dataset must be a URL, a path, a store or an open dataset, got a {kind}"
+        )
 
 
 def mix_of(data: object) -> Mix:

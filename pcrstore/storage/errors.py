@@ -1,4 +1,4 @@
-"""Errors of the libraries beneath, made into ours, without the credentials they may hold.
+"""Errors of the libraries beneath, translated into ours, without credentials.
 
 Pure. Libraries are told apart by status code and class name, so that none has to be imported.
 
@@ -22,7 +22,7 @@ TRANSIENT_CODES = frozenset(
     {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
     | {"ConditionalRequestConflict", "IncompleteBody"}
 )
-"""S3 error codes worth another try, whatever their status (RequestTimeout is a 400).
+"""S3 error codes worth another try with any status (RequestTimeout is a 400).
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, 2026-11."""
 EXISTS_CODES = frozenset({"BlobAlreadyExists"})
@@ -67,14 +67,14 @@ OBSTORE_STATUS = re.compile(r"(?:status(?: code)?:?|error) \(?(\d{3})\b", re.IGN
 
 
 class Translator:
-    """Makes `StoreError`s for one store."""
+    """Translator of foreign errors into `StoreError`s, for one store."""
 
     def __init__(self, url: str, secrets: Sequence[str], policy: RetryPolicy) -> None:
         self.url = redact_url(url)
         self._secrets = tuple(secrets)
         self._policy = policy
         self.n_retryable = 0
-        """Errors so far that another try may mend. Threads may lose one between them."""
+        """Errors so far that are worth another try. Threads may lose a count to each other."""
 
     def redact(self, text: str) -> str:
         """Return the text with secrets and the queries of URLs left out."""
@@ -84,9 +84,9 @@ class Translator:
         """Return our error for what a library raised, chained to it.
 
         Args:
-            verb: What was tried, for the message.
+            verb: The operation, for the message: "read", "list".
             name: Object or folder, relative to the root.
-            cause: What was raised. A `StoreError` comes back as it is.
+            cause: The library's error. A `StoreError` comes back as it is.
 
         Raises:
             OptionError: A storage option that the library does not know; it says so as a
@@ -165,7 +165,7 @@ class Translator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Evidence:
-    """What a chain of foreign errors tells."""
+    """Facts found in a chain of foreign errors."""
 
     names: frozenset[str]
     """Class names, with those of the base classes."""

@@ -1,9 +1,10 @@
-"""Folders as stores: what `file://` needs that a general file system layer does not give.
+"""Folders as stores, with writes that are atomic and survive a crash of the host.
 
     put       temporary beside the target -> fsync -> rename -> fsync of the folder
     create    temporary beside the target -> fsync -> link (fails if the name exists) -> fsync
 
-fsspec's local mode "create" opens the target itself: of 8 racers 2 won, and readers saw half of it.
+fsspec's local file system is not used, since its mode "create" opens the target itself: of 8
+writers that raced, 2 were told that they had won, and readers saw half of the file.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from pcrstore.storage.retry import RetryPolicy
 __all__ = ["LocalStore"]
 
 TEMPORARY = ".pcrstore-tmp-"
-"""Names that start so are being written, or were when their writer died. `list` leaves them out."""
+"""Prefix of files that are being written, or whose writer died. `list` leaves them out."""
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + r"[0-9]+-[0-9a-f]{32}")
 _OLD_SECONDS = 86_400
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -170,7 +171,7 @@ class LocalStore(Store):
                 raise self._translator.error("delete", name, e) from e
 
     def sweep(self) -> int:
-        """Remove the temporaries whose writers died; return how many there were.
+        """Remove temporary files whose writers died; return their number.
 
         A writer holds a lock on its temporary, which ends with it however it ends. Where the file
         system has no locks, a temporary that nobody wrote to for a day counts as left behind.

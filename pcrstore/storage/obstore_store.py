@@ -1,4 +1,4 @@
-"""S3, GCS and Azure through obstore: the fast engine.
+"""S3, GCS and Azure through obstore, the fast engine.
 
     thread --coroutine--> I/O loop --get_range--> Rust's own threads     one request per range
 

@@ -1,15 +1,19 @@
-"""Open a store by its URL.
+"""A store from a URL, by the library that reads it best.
 
-file://, plain path -> LocalStore        s3:// gs:// az:// -> ObstoreStore when it is installed
-https:// and those -> FsspecStore                            and understands every option
-memory://, archives, chains -> BlockingStore
+URL                               store
+--------------------------------  ---------------------------------------------------------------
+a path, file://                   LocalStore
+s3://  gs://  az://               ObstoreStore, where obstore is installed and understands every
+option; else FsspecStore
+https://, others with coroutines  FsspecStore
+memory://, archives, chains       BlockingStore
 """
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar, overload
 
 import fsspec
 from fsspec.implementations.dirfs import DirFileSystem
@@ -20,10 +24,10 @@ from pcrstore.storage.fsspec_store import open_fsspec
 from pcrstore.storage.local import LocalStore
 from pcrstore.storage.obstore_store import ObstoreStore
 from pcrstore.storage.options import NotTranslatableError
-from pcrstore.storage.protocol import Store
+from pcrstore.storage.protocol import ReadableStore, Store
 from pcrstore.storage.retry import RetryPolicy
 
-__all__ = ["Engine", "check_engine", "check_options", "checked_url", "open_store"]
+__all__ = ["Engine", "check_engine", "check_options", "checked_url", "open_store", "store_of"]
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 Engine: TypeAlias = Literal["auto", "fsspec", "obstore"]
@@ -74,6 +78,63 @@ def open_store(
             if find_spec("boto3") or not store.needs_boto:
                 return store
     return open_fsspec(url, storage_options, policy=policy)
+
+
+S = TypeVar("S", bound=ReadableStore)
+
+
+@overload
+def store_of(
+    location: str | os.PathLike[str],
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    engine: Engine = "auto",
+    filesystem: fsspec.AbstractFileSystem | None = None,
+) -> Store: ...
+
+
+@overload
+def store_of(
+    location: S,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    engine: Engine = "auto",
+    filesystem: fsspec.AbstractFileSystem | None = None,
+) -> S: ...
+
+
+def store_of(
+    location: str | os.PathLike[str] | ReadableStore,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    engine: Engine = "auto",
+    filesystem: fsspec.AbstractFileSystem | None = None,
+) -> ReadableStore:
+    """Return a store that is given as it is, and open a URL or path by `open_store`.
+
+    Raises:
+        OptionError: As `open_store`; an object that lacks something of a store; or options, an
+            engine or a filesystem beside a store, which has its own.
+    """
+    if isinstance(location, str | os.PathLike):
+        return open_store(location, storage_options, engine=engine, filesystem=filesystem)
+    if not hasattr(location, "get_ranges"):  # nor does it look like a store
+        checked_url(location)
+    missing = [name for name in _members(ReadableStore) if not hasattr(location, name)]
+    if missing:
+        raise OptionError(
+            f"a {type(location).__name__} is no store, for it lacks {', '.join(missing)}; a class "
+            "with pcrstore.Store as its base has defaults for all that can have one"
+        )
+    if storage_options or engine != "auto" or filesystem is not None:
+        raise OptionError(
+            "storage_options, engine and filesystem are for URLs: a store has its own"
+        )
+    return location
+
+
+def _members(protocol: type) -> Iterator[str]:
+    return (name for name in vars(protocol) if not name.startswith("_"))
 
 
 def checked_url(url: object) -> str:

@@ -1,7 +1,7 @@
-"""Options of s3fs, gcsfs and adlfs, said in obstore's words.
+"""Options of s3fs, gcsfs and adlfs, translated for obstore.
 
-Pure. An option is translated, known to be harmless, or the reason why obstore cannot be used:
-nothing is dropped in silence.
+Pure. Each option is translated, or is known to change nothing, or is the reason why obstore cannot
+be used: none is dropped silently.
 
     {"key": ..., "client_kwargs": {"endpoint_url": ...}} -> {"access_key_id": ..., "endpoint": ...}
 """
@@ -29,9 +29,9 @@ DEFAULTS: Mapping[str, object] = {
     "requester_pays": False,
     "anon": False,
 }
-"""Options that may be given with the value they have anyway."""
+"""Options that may be given with these values, which are obstore's behaviour."""
 BOTO_TUNING = frozenset({"retries", "max_pool_connections", "connect_timeout", "read_timeout"})
-"""Keys of config_kwargs that pcrstore's own RetryPolicy stands for."""
+"""Keys of config_kwargs that pcrstore's own RetryPolicy replaces."""
 S3_NAMES = {
     "key": "access_key_id",
     "username": "access_key_id",
@@ -77,7 +77,7 @@ class NotTranslatableError(OptionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectStoreSettings:
-    """What an obstore store is made from."""
+    """Arguments of an obstore store."""
 
     kind: str
     """`s3`, `gs` or `az`."""
@@ -280,5 +280,5 @@ def _mapping(name: str, options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _harmless(name: str, value: object) -> bool:
-    """Say whether the option asks for what obstore does anyway."""
+    """Say whether the option changes nothing for obstore."""
     return name in TUNING or (name in DEFAULTS and value == DEFAULTS[name])

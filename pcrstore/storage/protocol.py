@@ -1,12 +1,16 @@
-"""What pcrstore asks of a store: seven verbs on named, immutable objects.
+"""The protocol of a store: named objects, read by range and written whole.
 
-Any object with these methods is a store; `pcrstore.testing.contract` is the suite that says whether
-it behaves. Names are relative to the store's root, with `/` between their parts, on every store.
+An object with these methods is a store, and goes where pcrstore takes a URL. A class that has
+`Store` as its base gets those that can have a default; `pcrstore.testing.contract` is the suite of
+tests that a store must pass. Names are relative to the store's root, with `/` between their parts.
 
     name      get, get_ranges      put, create, delete      list(prefix)
       |             |                      |                     |
       v             v                      v                     v
     <root>/<name>   one request each       atomic, or not at all   [Entry(name, n_bytes, etag)]
+
+Stores also say what they can (`can_list`, `is_local`, `shared_by_processes`, `create_is_atomic`),
+so that nobody has to ask of which class they are.
 
 Pure: no I/O here. `pcrstore.storage.open.open_store` makes a store from a URL.
 """
@@ -45,17 +49,21 @@ class Entry:
     n_bytes: int
     """Size of the object."""
     etag: str | None = None
-    """Changes when the content does: an unquoted entity tag, or the time of the last change."""
+    """Unquoted entity tag, or the time of the last change: differs when the content changed."""
 
 
+# Inside the classes below `list` is a method, so that the type needs other names.
 Bodies: TypeAlias = list[bytes]
 Entries: TypeAlias = list[Entry]
-# Inside the classes below `list` is the verb.
 
 
 @runtime_checkable
 class ReadableStore(Protocol):
-    """A store that can be read. Safe to use from several threads and after fork."""
+    """A store that can be read.
+
+    Safe to use from several threads and after a fork; hashable. To be read by worker processes that
+    are spawned, a store has to be picklable.
+    """
 
     @property
     def url(self) -> str:
@@ -77,7 +85,7 @@ class ReadableStore(Protocol):
 
     @property
     def shared_by_processes(self) -> bool:
-        """False where the objects lie in the memory of this process: a pickle has others."""
+        """False where the objects lie in the memory of this process, out of reach for others."""
         return True
 
     @property
@@ -130,22 +138,22 @@ class Store(ReadableStore, Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Write a whole object unless one of that name exists.
 
-        `data` should be unique to its writer (hold its id): when a reply is lost and the retry
-        finds an object, its bytes are read back and compared to see whose it is. Two writers of
-        equal bytes may both be told True.
+        `data` should be unique to its writer, as by an id in it. When a reply is lost and the retry
+        finds an object, the object's bytes are compared with `data` to tell whose they are: two
+        writers of equal bytes may both be told True.
 
         Returns:
-            True when this call made the object; False when another's bytes stand there.
+            True when this call made the object; False when another writer's object exists.
 
         Raises:
             TransientStoreError: The outcome is unknown; read the object to find out.
         """
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove objects; those that do not exist are fine."""
+        """Remove objects; one that does not exist is no error."""
 
     def sweep(self) -> int:
-        """Remove what writers that died left outside of any object; return how many there were."""
+        """Remove temporary files that writers left when they died; return their number."""
         return 0
 
 
@@ -166,7 +174,7 @@ class RangeCache(Protocol):
 
 
 def check_name(name: str) -> str:
-    """Return the object name, if it stays below the root of any store.
+    """Return the object name if it names an object below the root, in any store.
 
     Raises:
         OptionError: Empty, absolute, ending in `/`, with a NUL, or with a part that is empty,
@@ -213,7 +221,7 @@ def _folders_of(name: str) -> Iterator[str]:
 
 
 def probe_conditional_create(store: Store) -> bool:
-    """Say whether the store refuses to create an object twice, by trying.
+    """Try whether the store refuses to create an object twice.
 
     Some S3 servers ignore `If-None-Match` and let the second writer win. Costs three requests and
     leaves nothing behind. Concurrent probes may see each other's object; both answers stay right.
@@ -228,7 +236,7 @@ def probe_conditional_create(store: Store) -> bool:
 
 
 def exact(body: bytes, wanted: ByteRange) -> bytes | StoreError:
-    """Return the body if it is as long as its range, else the error that says what it is."""
+    """Return the body if it is as long as its range, else the error to raise."""
     if len(body) == len(wanted):
         return body
     if len(body) > len(wanted):

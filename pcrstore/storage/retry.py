@@ -1,6 +1,6 @@
-"""When to try a request again, for how long, and when to stop.
+"""The retry loop: when a request is tried again, for how long, and when to give up.
 
-    try --fails--> wait --try--fails--> wait ...... deadline: raise what failed last
+    try --fails--> wait --try--fails--> wait ...... deadline: raise the last error
                    uniform(0, 0.1)      uniform(0, 0.2) ... never above max_delay   (full jitter)
 
 Only a `RetryableError` is tried again; `pcrstore.storage.errors` decides what is one. There is one
@@ -24,37 +24,42 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 5.0
-"""After so long a wait people want to know what for."""
+"""Time spent on one request after which a warning is logged: somebody may be waiting."""
 
 
 class RetryableError(TransientStoreError):
-    """A failure that another try may mend."""
+    """A failure that is worth another try."""
 
     retry_after: float = 0.0
     """Seconds that the server asked us to wait."""
     max_tries: int | None = None
-    """Give up after so many tries, however much time is left."""
+    """Number of tries after which to give up before the deadline."""
     patience: float | None = None
-    """Give up after so many seconds, if that is sooner than the deadline."""
+    """Seconds after which to give up, if that is before the deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How long one request may take, all its tries together. All times in seconds.
+    """Waits and deadline of one request, all its tries together. All times in seconds.
+
+    The limit of one try grows with the bytes that it moves: 30 s without a byte, and 64 s more for
+    a body of 1 MiB at `min_rate`.
 
     Examples:
+        >>> RetryPolicy().attempt_limit(n_bytes=1 << 20, left=100.0)
+        94.0
         >>> RetryPolicy(deadline=10.0).attempt_limit(n_bytes=0, left=3.0)
         3.0
     """
 
     deadline: float = 120.0
-    """No try starts later than this after the first one, nor goes on without answering."""
+    """Time after the first try in which further tries may start."""
     stall: float = 30.0
-    """A try that gets no byte for so long is given up."""
+    """Longest time without a byte, after which a try is given up."""
     connect: float = 10.0
     """Limit for making a connection."""
     unreachable: float = 10.0
-    """Deadline when no connection can be made at all: a wrong host name should not take minutes."""
+    """Deadline where no connection can be made: a wrong host name should not take minutes."""
     first_delay: float = 0.1
     """Upper bound of the first wait; each further bound is twice the one before."""
     max_delay: float = 15.0
@@ -70,12 +75,12 @@ class RetryPolicy:
                 raise OptionError(f"{field} must be over 0 seconds, got {getattr(self, field)}")
 
     def attempt_limit(self, *, n_bytes: int, left: float) -> float:
-        """Return how long one try may take that moves `n_bytes`, with `left` until the deadline."""
+        """Return the limit of one try that moves `n_bytes`, with `left` until the deadline."""
         return min(self.stall, left) + n_bytes / self.min_rate
 
 
 class Backoff:
-    """The tries of one request so far."""
+    """Tries of one request so far, and the wait before the next one."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy = policy
@@ -88,7 +93,7 @@ class Backoff:
         return max(0.001, self.policy.deadline - (time.monotonic() - self._start))
 
     def delay_after(self, error: StoreError) -> float:
-        """Return how long to wait before the next try.
+        """Return the wait before the next try.
 
         Raises:
             TransientStoreError: There is no time left, or no try.
@@ -122,7 +127,7 @@ def retry(
     Args:
         attempt: One request.
         policy: Waits and deadline.
-        translate: Makes the error of ours from whatever `attempt` raised, chained.
+        translate: Makes our error from any that `attempt` raised, chained.
     """
     backoff = Backoff(policy)
     while True:
@@ -145,7 +150,7 @@ async def retry_async(
     Args:
         attempt: Starts one request.
         policy: Waits and deadline.
-        translate: Makes the error of ours from whatever `attempt` raised, chained.
+        translate: Makes our error from any that `attempt` raised, chained.
         n_bytes: Bytes that the request moves, for the stall limit.
     """
     backoff = Backoff(policy)

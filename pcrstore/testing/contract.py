@@ -1,10 +1,10 @@
 # ruff: noqa: S101, D102 (a test suite: the names are the sentences)
-"""The suite that any store must pass.
+"""The suite of tests that any store must pass.
 
 class TestMyStore(StoreContract):
-    @pytest.fixture
-    def store(self):
-        return MyStore(...)      # empty, and its own for every test
+@pytest.fixture
+def store(self):
+return MyStore(...)      # empty, and new for every test
 """
 
 import pickle
@@ -28,6 +28,22 @@ class StoreContract:
     def test_it_is_a_store(self, store: Store) -> None:
         assert isinstance(store, Store)
         assert store.url
+        assert hash(store) == hash(store)  # loaders take stores as keys of a mixture
+
+    def test_it_says_what_it_can(self, store: Store) -> None:
+        for can in (store.can_list, store.is_local, store.shared_by_processes):
+            assert isinstance(can, bool)
+        assert isinstance(store.create_is_atomic, bool)
+        assert store.can_list  # only stores that are read can do without
+        assert store.n_retries == 0
+        if store.is_local:
+            assert store.url.startswith("file:///")
+            assert store.shared_by_processes
+
+    def test_a_sweep_removes_no_object(self, store: Store) -> None:
+        store.put("folder/a", BODY)
+        assert store.sweep() == 0
+        assert store.get("folder/a") == BODY
 
     def test_what_was_put_comes_back(self, store: Store) -> None:
         for name in ("a", "folder/b", "folder/deeper/c"):

@@ -31,12 +31,11 @@ class Recorded:
     """Size of the body, either way; entries of a list."""
 
 
-class RecordingStore:
-    """Passes everything on to `store` and appends what came back to `requests`."""
+class _Wrapper(Store):
+    """A store that says of itself what the store beneath does."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.requests: list[Recorded] = []
         self._lock = threading.Lock()
 
     @property
@@ -45,9 +44,41 @@ class RecordingStore:
         return self.store.url
 
     @property
+    def can_list(self) -> bool:
+        """As the store beneath."""
+        return self.store.can_list
+
+    @property
+    def is_local(self) -> bool:
+        """As the store beneath."""
+        return self.store.is_local
+
+    @property
+    def shared_by_processes(self) -> bool:
+        """As the store beneath."""
+        return self.store.shared_by_processes
+
+    @property
+    def n_retries(self) -> int:
+        """As the store beneath."""
+        return self.store.n_retries
+
+    @property
     def create_is_atomic(self) -> bool:
         """As the store beneath."""
         return self.store.create_is_atomic
+
+    def sweep(self) -> int:
+        """As the store beneath; neither recorded nor made to fail, for it is no request."""
+        return self.store.sweep()
+
+
+class RecordingStore(_Wrapper):
+    """Passes everything on to `store` and appends what came back to `requests`."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.requests: list[Recorded] = []
 
     def clear(self) -> None:
         """Forget the requests so far."""
@@ -109,7 +140,7 @@ class StoreKilled(BaseException):
 
 
 class Fault(Enum):
-    """What happens to one request."""
+    """Failure of one request."""
 
     LOST_REQUEST = auto()
     """TransientStoreError; the store never saw it."""
@@ -127,7 +158,7 @@ BEFORE = {Fault.LOST_REQUEST: TransientStoreError, Fault.KILLED_BEFORE: StoreKil
 AFTER = {Fault.LOST_REPLY: TransientStoreError, Fault.KILLED_AFTER: StoreKilled}
 
 
-class FaultyStore:
+class FaultyStore(_Wrapper):
     """Passes everything on to `store`, and fails at the requests named by number.
 
     Args:
@@ -136,20 +167,9 @@ class FaultyStore:
     """
 
     def __init__(self, store: Store, faults: Mapping[int, Fault]) -> None:
-        self.store = store
+        super().__init__(store)
         self.faults = dict(faults)
         self.n_requests = 0
-        self._lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        """Root of the store beneath."""
-        return self.store.url
-
-    @property
-    def create_is_atomic(self) -> bool:
-        """As the store beneath."""
-        return self.store.create_is_atomic
 
     def get(self, name: str) -> bytes:
         """Return a whole object."""

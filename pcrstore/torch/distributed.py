@@ -16,7 +16,7 @@ from pcrstore.dataset import Dataset, dataset_in, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
 from pcrstore.loader import Pipeline, Spec, check_rank
 from pcrstore.sampling import Topology
-from pcrstore.storage import ForkingStore
+from pcrstore.storage import ForkingStore, ReadableStore
 
 __all__ = ["load", "local_world_size", "ranks", "settle", "start_method", "threads_of"]
 
@@ -79,10 +79,12 @@ def load(spec: Spec, *, start: str | None) -> Pipeline:
     return Pipeline(spec, _open_for_fork(spec) if start == "fork" else None)
 
 
-def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str]], Dataset]:
+def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str] | ReadableStore], Dataset]:
     """Open in a parent whose forked children are to use obstore: the parent must not."""
 
-    def opened(url: str | os.PathLike[str]) -> Dataset:
+    def opened(url: str | os.PathLike[str] | ReadableStore) -> Dataset:
+        if isinstance(url, ReadableStore):
+            return open_dataset(url, spec.storage_options, version=spec.version, engine=spec.engine)
         try:
             store = ForkingStore(url, spec.storage_options, engine=spec.engine)
             return dataset_in(store, version=spec.version)

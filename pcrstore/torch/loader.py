@@ -50,7 +50,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     holds the URL and the storage options as they were given.
 
     Args:
-        dataset: URL, path, open `pcrstore.Dataset`, or `Mix` of them.
+        dataset: URL, path, store, open `pcrstore.Dataset`, or `Mix` of them.
         batch_size: Samples of a batch, on each rank.
         fidelity: A group number, "full", a quality or byte target, a `Mixture`, or one for each
             image; `loader.fidelity = k` changes it while it runs.

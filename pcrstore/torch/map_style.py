@@ -18,7 +18,7 @@ from pcrstore.fidelity import Fidelities
 from pcrstore.image import Crop, render
 from pcrstore.loader import Dialled, Opaque, Selection, Spec, Where, check_options
 from pcrstore.sampling import Mix, crop_keys
-from pcrstore.storage import Engine
+from pcrstore.storage import Engine, ReadableStore
 from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
 
 __all__ = ["MapDataset"]
@@ -45,7 +45,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
     plans its samples together.
 
     Args:
-        dataset: URL, path or open dataset.
+        dataset: URL, path, store or open dataset.
         fidelity: As `Loader`.
         size: As `Loader`.
         storage_options: As `Loader`.
@@ -62,7 +62,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
 
     def __init__(
         self,
-        dataset: str | os.PathLike[str] | Dataset,
+        dataset: str | os.PathLike[str] | ReadableStore | Dataset,
         fidelity: Fidelities = "full",
         size: int | tuple[int, int] = 224,
         storage_options: Mapping[str, object] | None = None,

@@ -16,7 +16,7 @@ from flows import (
     WatchedSource,
     arithmetic,
     content,
-    converted,
+    convert_to,
     dataset,
     digest,
     folder,
@@ -62,7 +62,7 @@ def tree(tmp_path):
 
 def run(tree, options):
     store = DictStore()
-    report = converted(store, tree, options)
+    report = convert_to(store, tree, options)
     return report, store, dataset(store)
 
 
@@ -184,7 +184,7 @@ def test_a_record_closes_before_its_size_is_exceeded(tmp_path, limit, n_records)
 def test_again_is_nothing_to_do_and_other_content_is_refused(tree, options):
     report, store, _ = run(tree, options)
     before = dict(store.objects)
-    again = converted(store, tree, options)
+    again = convert_to(store, tree, options)
     assert again.already
     assert replace(again, already=False, seconds=0) == replace(report, seconds=0)
     assert store.objects == before
@@ -195,10 +195,10 @@ def test_again_is_nothing_to_do_and_other_content_is_refused(tree, options):
         replace(options, record_images=2),
     ):
         with pytest.raises(DatasetExistsError):
-            converted(store, tree, other)
+            convert_to(store, tree, other)
     write_tree(tree, {"cat/more.jpg": photo(99)})
     with pytest.raises(DatasetExistsError):
-        converted(store, tree, options)
+        convert_to(store, tree, options)
     assert store.objects == before
 
 
@@ -278,7 +278,7 @@ def test_each_bad_file_is_named_with_its_reason_and_outcome(tmp_path, options, p
     forms = {s.key: s.format for s in ds}
     assert {k for k, f in forms.items() if f != "jpeg"} == kept.keys() - good.keys()
     assert store.list("staging") == []
-    again = converted(store, tree, options)
+    again = convert_to(store, tree, options)
     assert again.problems == report.problems
 
 
@@ -286,7 +286,7 @@ def test_raise_lists_every_bad_file_and_commits_nothing(tmp_path, options):
     tree, _, said = bad_tree(tmp_path)
     store = DictStore()
     with pytest.raises(SourceError) as e:
-        converted(store, tree, replace(options, limits=Limits(max_bytes=30_000)))
+        convert_to(store, tree, replace(options, limits=Limits(max_bytes=30_000)))
     assert newest_version(store) == 0
     for key in said:
         assert f"\n  {key}: " in str(e.value)
@@ -306,7 +306,7 @@ def test_nothing_convertible_is_an_error(tmp_path, options):
     tree = write_tree(tmp_path / "source", {"a/x.jpg": b"text"})
     store = DictStore()
     with pytest.raises(SourceError, match=r"a/x\.jpg"):
-        converted(store, tree, replace(options, policy="skip"))
+        convert_to(store, tree, replace(options, policy="skip"))
     assert newest_version(store) == 0
 
 
@@ -327,7 +327,7 @@ def test_a_file_that_changes_after_the_listing_is_named(tree, change, says):
 
     store = DictStore()
     with pytest.raises(SourceChangedError, match=rf"cat/001\.jpg.*{says}"):
-        converted(store, Changing(folder(tree)), replace(RECORD, policy="skip"))
+        convert_to(store, Changing(folder(tree)), replace(RECORD, policy="skip"))
     assert newest_version(store) == 0
 
 
@@ -363,7 +363,7 @@ def test_what_may_not_be_read_is_named(tmp_path):
             return super().get(name)
 
     source = FolderSource(Locked(str(tree)))
-    report = converted(DictStore(), source, replace(RECORD, policy="opaque"))
+    report = convert_to(DictStore(), source, replace(RECORD, policy="opaque"))
     assert [(p.key, p.outcome) for p in report.problems] == [("cat/001.jpg", "skipped")]
 
 
@@ -376,7 +376,7 @@ def test_buckets_are_sources_and_destinations(s3_server, engine, layout):
     put_all(open_store(f"{base}/in", o, engine=engine), photos(5))
     source = folder(f"{base}/in", storage_options=o, engine=engine)
     destination = open_store(f"{base}/out", o, engine=engine)
-    report = converted(destination, source, OPTIONS[layout])
+    report = convert_to(destination, source, OPTIONS[layout])
     assert report.n_images == 5
     assert originals(pcrstore.open(f"{base}/out", o, engine=engine)) == photos(5)
     assert verify(f"{base}/out", o).faults == ()
@@ -387,7 +387,7 @@ def test_buckets_are_sources_and_destinations(s3_server, engine, layout):
 def test_a_failing_source_commits_nothing(tree):
     store = DictStore()
     with pytest.raises(PcrstoreError):
-        converted(store, tree / "nothing", RECORD)
+        convert_to(store, tree / "nothing", RECORD)
     assert store.objects == {}
 
 
@@ -440,9 +440,9 @@ def test_worker_processes_read_a_source_of_ones_own(tmp_path):
 )
 def test_other_labels_are_other_content(change):
     store = DictStore()
-    converted(store, LABELLED, RECORD)
+    convert_to(store, LABELLED, RECORD)
     with pytest.raises(DatasetExistsError):
-        converted(store, replace(LABELLED, **change), RECORD)
+        convert_to(store, replace(LABELLED, **change), RECORD)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from flows import (
     Pictures,
     WatchedSource,
     content,
-    converted,
+    convert_to,
     dataset,
     folder,
     originals,
@@ -54,7 +54,7 @@ def options(request):
 def straight(tree, options):
     """What a conversion that nothing interrupts leaves."""
     store = new_store()
-    converted(store, tree, options)
+    convert_to(store, tree, options)
     return content(store)
 
 
@@ -64,7 +64,7 @@ def new_store():
 
 def n_operations(tree, options):
     store = MortalStore(new_store())
-    converted(store, tree, options)
+    convert_to(store, tree, options)
     return store.n
 
 
@@ -72,7 +72,7 @@ def die(store, tree, options, at, **how):
     """Convert until storage operation `at`; say whether it came to that."""
     mortal = MortalStore(store, at, **how)
     try:
-        converted(mortal, tree, options)
+        convert_to(mortal, tree, options)
     except StoreKilled:
         return True
     return mortal.dead
@@ -88,7 +88,7 @@ def test_dying_at_any_operation_and_going_on_gives_the_same_bytes(tree, options,
         assert die(store, tree, options, at, after=after)
         if newest_version(store):  # visible: then all of it is
             assert originals(dataset(store)) == photos()
-        converted(store, tree, options)
+        convert_to(store, tree, options)
         assert content(store) == expected, f"operation {at}"
 
 
@@ -110,9 +110,9 @@ def test_a_lost_reply_at_any_operation_ends_well_or_in_an_error_that_a_rerun_cur
     for at in range(n):
         store = new_store()
         try:
-            converted(FaultyStore(store, {at: Fault.LOST_REPLY}), tree, options)
+            convert_to(FaultyStore(store, {at: Fault.LOST_REPLY}), tree, options)
         except TransientStoreError:
-            converted(store, tree, options)
+            convert_to(store, tree, options)
         assert content(store) == expected, f"operation {at}"
 
 
@@ -121,7 +121,7 @@ def test_what_an_earlier_run_finished_is_not_built_again(tree):
     n = n_operations(tree, RECORD)
     die(store, tree, RECORD, n - 9)
     source = WatchedSource(folder(tree))
-    report = converted(store, source, RECORD)
+    report = convert_to(store, source, RECORD)
     assert report.n_resumed == 11
     assert source.read_keys == []
 
@@ -132,7 +132,7 @@ def test_an_array_is_built_again_from_its_last_stored_chunk_alone(tree):
     n_side = sum("zarr.json" in e.name or "/c/" in e.name for e in _side(tree))
     die(store, tree, CUT, n - n_side - 12)
     source = WatchedSource(folder(tree))
-    report = converted(store, source, CUT)
+    report = convert_to(store, source, CUT)
     assert report.n_resumed > 0
     assert 0 < len(source.read_keys) < 11
     assert originals(dataset(store)) == photos()
@@ -140,7 +140,7 @@ def test_an_array_is_built_again_from_its_last_stored_chunk_alone(tree):
 
 def _side(tree):
     store = new_store()
-    converted(store, tree, CUT)
+    convert_to(store, tree, CUT)
     return [e for e in store.list("zarr") if "/group_" not in e.name and "/restore/" not in e.name]
 
 
@@ -160,9 +160,9 @@ def test_a_changed_source_is_named_and_restart_begins_again(tmp_path, options, c
     die(store, tree, options, 6)
     change(tree)
     with pytest.raises(SourceChangedError, match=says):
-        converted(store, tree, options)
+        convert_to(store, tree, options)
     assert newest_version(store) == 0
-    converted(store, tree, options, restart=True)
+    convert_to(store, tree, options, restart=True)
     assert store.list("staging") == []
     want = {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*.jpg")}
     assert originals(dataset(store)) == want
@@ -173,9 +173,9 @@ def test_another_policy_reuses_the_clean_units(tmp_path):
     tree = write_tree(tmp_path / "source", files)
     store = new_store()
     with pytest.raises(SourceError, match=r"cat/bad\.jpg"):
-        converted(store, tree, RECORD)
+        convert_to(store, tree, RECORD)
     source = WatchedSource(folder(tree))
-    report = converted(store, source, replace(RECORD, policy="opaque"))
+    report = convert_to(store, source, replace(RECORD, policy="opaque"))
     read = set(source.read_keys)
     assert "cat/bad.jpg" in read
     assert len(read) < 8
@@ -189,8 +189,8 @@ def test_a_run_under_each_policy_leaves_nothing_in_staging(tmp_path, layout):
     tree = write_tree(tmp_path / "source", {**photos(), "cat/bad.jpg": png()})
     store = new_store()
     with pytest.raises(SourceError):
-        converted(store, tree, LAYOUTS[layout])
-    converted(store, tree, replace(LAYOUTS[layout], policy="skip"))
+        convert_to(store, tree, LAYOUTS[layout])
+    convert_to(store, tree, replace(LAYOUTS[layout], policy="skip"))
     assert store.list("staging") == []
 
 
@@ -204,7 +204,7 @@ def test_a_note_that_is_damaged_is_done_again(tree, options):
         notes = [e.name for e in store.list("staging") if "unit" in e.name]
         assert len(notes) == 3
         store.put(notes[1], spoil(store.get(notes[1])))
-        converted(store, tree, options)
+        convert_to(store, tree, options)
         assert content(store) == expected
 
 
@@ -214,7 +214,7 @@ def test_a_finished_conversion_sweeps_what_a_kill_after_its_commit_left(tree, op
     die(store, tree, options, n - 3)
     assert newest_version(store) == 1
     assert store.list("staging")
-    assert converted(store, tree, options).already
+    assert convert_to(store, tree, options).already
     assert store.list("staging") == []
 
 
@@ -230,11 +230,11 @@ def test_two_runs_at_once_agree(tree, options):
             def _do(self, work):
                 mine, self.n = self.n, self.n + 1
                 if mine == self._at:
-                    converted(self.store, tree, options)
+                    convert_to(self.store, tree, options)
                 return work()
 
         outer = Interleaved(store, at)
-        report = converted(outer, tree, options)
+        report = convert_to(outer, tree, options)
         assert report.n_images == 11
         left = {k: v for k, v in content(store).items() if not k.startswith("staging")}
         assert left == expected, f"operation {at}"
@@ -337,7 +337,7 @@ def test_a_source_of_ones_own_goes_on_after_a_kill(tmp_path, layout):
     process.kill()
     process.communicate()
     watched = WatchedSource(source)
-    report = converted(open_store(str(destination)), watched, LAYOUTS[layout])
+    report = convert_to(open_store(str(destination)), watched, LAYOUTS[layout])
     assert report.n_resumed > 0
     assert len(watched.read_keys) < 400
     assert content(open_store(str(destination))) == straight(source, LAYOUTS[layout])
@@ -347,7 +347,7 @@ def test_a_source_whose_labels_changed_is_not_gone_on_with():
     store, source = new_store(), Pictures(photos(), labels={"cat/001.jpg": "cat"})
     die(store, source, RECORD, 6)
     with pytest.raises(SourceChangedError, match="the source changed since"):
-        converted(store, replace(source, labels={"cat/001.jpg": "dog"}), RECORD)
+        convert_to(store, replace(source, labels={"cat/001.jpg": "dog"}), RECORD)
 
 
 @pytest.mark.slow
@@ -383,7 +383,7 @@ def test_a_listing_with_names_that_are_not_text_is_noted(tmp_path):
     die(store, tree, RECORD, 5)
     (tree / "loose.jpg").write_bytes(padded(photo(1), 5000))
     with pytest.raises(SourceChangedError, match=r"loose\.jpg changed"):
-        converted(store, tree, RECORD)
+        convert_to(store, tree, RECORD)
 
 
 def test_a_damaged_listing_is_an_error_of_ours(tree):
@@ -396,7 +396,7 @@ def test_a_damaged_listing_is_an_error_of_ours(tree):
     journal = Journal(store, options=name.split("/")[1], content="x", layout="record", n_groups=5)
     with pytest.raises(PcrstoreError):
         journal.begin(other_listing, restart=False)
-    converted(store, tree, other)
+    convert_to(store, tree, other)
     assert originals(dataset(store)) == photos()
 
 
@@ -470,13 +470,13 @@ def test_a_noted_object_that_is_gone_is_made_again(tmp_path):
     tree = write_tree(tmp_path / "in", {**photos(), "cat/bad.jpg": b"no photo"})
     store = DictStore()
     with pytest.raises(SourceError):
-        converted(store, tree, RECORD)
+        convert_to(store, tree, RECORD)
     gone = next(name for name in store.objects if name.startswith("objects/"))
     store.delete([gone])
-    converted(store, tree, replace(RECORD, policy="skip"))
+    convert_to(store, tree, replace(RECORD, policy="skip"))
     assert gone in store.objects
     expected = DictStore()
-    converted(expected, tree, replace(RECORD, policy="skip"))
+    convert_to(expected, tree, replace(RECORD, policy="skip"))
     assert content(store) == content(expected)
 
 

@@ -55,7 +55,7 @@ def stored(tmp_path_factory):
         patch.setattr("pcrstore.format.index_pages._ROWS_PER_PAGE", 2)
         for layout, options in OPTIONS.items():
             store = DictStore()
-            convert_to(patch, store, tree, replace(options, policy="opaque"))
+            convert_to(store, tree, replace(options, policy="opaque"))
             out[layout] = store.objects
     return out
 

@@ -22,7 +22,7 @@ def stored(tree, **options):
     store = DictStore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", 7)
-        convert_to(patch, store, tree, replace(RECORD, policy="opaque", **options))
+        convert_to(store, tree, replace(RECORD, policy="opaque", **options))
     recording = RecordingStore(store)
     return dataset(recording), recording
 

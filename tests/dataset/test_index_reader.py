@@ -23,7 +23,7 @@ def objects(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", 9)
         patch.setattr("pcrstore.format.index_pages._ROWS_PER_PAGE", 4)
-        convert_to(patch, store, tree, RECORD)
+        convert_to(store, tree, RECORD)
     return store.objects
 
 

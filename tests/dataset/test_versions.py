@@ -33,8 +33,7 @@ from pcrstore.testing import Fault, FaultyStore, RecordingStore
 def manifest(tmp_path_factory):
     tree = write_tree(tmp_path_factory.mktemp("source"), photos(3))
     store = DictStore()
-    with pytest.MonkeyPatch.context() as patch:
-        convert_to(patch, store, tree, RECORD)
+    convert_to(store, tree, RECORD)
     return dataset(store).manifest
 
 

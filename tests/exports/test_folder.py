@@ -12,7 +12,7 @@ from flows import (
     RECORD,
     DictStore,
     Pictures,
-    converted,
+    convert_to,
     dataset,
     memory,
     photo,
@@ -107,7 +107,7 @@ def test_safe_names_are_distinct_and_plain_ones_unchanged():
 def made(files, policy="opaque"):
     """A dataset of these keys, whatever a file system or bucket thinks of them."""
     store = DictStore()
-    converted(store, Pictures(files), replace(RECORD, policy=policy))
+    convert_to(store, Pictures(files), replace(RECORD, policy=policy))
     return dataset(store)
 
 

@@ -124,22 +124,20 @@ def test_without_shuffling_the_order_is_the_stored_one_in_every_epoch():
     assert images_of(a_loader(shuffle=False, select=[7, 2, 19])) == [2, 7, 19]
 
 
-def test_images_without_a_class_are_minus_one(tmp_path, monkeypatch):
-    ds = converted(
-        tmp_path, monkeypatch, {"a.jpg": encoded(1, (20, 20)), "b.jpg": encoded(2, (9, 9))}
-    )
+def test_images_without_a_class_are_minus_one(tmp_path):
+    ds = converted(tmp_path, {"a.jpg": encoded(1, (20, 20)), "b.jpg": encoded(2, (9, 9))})
     assert [labels.tolist() for _, labels, _ in a_loader(ds)] == [[-1, -1]]
 
 
-def converted(folder, monkeypatch, files):
+def converted(folder, files):
     """A dataset of some files."""
     store = DictStore()
-    convert_to(monkeypatch, store, write_tree(folder / "source", files), Options())
+    convert_to(store, write_tree(folder / "source", files), Options())
     return opened(store)
 
 
-def test_images_are_turned_where_that_is_asked_for(tmp_path, monkeypatch):
-    ds = converted(tmp_path, monkeypatch, {"a.jpg": encoded(1, (32, 16), exif=EXIF)})
+def test_images_are_turned_where_that_is_asked_for(tmp_path):
+    ds = converted(tmp_path, {"a.jpg": encoded(1, (32, 16), exif=EXIF)})
     options = {"crop": Squash(), "dct_scaling": False, "fidelity": "full"}
     [(plain, *_)] = a_loader(ds, size=(16, 32), **options)
     [(turned, *_)] = a_loader(ds, size=(32, 16), apply_orientation=True, **options)

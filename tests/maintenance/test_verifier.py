@@ -30,11 +30,10 @@ def stored(tmp_path_factory):
     """Layout -> name -> bytes of a whole dataset."""
     tree = write_tree(tmp_path_factory.mktemp("source"), FILES)
     out = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for layout, options in OPTIONS.items():
-            store = DictStore()
-            convert_to(patch, store, tree, replace(options, policy="opaque"))
-            out[layout] = store.objects
+    for layout, options in OPTIONS.items():
+        store = DictStore()
+        convert_to(store, tree, replace(options, policy="opaque"))
+        out[layout] = store.objects
     return out
 
 

@@ -135,19 +135,18 @@ def test_a_predicate_is_over_keys_and_numbers_too(folder):
     assert not rows(folder, where={"width": 7})
 
 
-def test_a_predicate_is_pushed_down(monkeypatch, tmp_path):
+def test_a_predicate_is_pushed_down(tmp_path):
     """Records without a match are not read, nor are columns that nobody named."""
     store = RecordingStore(open_store(str(tmp_path / "ds")))
-    convert_to(monkeypatch, store, write_tree(tmp_path / "photos", FILES), OPTIONS)
-    monkeypatch.setattr("pcrstore.dataset.open.open_store", lambda *_, **__: store)
-    key = pcrstore.open("given").keys[7]
+    convert_to(store, write_tree(tmp_path / "photos", FILES), OPTIONS)
+    key = pcrstore.open(store).keys[7]
     store.clear()
-    source = PcrstoreDatasource(str(tmp_path / "ds"), where={"key": key})
+    source = PcrstoreDatasource(store, where={"key": key})
     assert not of_records(store)
     [task] = source.get_read_tasks(10)
     [[row]] = [table.to_pylist() for table in task()]
     assert row["key"] == key
-    ds = pcrstore.open("given")
+    ds = pcrstore.open(store)
     read = sum(r.n_bytes for r in of_records(store))
     assert read == ds.plan([7]).n_bytes < ds.plan(range(N)).n_bytes / 5
 
@@ -157,14 +156,13 @@ def of_records(store):
     return [r for r in store.requests if r.name.startswith("objects/")]
 
 
-def test_only_columns_that_are_named_are_read(monkeypatch, tmp_path):
+def test_only_columns_that_are_named_are_read(tmp_path):
     store = RecordingStore(open_store(str(tmp_path / "ds")))
-    convert_to(monkeypatch, store, write_tree(tmp_path / "photos", FILES), OPTIONS)
-    monkeypatch.setattr("pcrstore.dataset.open.open_store", lambda *_, **__: store)
+    convert_to(store, write_tree(tmp_path / "photos", FILES), OPTIONS)
 
     def cost(where):
         store.clear()
-        PcrstoreDatasource(str(tmp_path / "ds"), where=where)
+        PcrstoreDatasource(store, where=where)
         return sum(r.n_bytes for r in store.requests)
 
     by_label = cost({"label": 0})

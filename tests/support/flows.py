@@ -13,8 +13,8 @@ from pathlib import Path
 from jpeg_files import picture, segment
 from PIL import Image
 
+import pcrstore
 from pcrstore import Options
-from pcrstore.conversion.converter import convert_into
 from pcrstore.conversion.sources.base import Listing, SourceFile
 from pcrstore.conversion.sources.folder import FolderSource
 from pcrstore.core.checksum import crc32c
@@ -25,7 +25,7 @@ from pcrstore.errors import NotFoundError, StoreError
 from pcrstore.format.manifest import decode_manifest
 from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
-from pcrstore.storage.protocol import Entry, check_name, check_prefix, exact
+from pcrstore.storage.protocol import Entry, Store, check_name, check_prefix, exact
 from pcrstore.testing import StoreKilled
 
 RECORD = Options(record_images=3, object_bytes=6000)
@@ -137,16 +137,17 @@ def folder(url, *, split_dirs=False, **kwargs):
     return FolderSource(open_store(str(url), **kwargs), split_dirs=split_dirs)
 
 
-def converted(store, source, options, **kwargs):
-    """Convert a source, or the folder at a URL, into a given store object."""
-    if isinstance(source, str | os.PathLike):
-        source = folder(source, split_dirs=options.split_dirs)
-    return convert_into(store, source, options, **{"workers": 1, **kwargs})
+def convert_to(store, source, options, **kwargs):
+    """Convert a source, or the folder at a path or URL, into a given store object."""
+    source = str(source) if isinstance(source, os.PathLike) else source
+    return pcrstore.convert(source, store, options, **{"workers": 1, **kwargs})
 
 
-def convert_to(_monkeypatch, store, source, options, **kwargs):
-    """As `converted`; for callers that still pass a patch, which nothing needs."""
-    return converted(store, source, options, **kwargs)
+def convert_with(engine, source, destination, options=None, **kwargs):
+    """Convert from URL to URL with one engine on both sides; `kwargs` as for `convert`."""
+    src = open_store(source, kwargs.pop("source_options", None), engine=engine)
+    dst = open_store(destination, kwargs.pop("destination_options", None), engine=engine)
+    return pcrstore.convert(src, dst, options, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -211,11 +212,12 @@ def padded(data, n):
     return data[:2] + segment(0xFE, b"x" * (missing - 4)) + data[2:]
 
 
-class DictStore:
+class DictStore(Store):
     """Objects in a dictionary: quick, and whole under threads."""
 
     url = "memory://dictionary"
     create_is_atomic = True
+    shared_by_processes = False
 
     def __init__(self, objects=()):
         self.objects = dict(objects)
@@ -226,7 +228,7 @@ class DictStore:
 
     def get(self, name):
         with self._lock:
-            if name not in self.objects:
+            if check_name(name) not in self.objects:
                 raise NotFoundError(f"{name}: no such object")
             return self.objects[name]
 
@@ -267,13 +269,15 @@ def exact_range(data, wanted):
     return body
 
 
-class MortalStore:
+class MortalStore(Store):
     """A process that dies at storage operation `at`, before it or once it took effect.
 
     From then on nothing reaches the store, from whatever thread: a dead process stores nothing.
     """
 
     create_is_atomic = True
+    shared_by_processes = False
+    url = ""
 
     def __init__(self, store, at=None, *, after=False):
         self.store = store

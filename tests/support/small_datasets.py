@@ -20,6 +20,7 @@ from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.loader.batches import BatchStream
 from pcrstore.loader.memory import BatchMemory
+from pcrstore.storage.protocol import ReadableStore
 from pcrstore.testing import RecordingStore
 
 RECORD, PART = 3, 6
@@ -67,7 +68,7 @@ def stored(layout="record", n=20, *, opaque=(), text=(), seed=0, script="sa5"):
         patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", PART)
         patch.setattr("pcrstore.format.index_pages._ROWS_PER_PAGE", 4)
         tree = write_tree(Path(folder), files(n, opaque=opaque, text=text, seed=seed))
-        convert_to(patch, store, tree, options)
+        convert_to(store, tree, options)
     return store.objects
 
 
@@ -98,10 +99,10 @@ def of_images(store):
     )
 
 
-class PassingStore:
+class PassingStore(ReadableStore):
     """Passes everything on; a subclass does something about `get_ranges`."""
 
-    create_is_atomic = True
+    url = ""
 
     def __init__(self, store):
         self.store = store

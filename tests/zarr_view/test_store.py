@@ -15,6 +15,7 @@ from pcrstore.core.checksum import crc32c
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.errors import FormatError, MissingDependencyError
 from pcrstore.jpeg.transcoder import available
+from pcrstore.storage.protocol import ReadableStore
 
 zarr = pytest.importorskip("zarr")
 from zarr.abc.store import (  # noqa: E402 - only where zarr is installed
@@ -182,11 +183,13 @@ def test_partial_reads_are_slices_of_the_value(urls, layout, wanted, key):
     assert sync(store.getsize(key)) == len(whole)
 
 
-class Counting:
+class Counting(ReadableStore):
     """A store that writes down what it is asked for."""
 
+    url = "counting://"
+
     def __init__(self, store):
-        self.store, self.url, self.asked = store, store.url, []
+        self.store, self.asked = store, []
 
     def get_ranges(self, ranges):
         self.asked.extend(ranges)

@@ -1,15 +1,15 @@
 """Scan groups on a local disk, shared by all processes of a host.
 
     reader  -- get --> Cache.of(url) --> file by hash of (url, object, start, stop)
-               put -->               --> temporary, then rename; what nobody reads makes room
+               put -->               --> temporary, then rename; unused entries make room
 
-Objects of a dataset are never rewritten, so a URL, an object's name and a range mean the same bytes
-for ever, and nothing here can be stale. Bodies are not hashed here: the reader checks the CRC32C of
-every scan group, wherever it came from, and calls `discard` and reads again where it is wrong. What
-a cache checks is the length.
+Objects of a dataset are never rewritten: a URL, an object's name and a range mean the same bytes
+for ever, and no entry becomes outdated. Of a body only the length is checked here. The reader
+checks the CRC32C of every scan group, from a cache or not; where it is wrong, the reader calls
+`discard` and reads again.
 
-A disk that fails, is full or read-only costs a warning and no error: nothing is stored for a while,
-and reading goes on. The folder belongs to one user and no other may write to it.
+A disk that fails, is full or is read-only causes a warning and no error: nothing is stored for a
+minute, and reading goes on. The folder belongs to one user, and no other may write to it.
 """
 
 import os
@@ -18,6 +18,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -34,7 +35,7 @@ PAUSE: Final = 60.0
 """Seconds without writing after a write or a read failed."""
 
 _warned: set[tuple[int, str]] = set()
-"""Processes and folders that were warned about."""
+"""Process id and folder of each warning so far: a process is warned once of a folder."""
 
 
 class CacheWarning(UserWarning):
@@ -43,28 +44,28 @@ class CacheWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetUsage:
-    """What a cache holds of one dataset."""
+    """A cache's entries of one dataset, counted."""
 
     url: str | None
-    """None when it was lost."""
+    """None when the file with the URL was lost."""
     n_entries: int
     n_bytes: int
     oldest: float
-    """When the entry that was not used for longest was used, to a minute. Seconds since 1970."""
+    """Last use of the least recently used entry, to a minute. Seconds since 1970."""
     newest: float
-    """When the one used last was used."""
+    """Last use of the most recently used entry. Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a cache holds, or held."""
+    """A cache's entries, or those that were removed, counted."""
 
     n_entries: int
     n_bytes: int
     limit: int
     """Bytes."""
     datasets: tuple[DatasetUsage, ...]
-    """Those with entries, the one used last first."""
+    """Datasets that have entries, the most recently used first."""
 
 
 class Cache:
@@ -75,16 +76,16 @@ class Cache:
 
     Args:
         folder: Made if it does not exist. On a disk of this host.
-        limit: Bytes, or a text such as "10gb"; see `core.parse_size`. What lies in the
-            folder never exceeds it: entries that are not read any more make room, and where all
-            are, what is new is not stored (`storage.cache.folder`). A training job that reads
-            more than the limit in an epoch thus finds the limit's share of it every time. (The
-            URLs of the datasets and the folders themselves are not counted.)
-        clock: Seconds, ever growing.
+        limit: Bytes, or a text such as "10gb"; see `core.parse_size`. The files in the
+            folder never exceed it: entries that are not read any more make room, and where all
+            are in use, a new body is not stored (`storage.cache.folder`). A training job that
+            reads 20 GB in an epoch thus finds 10 GB of them every time. (The URLs of the datasets
+            and the folders themselves are not counted.)
+        clock: Monotonic time in seconds, for pauses.
 
     Raises:
         OptionError: The folder is a link or a file, belongs to another user, is writable by others
-            or holds something else; or the limit is no size.
+            or holds other files; or the limit is no size.
     """
 
     def __init__(
@@ -104,10 +105,10 @@ class Cache:
 
     @classmethod
     def existing(cls, folder: str | os.PathLike[str]) -> Self:
-        """Return the cache in a folder, with the limit that it was last written with.
+        """Return the cache in a folder, with the limit of its last writer.
 
         Raises:
-            OptionError: There is none, or see the class.
+            OptionError: The folder is no cache, or as the class.
             StoreError: The disk fails.
         """
         path = _path(folder)
@@ -125,11 +126,8 @@ class Cache:
     def __repr__(self) -> str:
         return f"Cache({str(self._folder.path)!r}, limit={self._folder.limit})"
 
-    def __getstate__(self) -> tuple[str, int]:
-        return str(self._folder.path), self._folder.limit
-
-    def __setstate__(self, state: tuple[str, int]) -> None:
-        self.__init__(state[0], limit=state[1])  # type: ignore[misc]  # of this very class
+    def __reduce__(self) -> tuple[Callable[[str], "Cache"], tuple[str]]:
+        return partial(Cache, limit=self._folder.limit), (str(self._folder.path),)
 
     def of(self, url: str) -> "DatasetCache":
         """Return the part of the cache for one dataset.
@@ -140,7 +138,7 @@ class Cache:
         return DatasetCache(self, url)
 
     def usage(self) -> Usage:
-        """Count what is there, by looking at every file.
+        """Count the entries, by a look at every file.
 
         Raises:
             StoreError: The disk fails.
@@ -151,9 +149,9 @@ class Cache:
             raise self._error("read", e) from e
 
     def clear(self, url: str | None = None) -> Usage:
-        """Remove all entries, or those of one dataset; return what there was.
+        """Remove all entries, or those of one dataset; return their numbers.
 
-        Only files that a cache makes are removed.
+        Files that no cache makes stay.
 
         Raises:
             StoreError: The disk fails.
@@ -180,7 +178,7 @@ class Cache:
             )
 
     def is_paused(self) -> bool:
-        """Tell whether nothing is stored for the moment."""
+        """Say whether nothing is stored for the moment."""
         return self._clock() < self._paused_until
 
     @property
@@ -222,12 +220,13 @@ class DatasetCache:
         self._cache = cache
         self._url = url
         self._dataset = folder_name(url)
-        # They only grow: `discard` is told of damage wherever it came from, and more than once.
-        # Threads may share them: CPython does not switch threads within `x.n += 1`.
+        # These counters only grow: `discard` takes no hit back, as it is called for damage on the
+        # disk and in the store alike, and more than once for a body.
+        # Threads may share them without a lock: CPython does not switch threads in `x.n += 1`.
         self.n_hits = 0
-        """Bodies that were here, sound or not."""
+        """Bodies that were found, sound or not."""
         self.n_misses = 0
-        """Bodies that were not."""
+        """Bodies that were not found."""
         self.hit_bytes = 0
         """Bytes of the hits."""
 
@@ -238,7 +237,7 @@ class DatasetCache:
         return type(self), (self._cache, self._url)
 
     def get(self, wanted: ByteRange) -> bytes | None:
-        """Return the bytes of a range, or None; their checksum is for the caller to check."""
+        """Return the bytes of a range, or None; the caller checks their checksum."""
         if not len(wanted):
             return b""
         try:
@@ -256,7 +255,7 @@ class DatasetCache:
         return body
 
     def put(self, wanted: ByteRange, body: bytes) -> None:
-        """Keep the bytes of a range, if there is or can be room and the disk takes them.
+        """Store the bytes of a range, if they find room and the disk does not fail.
 
         Raises:
             OptionError: The body is not as long as the range.
@@ -271,7 +270,7 @@ class DatasetCache:
             self._cache.pause(e)
 
     def discard(self, wanted: ByteRange) -> None:
-        """Remove a body that proved damaged, if it is here."""
+        """Remove a body that proved damaged, if there is one."""
         try:
             self._cache.folder.remove(body_name(self._dataset, wanted), len(wanted))
         except (OSError, OptionError) as e:

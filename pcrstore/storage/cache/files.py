@@ -1,11 +1,12 @@
-"""Which files of a cache are ours: their names, and a walk over them.
+"""Names of the files that a cache makes, and a walk over them.
 
     <hash of a URL>/
         url                    the URL, for people
         3f/<hash>              a body; the hash is of URL, object and range
         3f/tmp-<pid>-<uuid>    a body that is being written, and locked by its writer
 
-Nothing else is ever counted or removed, and links are not followed.
+Any other file is neither counted nor removed, and links are not followed. The two first digits of
+a body's hash are a folder of their own (a fan of 256), so that no folder gets very large.
 """
 
 import fcntl
@@ -35,13 +36,15 @@ __all__ = [
 ]
 
 SAFELY: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-"""How every file is opened."""
+"""Flags with which every file is opened: no link is followed, and no child process inherits it."""
 
 _DATASET: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FAN: Final = re.compile(r"[0-9a-f]{2}", re.ASCII)
 _BODY: Final = re.compile(r"[0-9a-f]{38}", re.ASCII)
 _TEMPORARY: Final = re.compile(r"tmp-[0-9]+-[0-9a-f]{32}", re.ASCII)
 _OLD_SECONDS: Final = 3600.0
+"""Age from which a temporary counts as left behind, even if a process has it locked: a child that
+was forked during a write keeps the lock for as long as it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +67,16 @@ def folder_name(url: str) -> str:
 
 
 def body_name(dataset: str, wanted: ByteRange) -> str:
-    """Return the name of a body in the dataset's folder; other bytes, another name."""
-    # Unambiguous: the name, which may hold anything, comes last.
+    """Return the name of a body below the cache's folder; other ranges have other names."""
+    # The object's name may hold anything, also spaces and digits. It comes last, so that no other
+    # triple makes the same text: of "2" at 1..9 and "9 2" at 0..1 come "1 9 2" and "0 1 9 2".
     text = f"{dataset} {wanted.start} {wanted.stop} {wanted.name}"
     key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
     return f"{dataset}/{key[:2]}/{key[2:]}"
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a path of nobody else's in the same folder."""
+    """Return a path in the same folder that no other writer has."""
     return path.with_name(f"tmp-{os.getpid()}-{uuid.uuid4().hex}")
 
 
@@ -87,7 +91,7 @@ def fans(dataset: Path) -> list[Path]:
 
 
 def files(folder: Path) -> Iterator[CachedFile]:
-    """Yield every body and temporary. Those that come or go meanwhile may be missed."""
+    """Yield every body and temporary; those that come or go during the walk may be missed."""
     for dataset in datasets(folder):
         for fan in fans(dataset):
             for entry in _entries(fan):
@@ -109,7 +113,7 @@ def files(folder: Path) -> Iterator[CachedFile]:
 
 
 def is_left_behind(file: CachedFile) -> bool:
-    """Tell a temporary whose writer is dead: nobody has it locked, or it is old."""
+    """Say whether a temporary's writer is dead: no process has it locked, or it is old."""
     if time.time() - file.mtime > _OLD_SECONDS:
         return True
     try:

@@ -6,23 +6,31 @@
     remove  lock | unlink, count - n | unlock
     read    open, fstat, read
 
-One rule keeps the total right: whatever adds or removes a file holds the lock and changes the count
-with it, up before a file is made, down after one is gone. Then a process that is killed anywhere
-leaves a count that is too high, never too low, and a sweep, which counts everything again, heals
-it. A temporary has its full length from the start, so that a sweep counts what is being written.
+One rule keeps the count right: every process that adds or removes a file holds the lock and changes
+the count with it, up before the file is made, down after it is gone. A process that is killed at
+any point thus leaves a count that is too high, never one that is too low, and the next sweep, which
+counts all files again, corrects it. A temporary has its full length from the start, so that a sweep
+counts bodies that are being written, too.
 
-Room is made by what is not read any more:
+    limit 10 kB, 9 kB of files, a body of 1 kB          files    count
+    count + 1 kB                                         9 kB    10 kB
+    temporary of 1 kB, renamed once it is written       10 kB    10 kB
+    killed between these two                             9 kB    10 kB   until the next sweep
 
-    gap     the longest time from one use of an entry to the next that hits have shown lately
-    stale   not used for twice that gap; without a hit so far, not since this cache was opened
+Only entries that are not read any more make room:
 
-Stale entries go, the least recently used first; where there are none, a body is not stored. For an
-epoch reads every record once, each time in another order: what was used least recently comes next,
-and a plain LRU cache of half the data finds 14 % of it. Whatever stays is found: half.
+    gap     the longest time between two uses of an entry that hits have shown lately
+    stale   an entry that was not used for twice the gap; before the first hit, one that was not
+            used since this cache was opened
 
-Two limits: a host that loses power may keep files and forget the count, so the total can be over
-the limit by what was not on the disk yet, until the next sweep; and where the file system has no
-flock, nothing is stored.
+Stale entries are evicted, the least recently used first. Where there are none, a new body is not
+stored. The reason is that an epoch reads every record once, in another order each time: the entry
+that was used least recently is needed next, and a plain LRU cache of half the data has 14 % of hits
+where this one has 50 %.
+
+Two limitations: a host that loses power may keep files and forget the count, so that the total can
+exceed the limit by the bytes that were not on the disk yet, until the next sweep; and where the
+file system has no flock, nothing is stored.
 """
 
 import contextlib
@@ -45,43 +53,66 @@ from pcrstore.storage.cache.files import (
     is_left_behind,
     temporary_beside,
 )
-from pcrstore.storage.cache.ledger import MARKER, Ledger, is_marked, make_marker, read_state
+from pcrstore.storage.cache.ledger import (
+    LOCK_SECONDS,
+    MARKER,
+    Ledger,
+    is_marked,
+    make_marker,
+    read_state,
+)
 
 __all__ = ["CacheFolder", "check_folder"]
 
 _URL: Final = "url"
 _MAX_URL: Final = 65_536
 _NOT_OURS_BUT_FINE: Final = "lost+found"
-"""The root of a file system of its own has it from the start."""
+"""Name of a folder that a new file system may have in its root from the start."""
 
-_KEEP: Final = 0.9
-"""A sweep makes room for many: it goes down to this share of the limit. The first one, and the next
-after one that found too little, waits for as many bytes refused since the cache was opened, by all
-processes: hits show what is in use."""
+_LOW_WATER: Final = 0.9
+"""Low-water mark of eviction, as a share of the limit: a sweep looks at every file, so that one has
+to make room for many bodies. It starts only after the rest of the limit, 10 %, was refused since
+this cache was opened, by all processes together: by then hits have shown which entries are in use.
 
-_STALE: Final = 2.0
-"""Longest gaps without a use. In epochs a gap is at most two, and hits show nearly that."""
+With a limit of 100 kB, full, and bodies of 1 kB: the first nine are refused, the tenth starts a
+sweep. It evicts stale entries until 89 kB are left, and the tenth body makes 90 kB."""
+
+_STALE_GAPS: Final = 2.0
+"""Gaps without a use after which an entry is stale. Between two uses in shuffled epochs lie two
+epochs at most, and the longest gap that hits have shown is nearly that."""
 
 _FADE: Final = 0.999
-"""What is left of the longest gap at the next hit that shows no longer one: that of a weekend is
-forgotten after some thousands."""
+"""Factor on the longest gap at each hit after a shorter one. A gap of 60 hours, over a weekend, is
+down to one hour after 4,100 hits: 0.999^4,100 = 1/60."""
 
 _TOUCH_SECONDS: Final = 60.0
-"""Uses are noted as exactly as this; shorter gaps say nothing."""
+"""Accuracy with which a use is noted, in a file's time of modification: a hit within a minute of
+the last one writes nothing, and says nothing about gaps."""
 
 
 class CacheFolder:
-    """The files below a folder. Every method raises OSError when the disk fails."""
+    """The files below a folder. Every method raises OSError when the disk fails.
 
-    def __init__(self, path: Path, limit: int) -> None:
+    Args:
+        path: The folder.
+        limit: Bytes.
+        fade: Factor on the longest gap at each hit after a shorter one.
+        lock_seconds: Longest wait for other processes.
+    """
+
+    def __init__(
+        self, path: Path, limit: int, *, fade: float = _FADE, lock_seconds: float = LOCK_SECONDS
+    ) -> None:
         self.path = path
         self.limit = limit
         self.since = time.time()
-        """When this was opened. Seconds since 1970."""
+        """When this cache was opened. Seconds since 1970."""
+        self.fade = fade
+        self.lock_seconds = lock_seconds
         self._gap = 0.0
         """Longest gap that hits have shown lately; 0 before the first. Seconds."""
         self._refused_before = math.inf
-        """Of the bytes refused that the ledger has, those from before this was opened."""
+        """Bytes that the ledger has as refused, and that were refused before this was opened."""
 
     def prepare(self) -> None:
         """Make the folder and its marker, unless they are there.
@@ -117,8 +148,9 @@ class CacheFolder:
             while 0 < len(body) < size and (more := os.read(file, size - len(body))):
                 body += more
             gap = time.time() - status.st_mtime
+            # A time of modification may lie in the future: the clock was set back.
             if len(body) == size and abs(gap) > _TOUCH_SECONDS:
-                self._gap = max(gap, self._gap * _FADE)
+                self._gap = max(gap, self._gap * self.fade)
                 with contextlib.suppress(OSError):  # a disk that takes no writes can be read
                     os.utime(file)
         finally:
@@ -132,8 +164,8 @@ class CacheFolder:
         """Store a file that a reader sees whole or not at all.
 
         Returns:
-            False when it is there already, is larger than the limit, or finds no room: what is
-            there is in use or is being written now.
+            False when the file exists already, is larger than the limit, or finds no room, as
+            other entries are in use or being written.
         """
         if len(body) > self.limit:
             return False
@@ -146,7 +178,7 @@ class CacheFolder:
                 try:
                     file = self._create(temporary, url)
                     file_of.callback(os.close, file)
-                    # A sweep tells by it that the writer lives; it ends with the writer.
+                    # This lock tells a sweep that the writer lives, and ends with the writer.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.ftruncate(file, len(body))
                 except BaseException:
@@ -154,12 +186,14 @@ class CacheFolder:
                     ledger.subtract(len(body))
                     raise
             try:
-                _write_all(file, body)
+                _write_all(file, body)  # without the lock: others may read and write meanwhile
                 with ledger.held():
                     file_of.close()  # some file systems say only now that they are full
                     if not _is_there(path):
                         temporary.rename(path)
                         return True
+                    # Another process stored the same body meanwhile, and counted it: two of these
+                    # files were counted, and one of them stays.
                     if _unlink(temporary):
                         ledger.subtract(len(body))
                     return False
@@ -172,7 +206,9 @@ class CacheFolder:
         path = self.path / name
         try:
             with contextlib.closing(self._ledger()) as ledger, ledger.held():
-                # One that was cut or grew was counted as it was, or as it is: never too low.
+                # A file that changed its length was counted with `size` when it was stored, or
+                # with its length of now by a sweep. The smaller of the two leaves no count that is
+                # too low: of a body of 1,000 bytes that was cut to 10, 10 are subtracted.
                 size = min(size, path.lstat().st_size)
                 if _unlink(path):
                     ledger.subtract(size)
@@ -194,9 +230,9 @@ class CacheFolder:
             os.close(file)
 
     def clear(self, dataset: str | None = None) -> list[CachedFile]:
-        """Remove all files, or those of one dataset; return the bodies that there were.
+        """Remove all files, or those of one dataset; return the bodies that were removed.
 
-        What is being written at the moment stays.
+        Bodies that are being written at the moment stay.
         """
         removed = []
         with contextlib.closing(self._ledger()) as ledger, ledger.held():
@@ -214,33 +250,52 @@ class CacheFolder:
         return removed
 
     def _reserve(self, ledger: Ledger, size: int) -> bool:
-        """Count `size` more bytes, making room for them if need be; say whether there is room."""
+        """Count `size` more bytes, and make room for them if need be; say whether there is room.
+
+        With a limit of 10,000 bytes, and bodies of 1,000 that are refused from 9,500 used bytes on:
+
+            used    refused    what happens
+            8,500         0    8,500 + 1,000 fit: used 9,500
+            9,500         0    over the limit by 500; refused 1,000, which is 10 % of the limit:
+                               a sweep, that finds nothing stale: refused begins at 0 again
+            9,500         0    the same at each tenth of the limit: sweeps do not follow each other
+            9,500         0    a sweep finds stale entries: used 8,000 + 1,000, as much as is under
+                               the low-water mark; the next body needs no sweep
+        """
         state = ledger.read()
+        # Without a state nothing is known, and the files have to be counted.
         used, refused = (state.used, state.refused) if state else (self.limit + 1, 0)
         self._note_refused(refused)
         if used > self.limit:  # the count is lost, or the limit was larger
             used = self._sweep(size)
         elif used + size > self.limit:
             refused += size
-            if refused - self._refused_before >= self.limit * (1 - _KEEP):
+            if refused - self._refused_before >= self.limit * (1 - _LOW_WATER):
                 used = self._sweep(size)
-                if used + size > self.limit * _KEEP:
+                # A sweep that ends over the low-water mark found too little. The next one would
+                # find no more at once: it waits until another tenth was refused.
+                if used + size > self.limit * _LOW_WATER:
                     refused = 0
         has_room = used + size <= self.limit
         ledger.write(used + size if has_room else used, self.limit, refused)
         return has_room
 
     def _note_refused(self, refused: int) -> None:
-        """Note what the ledger has: where it is less than before, somebody began to count anew."""
+        """Note the bytes refused that the ledger has, to tell those since this was opened.
+
+        The ledger had 50 when this was opened, and has 58 now: 8 were refused since. If it has 3,
+        another process set it to 0 meanwhile, and all 3 were refused since.
+        """
         self._refused_before = min(self._refused_before, refused)
 
     def _sweep(self, size: int) -> int:
-        """Count everything again, remove what is stale and in the way of `size` bytes.
+        """Count all files again, and evict stale entries to make room for `size` bytes.
 
-        What was used least recently goes first. Under the lock.
+        The least recently used go first. Where even the files alone exceed the limit, as after the
+        limit was lowered, entries in use go too. The caller holds the lock.
 
         Returns:
-            Bytes that are left: at most the limit, if what is being written now allows it.
+            Bytes that are left: at most the limit, unless temporaries alone exceed it.
         """
         bodies, used, kept = [], 0, set()
         for file in files(self.path):
@@ -255,9 +310,9 @@ class CacheFolder:
         bodies.sort(key=lambda file: file.mtime)
         n_gone = 0
         if used + size > self.limit:
-            room, stale = self.limit * _KEEP - size, self._stale_before()
+            target, stale = self.limit * _LOW_WATER - size, self._stale_before()
             while n_gone < len(bodies) and (
-                used > self.limit or (used > room and bodies[n_gone].mtime < stale)
+                used > self.limit or (used > target and bodies[n_gone].mtime < stale)
             ):
                 _unlink(Path(bodies[n_gone].path))
                 used -= bodies[n_gone].n_bytes
@@ -267,8 +322,11 @@ class CacheFolder:
         return used
 
     def _stale_before(self) -> float:
-        """Return when what is stale was used at the latest. Seconds since 1970."""
-        return time.time() - _STALE * self._gap if self._gap else self.since
+        """Return the time before which an entry must have been used last to be stale.
+
+        In seconds since 1970. With a longest gap of an hour that is two hours ago.
+        """
+        return time.time() - _STALE_GAPS * self._gap if self._gap else self.since
 
     def _prune(self, kept: set[str]) -> None:
         """Remove the folders of datasets that hold no files of ours, if they are empty."""
@@ -285,7 +343,7 @@ class CacheFolder:
                     raise
 
     def _create(self, temporary: Path, url: str) -> int:
-        """Open a new file, making the folders above it. Under the lock."""
+        """Open a new file, and make the folders above it. The caller holds the lock."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFELY
         try:
             return os.open(temporary, flags, 0o600)
@@ -303,22 +361,22 @@ class CacheFolder:
             return os.open(temporary, flags, 0o600)
 
     def _drop(self, ledger: Ledger, temporary: Path, size: int) -> None:
-        """Remove a temporary whose writing failed, by whatever still works."""
+        """Remove a temporary whose writing failed, also where the ledger fails now."""
         try:
             with ledger.held():
                 if _unlink(temporary):
                     ledger.subtract(size)
-        except OSError:
+        except OSError:  # the count stays too high until the next sweep
             with contextlib.suppress(OSError):
                 _unlink(temporary)
 
     def _ledger(self) -> Ledger:
-        """Open the ledger; make everything again if the folder was removed."""
+        """Open the ledger; make the folder and its marker again if they were removed."""
         try:
-            return Ledger(self.path)
+            return Ledger(self.path, lock_seconds=self.lock_seconds)
         except FileNotFoundError:
             self.prepare()
-            return Ledger(self.path)
+            return Ledger(self.path, lock_seconds=self.lock_seconds)
 
 
 def check_folder(path: Path) -> None:

@@ -1,10 +1,13 @@
-"""The first file of a cache: its mark, the lock of all its processes, and what they have in use.
+"""The ledger of a cache: one file that marks the folder, is its lock, and holds the count.
 
     0                    16             24                         32              40
     | "pcrstore cache 1" | bytes in use | limit of the last writer | bytes refused |
 
-The lock is flock on this file, opened anew each time: it holds between threads too, and a process
-that dies lets it go.
+Two entries of 1,000 and 2,000 bytes under a limit of 10,000, nothing refused: the numbers are 3000,
+10000 and 0. All are little-endian and of 8 bytes.
+
+The lock is flock on this file, which is opened anew each time: in that way it holds between threads
+too, and the system releases it when a process dies.
 """
 
 import contextlib
@@ -21,7 +24,7 @@ from typing import Final
 from pcrstore.errors import OptionError
 from pcrstore.storage.cache.files import SAFELY
 
-__all__ = ["MARKER", "Ledger", "State", "is_marked", "make_marker", "read_state"]
+__all__ = ["LOCK_SECONDS", "MARKER", "Ledger", "State", "is_marked", "make_marker", "read_state"]
 
 MARKER: Final = "pcrstore-cache"
 """Name of the file in the folder of the cache."""
@@ -29,36 +32,42 @@ MARKER: Final = "pcrstore-cache"
 _MAGIC: Final = b"pcrstore cache 1"
 _STATE: Final = struct.Struct("<16sQQQ")
 _TOO_MANY: Final = 2**63 - 1
-"""Bytes in use that are above any limit: whoever writes next counts again."""
-_LOCK_SECONDS: Final = 5.0
-"""A sweep of 100,000 files holds the lock for one to three seconds (`benchmarks.cache`, two busy
-cores). A process that is stopped while it holds it must not stop the others."""
+"""A count above any limit: the next writer counts all files again."""
+LOCK_SECONDS: Final = 5.0
+"""Longest wait for the lock. A sweep of 100,000 files holds it for one to three seconds
+(`benchmarks.cache`, two busy cores), and a process that was stopped (SIGSTOP) while it holds the
+lock must not stop the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What stands in the file."""
+    """The numbers in the file."""
 
     used: int
-    """Bytes; never less than what the files of the cache have, but after a crash of the host."""
+    """Bytes; never fewer than the files of the cache have, except after a crash of the host."""
     limit: int
     """Bytes, of the process that wrote this."""
     refused: int
-    """Bytes that found no room since somebody looked for what may go, and found too little."""
+    """Bytes that found no room since the last sweep that evicted too little."""
 
 
 class Ledger:
     """The file, open.
 
+    Args:
+        folder: Of the cache.
+        lock_seconds: Longest wait for the lock.
+
     Raises:
         FileNotFoundError: There is none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._lock_seconds = lock_seconds
         self._file = os.open(folder / MARKER, os.O_RDWR | SAFELY)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         os.close(self._file)
 
     @contextlib.contextmanager
@@ -66,10 +75,10 @@ class Ledger:
         """Hold the lock.
 
         Raises:
-            TimeoutError: Somebody else held it all the time.
+            TimeoutError: Another process held the lock all the time.
             FileNotFoundError: The folder was removed meanwhile.
         """
-        end, pause = time.monotonic() + _LOCK_SECONDS, 0.0005
+        end, pause = time.monotonic() + self._lock_seconds, 0.0005
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,17 +98,19 @@ class Ledger:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def read(self) -> State | None:
-        """Return what stands there; None when nothing was written yet."""
+        """Return the numbers; None when none were written yet."""
         return _parsed(os.pread(self._file, _STATE.size, 0))
 
     def write(self, used: int, limit: int, refused: int = 0) -> None:
-        """Replace what stands there. Under the lock."""
+        """Replace the numbers. The caller holds the lock."""
         os.pwrite(self._file, _STATE.pack(_MAGIC, used, limit, refused), 0)
 
     def subtract(self, n_bytes: int) -> None:
-        """Count some bytes less. Under the lock.
+        """Count some bytes less. The caller holds the lock.
 
-        Where fewer are counted, a crash lost the count of others too: it is not to be trusted.
+        A count that would fall below zero was wrong before: a crash of the host lost a part of it.
+        It is set so high that the next writer counts all files again. 3,000 less 1,000 is 2,000;
+        500 less 1,000 is `_TOO_MANY`.
         """
         state = self.read()
         if state is not None:
@@ -108,15 +119,15 @@ class Ledger:
 
 
 def make_marker(folder: Path) -> None:
-    """Make the file, unless it is there."""
+    """Make the file, unless it exists."""
     os.close(os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | SAFELY, 0o600))
 
 
 def is_marked(folder: Path) -> bool:
-    """Tell whether the file is there.
+    """Say whether the file exists.
 
     Raises:
-        OptionError: There is one of its name that is something else.
+        OptionError: A file of its name is something else.
     """
     try:
         data = _bytes(folder)
@@ -128,7 +139,7 @@ def is_marked(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> State | None:
-    """Return what stands in the file, on a disk that is read-only too."""
+    """Return the numbers in the file, also from a disk that is read-only."""
     return _parsed(_bytes(folder))
 
 

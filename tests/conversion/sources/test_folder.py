@@ -6,7 +6,7 @@ import re
 import pytest
 from flows import (
     DictStore,
-    converted,
+    convert_to,
     folder,
     listed,
     memory,
@@ -129,7 +129,7 @@ def test_a_key_that_cannot_be_a_file_costs_no_other_file(
     source = folder(url, storage_options=s3_server.options, engine=engine)
 
     def convert(name, **options):
-        return converted(open_store(str(tmp_path / name)), source, Options(**options))
+        return convert_to(open_store(str(tmp_path / name)), source, Options(**options))
 
     report = convert("skipped", policy="skip")
     assert tuple(p.key for p in report.problems) == problems
@@ -157,7 +157,7 @@ def test_a_marker_at_the_destination_is_no_part_of_the_dataset(s3_server, tmp_pa
     store = open_store(url, options, engine=engine)
     assert store.list("") == []
     for already in (False, True):
-        assert converted(store, source, Options()).already == already
+        assert convert_to(store, source, Options()).already == already
     checked = pcrstore.verify(url, storage_options=options, engine=engine)
     assert checked.faults == ()
     assert checked.unreferenced == ()
