@@ -11,6 +11,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -158,7 +159,8 @@ class FsspecFolder:
         self._opened.get()  # a missing driver or a wrong option is said here, not at first use
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _folder, (self._url, self._options, self._given, self.policy)
+        make = partial(FsspecFolder, filesystem=self._given, policy=self.policy)
+        return make, (self._url, self._options)
 
     def here(self) -> OpenFolder:
         """Return the folder as this process opened it."""
@@ -230,15 +232,6 @@ class FsspecFolder:
         if protocol in _S3:
             fs.retries = 1  # ours is the only loop; s3fs would square its own with botocore's
         return fs, str(root)
-
-
-def _folder(
-    url: str,
-    options: Mapping[str, object],
-    filesystem: fsspec.AbstractFileSystem | None,
-    policy: RetryPolicy,
-) -> FsspecFolder:
-    return FsspecFolder(url, options, filesystem=filesystem, policy=policy)
 
 
 def _with_defaults(

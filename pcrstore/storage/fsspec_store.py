@@ -28,7 +28,6 @@ from pcrstore.storage.protocol import (
     Bodies,
     Entries,
     Entry,
-    Store,
     check_prefix,
     exact,
     shown_entries,
@@ -56,7 +55,7 @@ def open_fsspec(
     *,
     filesystem: fsspec.AbstractFileSystem | None = None,
     policy: RetryPolicy | None = None,
-) -> "FsspecStore | BlockingStore":
+) -> "FsspecStore":
     """Open a folder of a file system as a store; see `FsspecFolder`."""
     folder = FsspecFolder(url, options, filesystem=filesystem, policy=policy)
     return FsspecStore(folder) if folder.here().has_coroutines else BlockingStore(folder)
@@ -139,41 +138,16 @@ class FsspecStore(RemoteStore):
         super().__init__(lambda: FsspecClient(folder.here()), folder.translator, folder.policy)
 
     def __reduce__(self) -> tuple[type["FsspecStore"], tuple[FsspecFolder]]:
-        return FsspecStore, (self._folder,)
-
-
-class BlockingStore(Store):
-    """A folder of a file system without coroutines, called in the caller's thread."""
-
-    def __init__(self, folder: FsspecFolder) -> None:
-        self._folder = folder
-        self._translator = folder.translator
-
-    def __reduce__(self) -> tuple[type["BlockingStore"], tuple[FsspecFolder]]:
-        return BlockingStore, (self._folder,)
-
-    def __repr__(self) -> str:
-        return f"BlockingStore({self.url!r})"
-
-    @property
-    def url(self) -> str:
-        """Root of the store, without credentials."""
-        return self._translator.url
+        return type(self), (self._folder,)
 
     @property
     def shared_by_processes(self) -> bool:
         """False for `memory://`."""
         return not self._folder.is_in_memory
 
-    @property
-    def n_retries(self) -> int:
-        """Requests so far that failed in a way worth another try."""
-        return self._translator.n_retryable
 
-    @property
-    def create_is_atomic(self) -> bool:
-        """True for `memory://`, by a lock."""
-        return self._folder.here().create_is_atomic
+class BlockingStore(FsspecStore):
+    """A folder of a file system without coroutines: the same requests, in the caller's thread."""
 
     def get(self, name: str) -> bytes:
         """Return a whole object, in one request."""

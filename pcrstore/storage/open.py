@@ -11,9 +11,9 @@ memory://, archives, chains       BlockingStore
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Literal, TypeAlias, TypeVar, overload
+from typing import Literal, TypeAlias, TypeVar
 
 import fsspec
 from fsspec.implementations.dirfs import DirFileSystem
@@ -83,44 +83,27 @@ def open_store(
 S = TypeVar("S", bound=ReadableStore)
 
 
-@overload
 def store_of(
-    location: str | os.PathLike[str],
+    location: str | os.PathLike[str] | S,
     storage_options: Mapping[str, object] | None = None,
     *,
     engine: Engine = "auto",
     filesystem: fsspec.AbstractFileSystem | None = None,
-) -> Store: ...
-
-
-@overload
-def store_of(
-    location: S,
-    storage_options: Mapping[str, object] | None = None,
-    *,
-    engine: Engine = "auto",
-    filesystem: fsspec.AbstractFileSystem | None = None,
-) -> S: ...
-
-
-def store_of(
-    location: str | os.PathLike[str] | ReadableStore,
-    storage_options: Mapping[str, object] | None = None,
-    *,
-    engine: Engine = "auto",
-    filesystem: fsspec.AbstractFileSystem | None = None,
-) -> ReadableStore:
+) -> Store | S:
     """Return a store that is given as it is, and open a URL or path by `open_store`.
 
     Raises:
         OptionError: As `open_store`; an object that lacks something of a store; or options, an
             engine or a filesystem beside a store, which has its own.
     """
-    if isinstance(location, str | os.PathLike):
-        return open_store(location, storage_options, engine=engine, filesystem=filesystem)
-    if not hasattr(location, "get_ranges"):  # nor does it look like a store
-        checked_url(location)
-    missing = [name for name in _members(ReadableStore) if not hasattr(location, name)]
+    if isinstance(location, str | os.PathLike) or not hasattr(location, "get_ranges"):
+        url = checked_url(location)
+        return open_store(url, storage_options, engine=engine, filesystem=filesystem)
+    missing = [
+        name
+        for name in vars(ReadableStore)
+        if not name.startswith("_") and not hasattr(location, name)
+    ]
     if missing:
         raise OptionError(
             f"a {type(location).__name__} is no store, for it lacks {', '.join(missing)}; a class "
@@ -131,10 +114,6 @@ def store_of(
             "storage_options, engine and filesystem are for URLs: a store has its own"
         )
     return location
-
-
-def _members(protocol: type) -> Iterator[str]:
-    return (name for name in vars(protocol) if not name.startswith("_"))
 
 
 def checked_url(url: object) -> str:

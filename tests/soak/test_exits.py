@@ -2,8 +2,8 @@
 
     python -m pytest -m soak tests/soak/test_exits.py
 
-`PCRSTORE_SOAK_SECONDS` is how long each case goes on (60 by default). tests/test_exits.py makes
-the same things happen once, for certain.
+`PCRSTORE_SOAK_SECONDS` is how long each case goes on (60 by default). tests/storage/test_exits.py
+makes the same things happen once, for certain.
 """
 
 import json

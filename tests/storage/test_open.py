@@ -1,10 +1,12 @@
 """Which adapter a URL gets, and what is said when it can have none."""
 
+import pickle
 import socket
 import sys
 import time
 import traceback
 import uuid
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -210,3 +212,36 @@ def test_a_file_system_of_unknown_kind_says_that_its_create_is_not_atomic(tmp_pa
     store = open_fsspec(str(tmp_path / "ds"), filesystem=local)
     assert store.create_is_atomic is False
     assert probe_conditional_create(store) is False
+
+
+def zipped(tmp_path):
+    """The URL of an archive in the memory of this process."""
+    name = uuid.uuid4().hex
+    with fsspec.open(f"memory://{name}.zip", "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", b"01234")
+    del tmp_path
+    return f"zip::memory://{name}.zip"
+
+
+PLACES = {
+    "folder": (str, True, True),
+    "memory": (lambda _: f"memory://{uuid.uuid4().hex}", False, False),
+    "archive-in-memory": (zipped, False, False),
+    "cached-folder": (lambda p: f"simplecache::file://{p}", False, True),
+    "bucket": (lambda _: "s3://bkt/ds", False, True),
+    "web": (lambda _: "https://host/ds", False, True),
+}
+
+
+@pytest.mark.parametrize(("url", "is_local", "shared"), PLACES.values(), ids=PLACES)
+def test_a_store_says_where_its_objects_are(tmp_path, url, is_local, shared):
+    store = open_store(url(tmp_path))
+    assert (store.is_local, store.shared_by_processes) == (is_local, shared)
+    assert store.can_list == (not store.url.startswith("https:"))
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301 (our own bytes)
+    assert (copy.url, copy.is_local, copy.shared_by_processes) == (store.url, is_local, shared)
+
+
+def test_a_given_file_system_in_memory_is_of_this_process():
+    store = open_store("ds", filesystem=fsspec.filesystem("memory"))
+    assert store.shared_by_processes is False
