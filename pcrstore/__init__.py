@@ -22,7 +22,7 @@ holds the code to it:
     concurrency  -                    threads, worker processes, coroutines
     jpeg         all                  markers, scans, scan scripts, the lossless transcoder
     image        crops similarity     decoders, crops, rows of a batch, MS-SSIM
-    format       all                  FORMAT.md as code: manifest, index parts, records, zarr arrays
+    format       all                  FORMAT.md as code: names, manifest, index, records, arrays
     storage      -                    stores of named objects, retries, the disk cache
     fidelity     targets              fidelity targets, mixtures, a fidelity that processes share
     dataset      filters planner      an open dataset: versions, index, plans, reads

@@ -168,14 +168,16 @@ def from_json(cls: type[_T], value: object, *, where: str) -> _T:
         made = _codec(cls).read(value)
     except _RefusedError as e:
         raise FormatError(f"{where}: {e}") from None
-    assert isinstance(made, cls)  # noqa: S101 - tells mypy: the codec of a class makes that class
+    if not isinstance(made, cls):
+        raise TypeError(f"a class expected, got {cls}")
     return made
 
 
 def to_json(value: object) -> dict[str, object]:
     """Return the JSON of a dataclass; bounds are checked when it is read."""
     table = _codec(type(value)).write(value)
-    assert isinstance(table, dict)  # noqa: S101 - tells mypy: a dataclass is written as an object
+    if not isinstance(table, dict):
+        raise TypeError(f"a dataclass expected, got {value!r}")
     return table
 
 

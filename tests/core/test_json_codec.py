@@ -275,6 +275,12 @@ def test_a_type_without_json_is_the_programmers_mistake(kind):
         from_json(Odd, {"x": 1}, where="here")
 
 
+@pytest.mark.parametrize("value", [1, "x", Page(1, 2)], ids=repr)
+def test_json_is_made_of_dataclasses(value):
+    with pytest.raises(TypeError, match="a dataclass expected"):
+        to_json(value)
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
