@@ -22,7 +22,7 @@ holds the code to it:
     concurrency  -                    threads, worker processes, coroutines, objects across forks
     jpeg         all                  markers, scans, scan scripts, the lossless transcoder
     image        crops similarity     decoders, crops, rows of a batch, MS-SSIM
-    format       all                  FORMAT.md as code: manifest, index parts, records, zarr arrays
+    format       all                  FORMAT.md as code: names, manifest, index, records, arrays
     storage      options protocol     stores of named objects, retries, the disk cache
     fidelity     mixture targets      targets, mixtures, a fidelity that processes share
     dataset      filters planner      an open dataset: versions, index, plans, reads

@@ -1,4 +1,4 @@
-"""The C transcoder, where it could be built. `pcrstore.jpeg.transcoder` is its only user.
+"""The C transcoder, if it could be built. `pcrstore.jpeg.transcoder` is its only user.
 
     jpeg_io.c      libjpeg: errors, limits, a reader and a writer of coefficients; no Python
     transcoder.c   jobs made of them, the comparison that proves a result, and the Python functions

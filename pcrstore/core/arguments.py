@@ -18,7 +18,7 @@ from pcrstore.errors import OptionError
 __all__ = ["MAX_SIZE", "integer", "parse_size", "real"]
 
 MAX_SIZE: Final = 2**63 - 1
-"""Bytes; what file systems count with (off_t)."""
+"""Bytes; the largest that file systems can count (off_t)."""
 
 _SIZE: Final = re.compile(
     r"(\d{1,30})(?:\.(\d{1,30}))?\s*(?:([kmgt]i?)b?|b)?", re.IGNORECASE | re.ASCII
@@ -41,8 +41,8 @@ def integer(value: object, name: str, *, least: int, most: int | None = None) ->
     """Return an integer as Python's own, which JSON can write.
 
     Args:
-        value: What was given.
-        name: What an error calls it.
+        value: The argument.
+        name: Its name in an error.
         least: The lowest that may be given.
         most: The highest; None: there is none.
 
@@ -66,8 +66,8 @@ def real(value: object, name: str) -> float:
     """Return a number as Python's own float; it may be infinite or NaN.
 
     Args:
-        value: What was given.
-        name: What an error calls it.
+        value: The argument.
+        name: Its name in an error.
 
     Raises:
         OptionError: Not a number (true and false are none), or too large for a float.

@@ -97,25 +97,17 @@ Count = Annotated[int, within(0)]
 ObjectName = Annotated[str, Bound("that is an object name relative to the dataset", _is_relative)]
 """A name below the dataset: no URL, and no way out of its folder."""
 
-_DEFAULT_BOUNDS: Final[dict[object, Bound]] = {
-    int: within(-MAX_INT),
-    float: within(-MAX_INT),
-    str: longest(4096),
-    tuple: longest(4096),
-    dict: longest(4096),
+_SCALARS: Final[dict[object, tuple[str, Bound]]] = {
+    bool: ("true or false", Bound("", lambda _: True)),
+    int: ("an integer", within(-MAX_INT)),
+    float: ("a number", within(-MAX_INT)),
+    str: ("a string", longest(4096)),
 }
-_KINDS: Final[dict[object, str]] = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    tuple: "a list",
-    dict: "an object",
-}
+"""Words for a type in errors, and the bound of a field that names none."""
 
 
 class _RefusedError(Exception):
-    """A value that is not what its type says; `path` grows from the inside out."""
+    """A value that its type does not allow; `path` grows from the inside out."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -176,14 +168,16 @@ def from_json(cls: type[_T], value: object, *, where: str) -> _T:
         made = _codec(cls).read(value)
     except _RefusedError as e:
         raise FormatError(f"{where}: {e}") from None
-    assert isinstance(made, cls)  # noqa: S101 - tells mypy: the codec of a class makes that class
+    if not isinstance(made, cls):
+        raise TypeError(f"a class expected, got {cls}")
     return made
 
 
 def to_json(value: object) -> dict[str, object]:
     """Return the JSON of a dataclass; bounds are checked when it is read."""
     table = _codec(type(value)).write(value)
-    assert isinstance(table, dict)  # noqa: S101 - tells mypy: a dataclass is written as an object
+    if not isinstance(table, dict):
+        raise TypeError(f"a dataclass expected, got {value!r}")
     return table
 
 
@@ -194,7 +188,7 @@ def encode_json(*values: object) -> bytes:
 
 
 def refuse(where: str, name: str, expected: str, got: object) -> NoReturn:
-    """Raise the `FormatError` of a field that is not what is expected."""
+    """Raise the `FormatError` of a field that is not as expected."""
     raise FormatError(f"{where}: {name} {_other(expected, got)}")
 
 
@@ -218,32 +212,30 @@ def _make_codec(hint: object) -> _Codec:
         hint, *rest = get_args(hint)
         metadata = tuple(rest)
     kind, arguments = get_origin(hint) or hint, get_args(hint)
-    for note in metadata:
-        if isinstance(note, Hex):
-            return _hexadecimal(kind, note.n_bytes)
+    hexadecimal = [note for note in metadata if isinstance(note, Hex)]
     bounds = [note for note in metadata if isinstance(note, Bound)]
-    bound = bounds[0] if bounds else _DEFAULT_BOUNDS.get(kind)
     if kind is object:
         return _Codec(_same, _same)
+    if hexadecimal:
+        return _hexadecimal(kind, hexadecimal[0].n_bytes)
     if kind in (Union, UnionType):
-        [inner] = [_codec(argument) for argument in arguments if argument is not NoneType]
-        return _optional(inner)
-    if isinstance(kind, type) and arguments and bound:
-        return _container(kind, _codec(arguments[0 if kind is tuple else 1]), bound)
+        return _optional(arguments)
+    if kind in (tuple, dict):
+        return _container(kind, arguments, bounds[0] if bounds else longest(4096))
+    if kind in _SCALARS:
+        return _scalar(kind, *_SCALARS[kind], bounds[0] if bounds else None)
     if isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, tuple)):
         return _record(kind)
-    if isinstance(kind, type) and kind in _KINDS:
-        return _scalar(kind, bound)
     raise TypeError(f"no JSON is known for {hint}")
 
 
-def _scalar(kind: type, bound: Bound | None) -> _Codec:
-    expected = f"{_KINDS[kind]} {bound.words}" if bound else _KINDS[kind]
+def _scalar(kind: object, words: str, default: Bound, given: Bound | None) -> _Codec:
+    bound = given or default
+    expected = f"{words} {bound.words}".rstrip()
     kinds = (int, float) if kind is float else (kind,)  # JSON does not tell 1 from 1.0
-    holds: Callable[..., bool] = bound.holds if bound else lambda _: True
 
     def read(value: object) -> object:
-        if type(value) not in kinds or not holds(value):  # not isinstance: true is no integer
+        if type(value) not in kinds or not bound.holds(value):  # not isinstance: true is no integer
             raise _other(expected, value)
         return value
 
@@ -266,16 +258,23 @@ def _hexadecimal(kind: object, n_bytes: int) -> _Codec:
     return _Codec(read, bytes.hex if kind is bytes else _same)
 
 
-def _optional(inner: _Codec) -> _Codec:
+def _optional(arguments: tuple[object, ...]) -> _Codec:
+    [inner] = [_codec(argument) for argument in arguments if argument is not NoneType]
     return _Codec(
         lambda value: None if value is None else inner.read(value),
         lambda value: None if value is None else inner.write(value),
     )
 
 
-def _container(kind: type, item: _Codec, bound: Bound) -> _Codec:
-    """Return the codec of `tuple[X, ...]`, a list, or of `dict[str, X]`, an object."""
-    expected = f"{_KINDS[kind]} {bound.words}"
+def _container(kind: object, arguments: tuple[object, ...], bound: Bound) -> _Codec:
+    """Return the codec of `tuple[X, ...]` or `tuple[X, X]`, lists, or of `dict[str, X]`."""
+    if kind is tuple and arguments[1:] != (...,):
+        n = len(arguments)
+        if len({*arguments}) > 1:
+            raise TypeError(f"items of one type, or a NamedTuple, expected, got tuple{arguments}")
+        bound = Bound(f"of length {n}", lambda value: len(value) == n)
+    item = _codec(arguments[0] if kind is tuple else arguments[1])
+    expected = f"{'a list' if kind is tuple else 'an object'} {bound.words}"
 
     def read(value: object) -> object:
         if not isinstance(value, list if kind is tuple else dict) or not bound.holds(value):

@@ -56,7 +56,7 @@ _MAGIC: Final = b"PCRI"
 _FIXED: Final = struct.Struct("<4sII")
 _MAX_STRING: Final = 65_536
 _MAX_PAGE: Final = 2**26
-"""Bytes of a page once unpacked: what conversion writes stays below 16 kB for each of 4096 rows."""
+"""Bytes of a page once unpacked: conversion writes less than 16 kB for each of 4096 rows."""
 
 _ROWS_PER_PAGE: Final = 4096
 """A page of keys is then about 40 kB packed, and 1/64 of ImageNet's epoch touches five of them."""
@@ -97,7 +97,12 @@ class _StoredDirectory:
     blocks: Annotated[tuple[_StoredBlock, ...], longest(2000)]
 
 
-def _pack(kind: str, values: Sequence[str] | NDArray[np.generic]) -> bytes:
+_Values = Sequence[str] | Sequence[bytes] | NDArray[np.generic]
+
+
+def _pack(kind: str, values: _Values) -> bytes:
+    if kind == HEADERS:
+        return b"".join(map(bytes, values))
     if kind != UTF8:
         return np.ascontiguousarray(values).tobytes()
     encoded = [str(v).encode("utf-8", "surrogateescape") for v in values]
@@ -136,13 +141,14 @@ def encode_part(
         name: str,
         kind: str,
         row: object,
-        values: Sequence[str] | NDArray[np.generic],
+        values: _Values,
         *,
         pack: bool,
+        step: int = _ROWS_PER_PAGE,
     ) -> None:
         pages: list[_StoredPage] = []
-        for first in range(0, len(values), _ROWS_PER_PAGE):
-            raw = _pack(kind, values[first : first + _ROWS_PER_PAGE])
+        for first in range(0, len(values), step):
+            raw = _pack(kind, values[first : first + step])
             stored = zlib.compress(raw, 6) if pack else raw
             pages.append(_StoredPage(len(stored), len(raw), crc32c(stored)))
             body.append(stored)
@@ -152,7 +158,7 @@ def encode_part(
                 kind=kind,
                 row=row,
                 n_rows=len(values),
-                rows_per_page=_ROWS_PER_PAGE,
+                rows_per_page=step,
                 packed=pack,
                 pages=tuple(pages),
             )
@@ -165,29 +171,18 @@ def encode_part(
         # Hashes do not pack; everything else does.
         add(column.name, kind, row, values, pack=column.width < 16)
     add(RESTORE, "rows", _describe(restore.dtype), restore, pack=False)
-    joined = b"".join(headers)
-    blocks.append(
-        _StoredBlock(
-            name=HEADERS,
-            kind="headers",
-            row=None,
-            n_rows=len(headers),
-            rows_per_page=len(headers),
-            packed=False,
-            pages=(_StoredPage(len(joined), len(joined), crc32c(joined)),),
+    add(HEADERS, HEADERS, None, headers, pack=False, step=len(headers))
+    directory = encode_json(
+        _StoredDirectory(
+            uid=uid,
+            layout=layout,
+            n_groups=n_groups,
+            n_images=len(restore),
+            n_records=len(records),
+            objects=tuple(objects),
+            blocks=tuple(blocks),
         )
     )
-    body.append(joined)
-    stored_directory = _StoredDirectory(
-        uid=uid,
-        layout=layout,
-        n_groups=n_groups,
-        n_images=len(restore),
-        n_records=len(records),
-        objects=tuple(objects),
-        blocks=tuple(blocks),
-    )
-    directory = encode_json(stored_directory)
     head = _FIXED.pack(_MAGIC, len(directory), crc32c(directory)) + directory
     data = b"".join((head, *body))
     entry = PartEntry(
@@ -209,7 +204,7 @@ def _describe(dtype: np.dtype[np.void]) -> list[list[object]]:
 def decode_directory(
     data: bytes, entry: PartEntry, *, layout: str, n_groups: int, columns: Sequence[Column]
 ) -> Directory:
-    """Parse and check the head of a part against what the manifest says of it.
+    """Parse and check the head of a part against its entry in the manifest.
 
     Raises:
         ChecksumError: Not that part's head, or damaged.

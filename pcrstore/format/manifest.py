@@ -214,7 +214,7 @@ def decode_manifest(
 
 
 def _check(m: Manifest, where: str) -> None:
-    """Check what the type of no single field says: sums, and lists of one item for each group."""
+    """Check the rules between fields: sums, and lists with one item for each group."""
     n_groups, names = m.n_groups, [p.name for p in m.parts]
     n_measured = n_groups if m.quality.n_images else len(m.quality.ms_ssim)
     n_chunk_sizes = n_groups + 1 if m.layout == "zarr" else 0

@@ -6,7 +6,7 @@ Pure: bytes in, bytes out. FORMAT.md, "Record", is the normative text.
     |-------- fidelity 1 ---------------|
     |-------- fidelity 2 ----------------------------------|
 
-The header holds what a reader of any prefix needs to cut it into images and to check each piece:
+The header holds all that a reader of any prefix needs to cut it into images and to check each:
 one length and one checksum per cell (image, group). The index part holds a copy of every header,
 so that a scattered read of a few images can be planned without reading records; in the zarr layout
 that copy is the only one.
@@ -134,7 +134,7 @@ class Header:
             Per image its k cells: views of `body`.
 
         Raises:
-            ChecksumError: While iterated: the body is short, long, or not what was written.
+            ChecksumError: While iterated: the body is short, long, or not as written.
         """
         # Lists, and only such calls of NumPy as keep the GIL: for a hundred numbers, waiting for
         # another thread's turn would cost more than all of this.

@@ -84,8 +84,8 @@ class RandomResizedCrop:
     flip: float = 0.5
     """Chance of being mirrored."""
 
-    # Area and ratio of each try, then top and left, then the mirror: fixed places, so that what is
-    # drawn for one thing does not move another.
+    # Area and ratio of each try, then top and left, then the mirror: fixed places, so that the
+    # draws for one purpose do not move those for another.
     n_draws: ClassVar[int] = 2 * _TRIES + 2 + 1
 
     def __post_init__(self) -> None:

@@ -46,8 +46,8 @@ Engine = Literal["auto", "simplejpeg", "pillow"]
 SCALES = (1, 2, 4, 8)
 """Denominators by which libjpeg's inverse DCT can reduce an image."""
 
-# What ImageNet-like collections hold beside JPEG. Left out: EPS, which runs Ghostscript, and others
-# whose plug-ins see less use.
+# Formats that ImageNet-like collections hold beside JPEG. Left out: EPS, which runs Ghostscript,
+# and others whose plug-ins see less use.
 _OTHER_FORMATS = ("PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "JPEG")
 
 _pillow_warnings = threading.Lock()
@@ -83,8 +83,8 @@ def decode(
         scale: 1, 2, 4 or 8: reduce each side to 1/scale, rounded up. Of a JPEG in the inverse DCT;
             of another format by the mean of scale x scale pixels.
         orientation: EXIF orientation to undo, 1 to 8.
-        engine: "pillow", or "simplejpeg" with Pillow for what simplejpeg cannot do, or "auto":
-            the latter where simplejpeg is installed.
+        engine: "pillow", or "simplejpeg" with Pillow for files that simplejpeg cannot read, or
+            "auto": the latter where simplejpeg is installed.
         max_pixels: Refuse larger images, counted at scale 1, before decoding.
 
     Returns:

@@ -2,10 +2,10 @@
 
     bytes --decode at 1/s--> pixels --crop, bilinear, mirror--> out, a row of (N, height, width, 3)
 
-The pixels are what torchvision makes of a PIL image: cropped first, so that nothing outside of the
-box is looked at, then reduced by Pillow's antialiased bilinear filter, then mirrored. So rows below
-the box are not decoded. Decoding and resizing release the GIL; a few dozen microseconds of Python
-and two copies hold it.
+The pixels are those that torchvision makes of a PIL image: cropped first, so that pixels outside
+of the box do not count, then reduced by Pillow's antialiased bilinear filter, then mirrored. So
+rows below the box are not decoded. Decoding and resizing release the GIL; a few dozen microseconds
+of Python and two copies hold it.
 """
 
 import math
@@ -82,7 +82,7 @@ def _size(size: object) -> int | tuple[int, int]:
 
 
 class _Scratch(threading.local):
-    """Memory that a thread decodes into again and again: fresh memory costs a fault a page."""
+    """Memory that a thread decodes into again and again: fresh pages cost a fault each."""
 
     def __init__(self) -> None:
         self.memory = np.empty(0, np.uint8)
@@ -164,7 +164,7 @@ def render_pixels(
 
     Args:
         pixels: (height, width, 3).
-        rendering: What becomes of them.
+        rendering: Size and crop of the result.
         draws: As `render`.
         out: As `render`.
 

@@ -8,7 +8,7 @@ https://www.w3.org/Graphics/JPEG/itu-t81.pdf
                              |scan 0|      |scan 1|
 
 Only the frame of the file is checked here: marker order, lengths, the frame header and which
-components a scan names. What the entropy-coded bytes say is for a decoder to judge.
+components a scan names. The entropy-coded bytes are left to a decoder to judge.
 """
 
 import re
@@ -251,7 +251,7 @@ def frame_segment(data: bytes | NDArray[np.uint8]) -> bytes:
 
 
 def identity_segments(data: bytes, jpeg: Jpeg) -> bytes:
-    """Return the JFIF APP0 and Adobe APP14 segments, which say what the samples mean.
+    """Return the JFIF APP0 and Adobe APP14 segments, which tell the meaning of the samples.
 
     Where a kind repeats, libjpeg obeys the last, and that one is returned. The thumbnail of a JFIF
     segment is cut off and its size set to 0 x 0. Those behind the first scan header do not count.

@@ -42,7 +42,7 @@ MAX_DECODED_SCANS: Final = MAX_SCANS + 10
 
 # Behind a literal first byte the regex engine runs memchr: three times as fast as bytes.count.
 _SCANS: Final = re.compile(rb"\xff(?:\xd9|\xda(?:(?=(.{8}))|))", re.DOTALL)
-"""EOI, or SOS with what comes behind it in a scan of one component (B.2.3): length, number of
+"""EOI, or SOS with the bytes behind it in a scan of one component (B.2.3): length, number of
 components, component, tables, Ss, Se, Ah and Al."""
 
 _ONE_COMPONENT: Final = b"\x00\x08\x01"

@@ -206,7 +206,7 @@ def _label(line: str, labels: Sequence[str], where: str) -> str:
 
 
 def _step(line: str, group: int, where: str) -> Step:
-    """Read one line and check what needs no other line (table B.3, G.1.1.1)."""
+    """Read one line and check the rules that need no other line (table B.3, G.1.1.1)."""
     match = _LINE.fullmatch(line)
     if match is None:
         raise ScriptError(f"{where}: a scan like 'Y: 1-9, 0, 2' expected, got {line!r}")

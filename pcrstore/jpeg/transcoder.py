@@ -145,7 +145,7 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
         limits: Bounds on the source.
 
     Raises:
-        ChecksumError: What comes back is not the source file: groups are missing or changed, or
+        ChecksumError: The rebuilt file is not the source file: groups are missing or changed, or
             this libjpeg writes other bytes than the one that converted (progressive sources only;
             its optimal Huffman tables are its own choice).
         FormatError: The blob does not add up, or groups and blob do not fit together.
@@ -211,7 +211,7 @@ def _restorable(
 ) -> tuple[Kind, bytes]:
     """Return the smallest blob that brings the source back, having brought it back.
 
-    `recoded` is what `reencode` gives for these groups: the C side made it from the coefficients
+    `recoded` equals the `reencode` of these groups: the C side made it from the coefficients
     of its own output, of which the groups are slices; the metadata put between them is APPn and
     COM segments, which libjpeg skips.
     """

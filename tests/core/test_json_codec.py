@@ -84,6 +84,7 @@ class Outer:
     options: Annotated[dict[str, Annotated[str, longest(2)]], longest(2)]
     maybe: Inner | None
     anything: object
+    pair: tuple[int, int]
     later: Annotated[tuple[Count, ...], longest(2)] = ()
     latest: dict[str, int] = field(default_factory=dict)
 
@@ -105,6 +106,7 @@ TABLE = {
     "options": {"k": "v"},
     "maybe": None,
     "anything": [["x", None]],
+    "pair": [1, -2],
     "later": [3],
     "latest": {"x": -1},
 }
@@ -125,6 +127,7 @@ OUTER = Outer(
     options={"k": "v"},
     maybe=None,
     anything=[["x", None]],
+    pair=(1, -2),
     later=(3,),
     latest={"x": -1},
 )
@@ -208,6 +211,9 @@ REFUSED = {
     "table-many": ("options", {"a": "", "b": "", "c": ""}, "options", "an object of length 0 to 2"),
     "table-list": ("options", [], "options", "an object"),
     "table-place": ("options", {"k": "abc"}, r"options\.k", "of length 0 to 2"),
+    "pair-short": ("pair", [1], "pair", "a list of length 2"),
+    "pair-long": ("pair", [1, 2, 3], "pair", "a list of length 2"),
+    "pair-place": ("pair", [1, "2"], r"pair\[1\]", "an integer"),
     "optional": ("maybe", {"images": -1}, r"maybe\.images", "an integer"),
 }
 
@@ -259,9 +265,20 @@ def test_an_error_shows_little_of_what_it_got():
     assert len(str(caught.value)) < 300
 
 
-def test_a_type_without_json_is_the_programmers_mistake():
-    with pytest.raises(TypeError, match="no JSON is known"):
-        from_json(complex, 1, where="here")
+@pytest.mark.parametrize("kind", [complex, set[int], tuple[int, str]], ids=str)
+def test_a_type_without_json_is_the_programmers_mistake(kind):
+    @dataclass
+    class Odd:
+        x: kind
+
+    with pytest.raises(TypeError, match=r"no JSON is known|items of one type"):
+        from_json(Odd, {"x": 1}, where="here")
+
+
+@pytest.mark.parametrize("value", [1, "x", Page(1, 2)], ids=repr)
+def test_json_is_made_of_dataclasses(value):
+    with pytest.raises(TypeError, match="a dataclass expected"):
+        to_json(value)
 
 
 values = st.recursive(
