@@ -7,13 +7,13 @@ Pure. Ranges are half-open everywhere in pcrstore; only an adapter that speaks H
     requests  |---------|                 |------|
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from pcrstore.errors import OptionError
 
-__all__ = ["ByteRange", "Coalesced", "Request", "coalesce", "divide"]
+__all__ = ["ByteRange", "Coalesced", "Request", "coalesce", "divide", "runs_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -122,3 +122,36 @@ def divide(wanted: ByteRange, max_size: int) -> list[ByteRange]:
     n = max(1, -(-len(wanted) // max_size))
     edges = [wanted.start + len(wanted) * i // n for i in range(n + 1)]
     return [ByteRange(wanted.name, a, b) for a, b in pairwise(edges)]
+
+
+def runs_of(sizes: Iterable[int], limit: int, *more: tuple[Iterable[int], int]) -> Iterator[range]:
+    """Yield runs of neighbouring items whose sizes sum to a limit at the most.
+
+    A run ends before the item that would exceed the limit; one item may exceed it alone.
+
+    Args:
+        sizes: Size of each item.
+        limit: Largest sum in a run.
+        more: Other sizes of the same items, each with a limit that holds too.
+
+    Examples:
+        >>> list(runs_of([3, 3, 3, 9, 1], 7))
+        [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
+
+        At most 7 bytes and one item a run:
+
+        >>> list(runs_of([3, 3], 7, ([1, 1], 1)))
+        [range(0, 1), range(1, 2)]
+    """
+    limits = (limit, *(m for _, m in more))
+    start, stop = 0, 0
+    totals: list[int] = []
+    for row in zip(sizes, *(column for column, _ in more), strict=False):
+        grown = [total + size for total, size in zip(totals, row, strict=False)]
+        if any(total > most for total, most in zip(grown, limits, strict=False)):
+            yield range(start, stop)
+            start, grown = stop, []
+        totals = grown or list(row)
+        stop += 1
+    if stop:
+        yield range(start, stop)

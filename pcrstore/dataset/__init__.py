@@ -25,7 +25,7 @@ cells of groups 1 and 2 of three images, read over the fourth's; the bytes are w
 """
 
 from pcrstore.dataset.dataset import Dataset
-from pcrstore.dataset.fetch import Counter, ForkSafeLock, fetch_ranges, get_ranges
+from pcrstore.dataset.fetch import Counter, fetch_ranges, get_ranges
 from pcrstore.dataset.filters import Where, conditions_of
 from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.open import dataset_in, open_dataset
@@ -45,7 +45,6 @@ __all__ = [
     "Cells",
     "Counter",
     "Dataset",
-    "ForkSafeLock",
     "IndexReader",
     "Part",
     "ReadPlan",

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pcrstore.concurrency import usable_cores
 from pcrstore.core import integer
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import RangeCache
 from pcrstore.dataset.filters import matching
 from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.dataset.planner import ImageCells, ReadPlan
@@ -31,7 +30,7 @@ from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
 from pcrstore.format import Manifest, Values
 from pcrstore.image import decode
 from pcrstore.jpeg import original, require
-from pcrstore.storage import ReadableStore
+from pcrstore.storage import RangeCache, ReadableStore
 
 __all__ = ["Dataset"]
 

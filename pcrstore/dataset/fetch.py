@@ -3,13 +3,11 @@
 `index_reader` and `reader` both read by these functions. Locks are free in a forked child.
 """
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Final, TypeVar
 
+from pcrstore.concurrency import ForkSafeLock
 from pcrstore.core import ByteRange, coalesce
 from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError, FormatError, NotFoundError
@@ -18,8 +16,6 @@ from pcrstore.storage import ReadableStore
 __all__ = [
     "ATTEMPTS",
     "Counter",
-    "ForkSafeLock",
-    "RangeCache",
     "decode_checked",
     "fetch_ranges",
     "get_ranges",
@@ -30,44 +26,6 @@ Decoded = TypeVar("Decoded")
 ATTEMPTS: Final = 3
 """Reads of bytes that fail their checksum, the first included. A transfer may damage bytes; three
 transfers that fail alike mean that the stored bytes are damaged."""
-
-
-class ForkSafeLock:
-    """A reentrant lock that is free in a forked child, whichever thread held it in the parent."""
-
-    _all: ClassVar[WeakSet["ForkSafeLock"]] = WeakSet()
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._all.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    @classmethod
-    def free_all(cls) -> None:
-        """Replace every lock; only where no other thread runs."""
-        for lock in list(cls._all):
-            lock._lock = threading.RLock()  # noqa: SLF001 - of its own class
-
-
-os.register_at_fork(after_in_child=ForkSafeLock.free_all)
-
-
-class RangeCache(Protocol):
-    """Keeps bodies of ranges near; see `pcrstore.storage.cache`. What it gives may be damaged."""
-
-    def get(self, wanted: ByteRange) -> bytes | None:
-        """Return a body of the range's length, or None."""
-
-    def put(self, wanted: ByteRange, body: bytes) -> None:
-        """Keep a body, or not."""
-
-    def discard(self, wanted: ByteRange) -> None:
-        """Forget a body that turned out damaged."""
 
 
 @dataclass(slots=True)

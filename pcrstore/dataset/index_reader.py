@@ -24,9 +24,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pcrstore.concurrency import ForkSafeLock
 from pcrstore.core import ByteRange, record_seed
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, ForkSafeLock, decode_checked, fetch_ranges
+from pcrstore.dataset.fetch import Counter, decode_checked, fetch_ranges
 from pcrstore.errors import FormatError, OptionError
 from pcrstore.format import (
     HEADERS,
@@ -169,7 +170,7 @@ class IndexReader:
         directories = self._read_decoded(
             [
                 (
-                    ByteRange(e.name, 0, e.directory_bytes),
+                    ByteRange(e.name, 0, e.directory.n_bytes),
                     partial(
                         decode_directory,
                         entry=e,

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from pcrstore.core import ByteRange, Coalesced, Request, coalesce, crc32c, place_words
 from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError
-from pcrstore.format import EOI, Header, Placement, assemble_full, parse_header
+from pcrstore.format import Header, Placement, parse_header
+from pcrstore.jpeg import EOI, assemble_full
 
 __all__ = ["Cells", "ImageCells", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
 

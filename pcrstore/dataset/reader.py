@@ -29,11 +29,12 @@ import numpy as np
 
 from pcrstore.core import ByteRange, divide
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, RangeCache, decode_checked, get_ranges
+from pcrstore.dataset.fetch import Counter, decode_checked, get_ranges
 from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.planner import Cells, ImageCells, Prefix, ReadPlan, Want, assemble, plan
-from pcrstore.format import Manifest, decodable
-from pcrstore.storage import ReadableStore
+from pcrstore.format import Manifest
+from pcrstore.jpeg import decodable
+from pcrstore.storage import RangeCache, ReadableStore
 
 __all__ = ["Reader", "RecordSelection", "RecordSpan"]
 

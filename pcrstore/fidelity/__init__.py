@@ -20,7 +20,7 @@ Examples:
 """
 
 from pcrstore.fidelity.mixture import Fidelities, Mixture
-from pcrstore.fidelity.shared_fidelity import SharedFidelity, SharedNumber
+from pcrstore.fidelity.shared_fidelity import SharedFidelity
 from pcrstore.fidelity.targets import ByteBudget, Fidelity, MsSsim, resolve, resolve_fetch
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Mixture",
     "MsSsim",
     "SharedFidelity",
-    "SharedNumber",
     "resolve",
     "resolve_fetch",
 ]

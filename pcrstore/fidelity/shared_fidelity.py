@@ -9,15 +9,13 @@ lies in shared bytes, one for each image of all datasets.
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from multiprocessing import context
-from multiprocessing.sharedctypes import RawArray, RawValue
-from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from multiprocessing.sharedctypes import RawArray
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import integer
+from pcrstore.concurrency import share_with_started
 from pcrstore.errors import OptionError
 from pcrstore.fidelity.mixture import (
     Fidelities,
@@ -34,54 +32,7 @@ from pcrstore.format import Manifest
 if TYPE_CHECKING:  # in `typing` from Python 3.13 on; type checkers bring their own
     from typing_extensions import TypeIs
 
-__all__ = ["SharedFidelity", "SharedNumber"]
-
-_MAX_NUMBER: Final = 2**62
-"""Of a shared number: as `order.MAX_EPOCH`, and within the 63 bits of its word."""
-
-_SHARED: Final[WeakKeyDictionary[object, list[object]]] = WeakKeyDictionary()
-"""Memory that each process which was started shares: where whoever made it is gone, what is made
-next must not get the same."""
-
-
-class SharedNumber:
-    """An epoch, or a flag of 0 and 1, that this process sets and its workers see; a copy elsewhere.
-
-    Raises:
-        OptionError: Set to what is no integer in 0..2^62: 64 bits would take it for another.
-    """
-
-    def __init__(self, value: int) -> None:
-        self._word = RawValue(ctypes.c_int64, _epoch(value))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """As `SharedFidelity`."""
-        return {"_word": self._word if _is_shared(self._word) else self.value}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        word = state["_word"]
-        self._word = RawValue(ctypes.c_int64, word) if isinstance(word, int) else word
-
-    @property
-    def value(self) -> int:
-        """What it is now."""
-        return int(self._word.value)
-
-    @value.setter
-    def value(self, value: int) -> None:
-        self._word.value = _epoch(value)
-
-
-def _epoch(value: object) -> int:
-    return integer(value, "epoch", least=0, most=_MAX_NUMBER)
-
-
-def _is_shared(*memory: object) -> bool:
-    """Say whether a process is being started, which alone may share memory by a pickle; keep it."""
-    starting = context.get_spawning_popen()
-    if starting is not None:
-        _SHARED.setdefault(starting, []).extend(memory)
-    return starting is not None
+__all__ = ["SharedFidelity"]
 
 
 class SharedFidelity:
@@ -107,7 +58,7 @@ class SharedFidelity:
     def __getstate__(self) -> dict[str, object]:
         """Share the memory with a process that is being started; copy it anywhere else."""
         state = dict(self.__dict__)
-        if not _is_shared(self._words, self._each):
+        if not share_with_started(self._words, self._each):
             state["_words"] = list(self._words)
             state["_each"] = None if self._each is None else bytes(self._each)
         return state

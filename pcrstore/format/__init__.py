@@ -1,4 +1,31 @@
-"""The format wing."""
+"""FORMAT.md as code: bytes of stored objects in, values out, and back.
+
+    names        names of all objects
+    manifest     a version: script, totals, classes, columns, index parts
+      index        types of an index part: directory, blocks, pages, columns
+      index_pages  their bytes                   index_rows  rows of records, gathered or read
+    record       header and regions of a record: all cells of group 1, of group 2, ...
+    placement    byte ranges of those regions, in the record and the zarr layout
+    zarr_layout  metadata and side arrays of the zarr layout
+
+    manifest ──▶ PartEntry ──▶ Directory ──▶ rows ──▶ Placement ──▶ ranges ──▶ Header ──▶ cells
+
+All is pure. Every byte is covered by a checksum, which is checked before the byte is used, and by
+numbers that are checked before anything is allocated by them; wrong ones are FormatErrors that name
+the object. Equal values give equal bytes. The wing knows nothing of JPEG but the number of groups.
+
+An example: a record of two images in two groups, of which a read at fidelity 1 takes a prefix.
+
+    >>> images = [
+    ...     RecordImage(groups=(b"aaa", b"aa"), restore=b"r", opaque=False),
+    ...     RecordImage(groups=(b"bbbbb", b"bbbb"), restore=b"r", opaque=False),
+    ... ]
+    >>> header, regions = build_record(images, seed=7)
+    >>> header.size, regions
+    (45, [b'aaabbbbb', b'aabbbb', b'rr'])
+
+Bytes 0 to 45 + 8 of the record are its fidelity 1: `aaa` and `bbbbb`, each with a checksum.
+"""
 
 from pcrstore.format.index import (
     COLUMNS,
@@ -24,36 +51,46 @@ from pcrstore.format.index import (
 from pcrstore.format.index_pages import decode_directory, decode_page
 from pcrstore.format.index_rows import Rows, Values, concat, decode_part, header_edges
 from pcrstore.format.manifest import (
-    LATEST,
-    MANIFESTS,
     MAX_SPLITS,
-    MAX_VERSION,
     Checked,
     Manifest,
     Quality,
+    ScriptEntry,
     Totals,
     decode_latest,
     decode_manifest,
     encode_latest,
     encode_manifest,
+)
+from pcrstore.format.names import (
+    FOLDERS,
+    LATEST,
+    MANIFESTS,
+    MAX_VERSION,
+    STAGING,
+    array_name,
+    group_name,
+    index_name,
+    is_note_name,
+    listing_name,
     manifest_name,
+    object_name,
+    report_name,
+    staging_folder,
+    unit_name,
     version_of,
 )
 from pcrstore.format.placement import (
     ArrayPlacement,
     Placement,
     RunPlacement,
-    array_name,
     chunk_ranges,
 )
 from pcrstore.format.record import (
-    EOI,
     MAX_IMAGES,
     Header,
     RecordImage,
-    assemble_full,
     build_record,
-    decodable,
     parse_header,
 )
 from pcrstore.format.zarr_layout import (
@@ -71,7 +108,7 @@ __all__ = [
     "CHUNK_BYTES",
     "COLUMNS",
     "ENCODED",
-    "EOI",
+    "FOLDERS",
     "FORMATS",
     "HEADERS",
     "JPEG",
@@ -87,6 +124,7 @@ __all__ = [
     "RECORDS",
     "RESTORE",
     "RESTORE_DTYPE",
+    "STAGING",
     "ArrayPlacement",
     "ArraySpec",
     "Block",
@@ -102,16 +140,15 @@ __all__ = [
     "RecordImage",
     "Rows",
     "RunPlacement",
+    "ScriptEntry",
     "Totals",
     "Values",
     "array_name",
-    "assemble_full",
     "build_record",
     "check_records",
     "chunk_ranges",
     "chunks",
     "concat",
-    "decodable",
     "decode_directory",
     "decode_latest",
     "decode_manifest",
@@ -120,13 +157,21 @@ __all__ = [
     "encode_latest",
     "encode_manifest",
     "group_json",
+    "group_name",
     "header_edges",
+    "index_name",
+    "is_note_name",
+    "listing_name",
     "manifest_name",
+    "object_name",
     "parse_header",
     "record_dtype",
+    "report_name",
     "side_arrays",
     "side_spec",
+    "staging_folder",
     "stream_specs",
     "unbound_checksums",
+    "unit_name",
     "version_of",
 ]

@@ -16,39 +16,33 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import crc32c, place_words
-from pcrstore.errors import ChecksumError, FormatError, JpegError
-from pcrstore.jpeg import ending
+from pcrstore.errors import ChecksumError, FormatError
 
 __all__ = [
-    "EOI",
     "MAX_IMAGES",
     "Header",
     "RecordImage",
-    "assemble_full",
     "build_record",
-    "decodable",
     "header_size",
     "parse_header",
 ]
-
-EOI = b"\xff\xd9"
-"""The end-of-image marker; stored nowhere, appended to every JPEG that is handed out."""
-
 
 MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
 
 _MAGIC = b"PCR1"
+_Count = TypeVar("_Count", int, NDArray[np.int64])
 _FIXED = struct.Struct("<4sIHBB")  # magic, checksum of the rest, n_images, n_groups, flags
 
 
-def header_size(n_images: int, n_groups: int) -> int:
-    """Return the length of a record's header.
+def header_size(n_images: _Count, n_groups: int) -> _Count:
+    """Return the length of a record's header, or of each record's of an array.
 
     >>> header_size(32, 5) / 32  # per image
     40.5
@@ -58,7 +52,7 @@ def header_size(n_images: int, n_groups: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Where each image's groups lie in a record, and what they must hash to."""
+    """Lengths and checksums of the cells of a record."""
 
     seed: int
     """Binds this record to its object and ordinal; see `checksum.record_seed`."""
@@ -106,7 +100,7 @@ class Header:
         return _MAGIC + struct.pack("<I", crc32c(tail) ^ self.seed) + tail
 
     def check(self, image: int, group: int, cell: bytes, *, where: str) -> None:
-        """Raise `ChecksumError` unless `cell` is what was stored; image and group count from 0."""
+        """Raise `ChecksumError` unless `cell` is as stored; image and group count from 0."""
         if len(cell) != int(self.lengths[image, group]):
             raise ChecksumError(
                 f"{where}: image {image}, group {group + 1} must have "
@@ -124,7 +118,11 @@ class Header:
     ) -> Iterator[list[NDArray[np.uint8]]]:
         """Cut the bytes of groups 1..k into cells; yield those of each image, checked.
 
-        One after the other: whoever joins them has them in the CPU's cache.
+        An image is checked when it is asked for, so that its cells are in the CPU's cache when the
+        caller joins them. Two images with groups of 3 and 2, and 5 and 4 bytes, lie so:
+
+            body    3 (image 0)  5 (image 1) | 2 (image 0)  4 (image 1)
+            edges   0            3           8              10           14
 
         Args:
             body: The groups back to back, from byte `start` on.
@@ -138,8 +136,8 @@ class Header:
         Raises:
             ChecksumError: While iterated: the body is short, long, or not what was written.
         """
-        # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's turn would
-        # cost more than all of this.
+        # Lists, and only such calls of NumPy as keep the GIL: for a hundred numbers, waiting for
+        # another thread's turn would cost more than all of this.
         n = self.n_images
         lengths = self.lengths[:, :k].T.tolist()  # group-major, as stored
         edges = [*itertools.accumulate(itertools.chain.from_iterable(lengths), initial=start)]
@@ -218,49 +216,3 @@ def build_record(images: Sequence[RecordImage], *, seed: int) -> tuple[Header, l
         checksums=plain ^ place_words(seed, len(images), n_groups),
     )
     return header, [*(b"".join(c) for c in cells), b"".join(im.restore for im in images)]
-
-
-def assemble_full(cells: Sequence[bytes]) -> bytes:
-    """Join all G cells of an image to its full-fidelity JPEG.
-
-    Metadata (EXIF, ICC, XMP, COM) is stored at the start of the last group, where a low-fidelity
-    read does not pay for it. A decoder looks for it in the file's head, so it moves behind the
-    JFIF and Adobe segments of group 1.
-    """
-    first, last = cells[0], cells[-1]
-    n_meta = _run_of_segments(last, 0)
-    if len(cells) == 1 or n_meta == 0:
-        return b"".join((*cells, EOI))
-    at = _run_of_segments(first, 2)
-    return b"".join((first[:at], last[:n_meta], first[at:], *cells[1:-1], last[n_meta:], EOI))
-
-
-def decodable(cells: Sequence[bytes | NDArray[np.uint8]], n_groups: int, *, opaque: bool) -> bytes:
-    """Join an image's cells to what a decoder takes.
-
-    Args:
-        cells: Its groups 1..k; views of a record are joined without a copy of each.
-        n_groups: Of the dataset: with fewer, scans follow that say that no more come.
-        opaque: Whether the image is kept as a file of its own.
-    """
-    if opaque:
-        return bytes(cells[0])
-    if len(cells) == n_groups:
-        return assemble_full([bytes(c) for c in cells])
-    try:
-        end = ending(cells[0])
-    except JpegError:  # a decoder will say so, and whoever calls it knows the image
-        end = EOI
-    return b"".join((*cells, end))  # type: ignore[arg-type]  # arrays are buffers
-
-
-def _run_of_segments(data: bytes, at: int) -> int:
-    """Return the end of the APPn and COM segments that start at `at`; `at` when there are none."""
-    while data[at : at + 1] == b"\xff" and (
-        data[at + 1 : at + 2] == b"\xfe" or data[at + 1 : at + 2] in _APPN
-    ):
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")  # the length counts itself (B.1.1.4)
-    return at
-
-
-_APPN = frozenset(bytes([m]) for m in range(0xE0, 0xF0))

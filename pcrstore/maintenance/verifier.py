@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 
-from pcrstore.conversion import STAGING
 from pcrstore.core import ByteRange, coalesce, crc32c
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
@@ -28,6 +27,7 @@ from pcrstore.errors import (
     TransientStoreError,
 )
 from pcrstore.format import (
+    FOLDERS,
     HEADERS,
     LATEST,
     Manifest,
@@ -37,13 +37,12 @@ from pcrstore.format import (
     decode_directory,
     decode_latest,
     decode_part,
+    group_name,
     manifest_name,
 )
 from pcrstore.storage import Engine, ReadableStore, open_store
 
 __all__ = ["Fault", "VerifyReport", "verify"]
-
-_FOLDERS: Final = frozenset({"objects", "index", "zarr", "reports", STAGING})
 
 _BATCH_BYTES: Final = 32 * 2**20
 
@@ -132,7 +131,7 @@ class _Check:
         )
 
     def _unreferenced(self) -> tuple[str, ...]:
-        ours = [n for n in self._sizes if n.partition("/")[0] in _FOLDERS]
+        ours = [n for n in self._sizes if n.partition("/")[0] in FOLDERS]
         return tuple(sorted(set(ours) - self._seen))
 
     def _fault(self, name: str, error: PcrstoreError | str) -> None:
@@ -168,7 +167,7 @@ class _Check:
             if data is None:
                 continue
             try:
-                head = data[: entry.directory_bytes]
+                head = data[: entry.directory.n_bytes]
                 directory = decode_directory(
                     head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
                 )
@@ -281,7 +280,7 @@ class _Check:
         """Check the size of every chunk, and that the last of each array is zeros at its end."""
         lengths = (*m.totals.groups, m.totals.restore)
         for g, (n, size) in enumerate(zip(lengths, m.chunk_bytes, strict=True)):
-            array = f"zarr/{m.conversion}/{array_name(g, m.n_groups)}"
+            array = f"{group_name(m.conversion)}/{array_name(g, m.n_groups)}"
             for r in chunk_ranges(array, 0, n, size):
                 self._seen.add(r.name)
                 if self._sized(r.name, size) and r.stop < size:

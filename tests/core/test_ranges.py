@@ -1,12 +1,12 @@
 """Ranges are merged when that pays, and every wanted byte is asked for exactly where it lies."""
 
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcrstore.core.ranges import ByteRange, Request, coalesce, divide
+from pcrstore.core.ranges import ByteRange, Request, coalesce, divide, runs_of
 from pcrstore.errors import OptionError
 
 MERGES = {
@@ -159,3 +159,37 @@ def test_divisions_are_the_range_again(start, n, max_size):
     assert max(sizes) <= max_size
     assert max(sizes) - min(sizes) <= 1
     assert (len(parts) - 1) * max_size < max(n, 1)
+
+
+RUNS = {
+    # id: (sizes, limit, runs as lists of sizes)
+    "nothing": ([], 10, []),
+    "at-limit": ([5, 5, 1], 10, [[5, 5], [1]]),
+    "over-limit": ([5, 6, 4], 10, [[5], [6, 4]]),
+    "one-item-over-limit": ([11, 1, 11], 10, [[11], [1], [11]]),
+    "empty-items-before-a-large-one": ([0, 0, 11], 10, [[0, 0], [11]]),
+    "limit-0": ([0, 0, 1, 0], 0, [[0, 0], [1], [0]]),
+}
+
+
+@pytest.mark.parametrize(("sizes", "limit", "expected"), RUNS.values(), ids=RUNS)
+def test_a_run_ends_before_its_limit_is_exceeded(sizes, limit, expected):
+    assert [[sizes[i] for i in run] for run in runs_of(sizes, limit)] == expected
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), max_size=30),
+    limits=st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(1, 7)),
+)
+def test_runs_hold_every_limit_and_are_as_long_as_they_can_be(sizes, limits):
+    def fits(run):
+        sums = (sum(sizes[i][0] for i in run), sum(sizes[i][1] for i in run), len(run))
+        return all(n <= limit for n, limit in zip(sums, limits, strict=True))
+
+    first, second = [a for a, _ in sizes], [b for _, b in sizes]
+    runs = list(runs_of(first, limits[0], (second, limits[1]), (repeat(1), limits[2])))
+    assert [i for run in runs for i in run] == list(range(len(sizes)))
+    for run in runs:
+        assert len(run) == 1 or fits(run)
+    for before, after in pairwise(runs):
+        assert not fits([*before, after[0]])

@@ -13,7 +13,8 @@ from pcrstore.dataset.planner import Cells, Prefix, assemble, plan
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import RESTORE_DTYPE
 from pcrstore.format.placement import ArrayPlacement, RunPlacement
-from pcrstore.format.record import EOI, RecordImage, build_record
+from pcrstore.format.record import RecordImage, build_record
+from pcrstore.jpeg.markers import EOI
 
 UID = bytes(range(16))
 FREE = CostModel(  # a request costs nothing, so that no gap is worth reading

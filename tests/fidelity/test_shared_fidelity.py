@@ -1,19 +1,18 @@
 """Every process reads the fidelity that one of them set."""
 
-import gc
 import pickle
 import threading
 from multiprocessing import get_context
-from weakref import ref
 
 import numpy as np
 import pytest
 from children import in_child
 from curves import SIZES, G, a_manifest
 
+from pcrstore.concurrency import SharedNumber
 from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity.mixture import Mixture
-from pcrstore.fidelity.shared_fidelity import SharedFidelity, SharedNumber
+from pcrstore.fidelity.shared_fidelity import SharedFidelity
 from pcrstore.fidelity.targets import ByteBudget, MsSsim
 
 
@@ -180,38 +179,6 @@ def test_anywhere_else_a_pickle_is_a_copy(fidelity):
         assert chosen(copy) == (2, 3, 2)
 
 
-def test_a_number_is_shared_with_workers_and_copied_elsewhere():
-    number = SharedNumber(3)
-    copy = pickle.loads(pickle.dumps(number))  # noqa: S301 (our own bytes)
-    number.value = 4
-    assert (number.value, copy.value) == (4, 3)
-    process = get_context("spawn").Process(target=_set_to_nine, args=(number,))
-    process.start()
-    process.join(60)
-    assert number.value == 9
-
-
-@pytest.mark.parametrize("value", [0, 2**62, np.int64(5)])
-def test_an_epoch_may_be_so_large(value):
-    number = SharedNumber(value)
-    number.value = value
-    assert number.value == value
-
-
-@pytest.mark.parametrize("value", [-1, 2**62 + 1, 2**64 + 5, 10**30, 1.0, "1", None, True])
-def test_an_epoch_that_would_be_read_as_another_is_refused(value):
-    number = SharedNumber(3)
-    with pytest.raises(OptionError, match="epoch must be"):
-        number.value = value
-    with pytest.raises(OptionError, match="epoch must be"):
-        SharedNumber(value)
-    assert number.value == 3
-
-
-def _set_to_nine(number):
-    number.value = 9
-
-
 def _report(fidelities, number, go, back):
     go.get()
     back.put((chosen(fidelities, range(4)), number.value))
@@ -229,16 +196,3 @@ def test_memory_that_was_shared_is_not_given_to_the_next_one():
     assert back.get() == ((1, 2, 1, 2), 3)
     process.join(60)
     assert len(others) == 20
-
-
-def test_memory_is_kept_no_longer_than_the_process_that_shares_it():
-    number = SharedNumber(3)
-    process = get_context("spawn").Process(target=_set_to_nine, args=(number,))
-    process.start()
-    process.join(60)
-    word = ref(number._word)
-    del number
-    assert word() is not None
-    del process
-    gc.collect()
-    assert word() is None

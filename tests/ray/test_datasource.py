@@ -13,7 +13,7 @@ from flows import convert_to, photos, write_tree
 
 import pcrstore
 from pcrstore import NotFoundError, OptionError, Options
-from pcrstore.format.manifest import manifest_name
+from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
 from pcrstore.testing import RecordingStore
 
