@@ -27,7 +27,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from pcrstore.core import ByteRange, divide
+from pcrstore.core import ByteRange, divide, runs_of
 from pcrstore.cost import CostModel
 from pcrstore.dataset.fetch import Counter, decode_checked, get_ranges
 from pcrstore.dataset.index_reader import IndexReader, Part
@@ -163,14 +163,10 @@ class Reader:
                 continue
             part = self.index.parts([p])[0]
             base = int(edges[p])
-            sizes = part.records["length"][:, :k].sum(axis=1, dtype=np.int64)
-            first, total = a - base, 0
-            for r in range(a - base, b - base):
-                if total and total + int(sizes[r]) > _SPAN_BYTES:
-                    yield RecordSpan(part=part, start=first, stop=r)
-                    first, total = r, 0
-                total += int(sizes[r])
-            yield RecordSpan(part=part, start=first, stop=b - base)
+            first = a - base
+            sizes = part.records["length"][first : b - base, :k].sum(axis=1, dtype=np.int64)
+            for run in runs_of(sizes.tolist(), _SPAN_BYTES):
+                yield RecordSpan(part=part, start=first + run.start, stop=first + run.stop)
 
     def read_span(self, span: RecordSpan, k: int) -> list[ImageCells]:
         """Return every image of a span, in order, by one prefix per record."""

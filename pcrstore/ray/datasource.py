@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import integer
+from pcrstore.core import integer, runs_of
 from pcrstore.dataset import Dataset, IndexReader, Where, conditions_of, dataset_in, open_dataset
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelity
@@ -259,17 +259,13 @@ class PcrstoreDatasource(Datasource):
 
     def _images_of(self, a: int, b: int) -> _TaskImages:
         """Return the images of records `a` to `b`."""
-        spans: list[tuple[int, int]] = []
-        first, read, held = a, 0.0, 0.0
-        for r in range(a, b):
-            read, held = read + self._read[r], held + self._held[r]
-            if r > first and (read > _SPAN_BYTES or held > _BLOCK_BYTES):
-                spans.append((int(self._edges[first]), int(self._edges[r])))
-                first, read, held = r, self._read[r], self._held[r]
-        spans.append((int(self._edges[first]), int(self._edges[b])))
+        read, held = (sizes[a:b].astype(np.int64).tolist() for sizes in (self._read, self._held))
+        runs = runs_of(read, _SPAN_BYTES, (held, _BLOCK_BYTES))
+        edges = self._edges[a : b + 1].tolist()
+        spans = tuple((edges[run.start], edges[run.stop]) for run in runs)
         mask = None if self._mask is None else self._mask[spans[0][0] : spans[-1][1]]
         return _TaskImages(
-            spans=tuple(spans),
+            spans=spans,
             mask=None if mask is None else np.packbits(mask).tobytes(),
             n_rows=int(self._rows[a:b].sum()),
             n_bytes=int(self._held[a:b].sum()),

@@ -22,8 +22,10 @@ def test_bytes_are_fetched_twice_more_and_the_last_error_is_raised():
     assert decode_checked(decode, [b"worse"], lambda: next(good)) == "decoded"
     assert seen == [[b"worse"], [b"bad"], [b"good"]]
     assert len(seen) == ATTEMPTS
+    seen.clear()
     with pytest.raises(ChecksumError, match="bad"):
         decode_checked(decode, [b"worse"], lambda: [b"bad"])
+    assert seen == [[b"worse"], [b"bad"], [b"bad"]]
 
 
 def test_ranges_come_in_the_order_asked_for_and_are_counted():

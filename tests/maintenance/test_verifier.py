@@ -15,7 +15,7 @@ from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, TransientStoreError
 from pcrstore.format.names import LATEST
 from pcrstore.maintenance.verifier import _Check, verify
-from pcrstore.testing import Fault, FaultyStore
+from pcrstore.testing import Fault, FaultyStore, RecordingStore
 
 OPTIONS = {"record": RECORD, "zarr-held": HELD, "zarr-cut": CUT}
 FILES = {**photos(), "dog/kept.png": png(1)}
@@ -221,3 +221,13 @@ def test_what_no_version_names_is_counted_and_no_fault(tmp_path, layout):
     assert report.faults == ()
     assert report.unreferenced == tuple(sorted(lost))
     assert report.unreferenced_bytes == 5
+
+
+def test_a_record_is_read_by_one_request(stored):
+    store = RecordingStore(DictStore(stored["record"]))
+    assert not check(store).faults
+    asked = [r for r in store.named("get_range") if r.name.startswith("objects/")]
+    assert len(asked) == dataset(store).n_records
+    assert sum(r.n_bytes for r in asked) == sum(
+        len(data) for name, data in stored["record"].items() if name.startswith("objects/")
+    )
