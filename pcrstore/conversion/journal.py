@@ -30,13 +30,13 @@ _NOTE = re.compile(STAGING + r"/[0-9a-f]{32}/[0-9a-f]{32}/(listing|unit-[0-9]{6,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedUnit:
-    """A unit whose bytes are in the store, or whose files cannot be converted."""
+    """A unit whose objects are stored, or whose files cannot be converted."""
 
     number: int
     object: ObjectEntry | None
-    """The object written; None in the zarr layout, and when no image was left."""
+    """The unit's object; None in the zarr layout, and when no image was left."""
     rows: Rows | None
-    """None when no image was left."""
+    """The unit's part of the index; None when no image was left."""
     problems: tuple[Problem, ...]
     quality: tuple[tuple[float, ...], ...]
     restore_bytes: dict[str, int]
@@ -56,7 +56,7 @@ class Journal:
         self._n_groups = n_groups
 
     def begin(self, listing: Listing, *, restart: bool) -> frozenset[str]:
-        """Note the listing; return the names of what is finished.
+        """Note the listing; return the names of the notes of earlier runs.
 
         Raises:
             SourceChangedError: A conversion with these options began from another source.
@@ -76,7 +76,7 @@ class Journal:
         return mine
 
     def _difference(self, others: Iterable[str], listing: Listing) -> str:
-        """Name the first file that is not as it was."""
+        """Return a sentence that names the first file that differs."""
         name = next((n for n in others if n.endswith("/listing")), None)
         before = _decode_listing(self._store.get(name)) if name else None
         if before is None:
@@ -92,7 +92,7 @@ class Journal:
         return "the source changed"
 
     def name(self, unit: int, variant: str = "") -> str:
-        """Return the name under which a unit is noted; `variant` tells policies apart."""
+        """Return the name of a unit's note; `variant` tells policies apart."""
         return f"{self._folder}/unit-{unit:06d}{variant and '-' + variant}"
 
     def write(self, unit: FinishedUnit, variant: str = "") -> None:
@@ -124,7 +124,7 @@ class Journal:
         self._store.put(self.name(unit.number, variant), crc32c(body).to_bytes(4, "little") + body)
 
     def read(self, name: str) -> FinishedUnit | None:
-        """Return a unit as noted; None when the note is damaged, so that the unit is done again."""
+        """Return a noted unit; None when the note is damaged, and the unit has to be built again."""
         try:
             data = self._store.get(name)
         except NotFoundError:  # another run of the same conversion has just committed
@@ -182,9 +182,10 @@ class Journal:
         )
 
     def remove(self) -> None:
-        """Remove the notes of every conversion, once a version is committed: no other can be.
+        """Remove the notes of every conversion.
 
-        Nothing else is touched, should somebody keep a folder of that name there.
+        Called once a version is committed, for no other conversion can commit then. Only names
+        that a journal makes are removed: somebody may keep a folder `staging` there.
         """
         names = [e.name for e in self._store.list(STAGING) if _NOTE.fullmatch(e.name)]
         if names:
@@ -192,7 +193,7 @@ class Journal:
 
 
 _ARRAYS = ObjectEntry(name="arrays", uid=bytes(UID_BYTES), n_bytes=0)
-"""Stands for the Zarr group, whose name and length are known only at the end."""
+"""Stand-in for the Zarr group, whose length is known only at the end."""
 
 
 def _object_json(o: ObjectEntry) -> dict[str, object]:

@@ -1,7 +1,10 @@
 """Turn finished units into index parts, a report and a manifest: the end of a conversion.
 
-units ──▶ index parts, of at most 65,536 images each ──▶ manifest
-   └────▶ totals ──▶ report ─────────────────────────────┘
+    units ──▶ index parts, of at most 65,536 images each ──▶ manifest
+       └────▶ totals ──▶ report ─────────────────────────────┘
+
+Parts and report are stored before the manifest exists, and the manifest is returned, not stored:
+making it visible is the last step of a job.
 """
 
 import hashlib

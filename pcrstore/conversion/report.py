@@ -23,48 +23,48 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a conversion did. All sizes in bytes."""
+    """Counts, sizes and problems of a conversion. All sizes in bytes."""
 
     conversion: str
     version: int
     layout: str
     script: str
     n_files: int
-    """Files looked at."""
+    """Number of source files."""
     n_hidden: int
-    """Hidden files left out."""
+    """Number of hidden files left out."""
     n_images: int
     n_records: int
     n_objects: int
-    """Objects that hold scan groups."""
+    """Number of objects, or of arrays, that hold scan groups."""
     source_bytes: int
-    """Of the images converted."""
+    """Source bytes of the images converted."""
     group_bytes: tuple[int, ...]
-    """Each scan group over all images. (G,)"""
+    """Bytes of each scan group over all images. (G,)"""
     header_bytes: int
     restore_bytes: int
     index_bytes: int
-    """Index parts, and a zarr layout's side arrays."""
+    """Bytes of index parts, and of a zarr layout's side arrays."""
     restore_kinds: dict[str, tuple[int, int]]
-    """Images and bytes by how their original comes back."""
+    """Images and bytes by the way in which the original is restored."""
     ms_ssim: tuple[float, ...]
-    """Mean at fidelity 1..G on `n_measured` images."""
+    """Mean MS-SSIM at fidelity 1..G on `n_measured` images."""
     n_measured: int
     problems: tuple[Problem, ...]
     """Files that could not be transcoded losslessly, with reason and outcome."""
     already: bool = False
-    """Whether the destination held this very conversion before."""
+    """True if the destination held this very conversion before."""
     n_resumed: int = 0
-    """Images that an earlier, interrupted run had done."""
+    """Number of images that an earlier, interrupted run had done."""
     seconds: float = 0.0
 
     @property
     def stored_bytes(self) -> int:
-        """Everything a reader may need but the restore regions."""
+        """Bytes of everything that readers read, without the restore regions."""
         return sum(self.group_bytes) + self.header_bytes + self.index_bytes
 
     def encode(self) -> bytes:
-        """Return the report as it is stored: what happened in this run alone is left out."""
+        """Return the report as it is stored, without the fields of this run alone."""
         kept = asdict(replace(self, already=False, n_resumed=0, seconds=0.0))
         for name in ("already", "n_resumed", "seconds"):
             del kept[name]

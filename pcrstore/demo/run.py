@@ -30,7 +30,7 @@ __all__ = ["DemoReport", "Epoch", "run_demo"]
 
 _SHEET_ROWS: Final = 4
 _RECORD_BYTES: Final = 512 * 1024
-"""Smaller than the default, so that the few images of a demo make several records."""
+"""Size of a record, less than the default, so that a few images make several records."""
 
 _LOOPBACK: Final = CostModel(
     prices=Prices(name="loopback", per_get=0.0, per_byte=0.0, source="this machine"),
