@@ -124,7 +124,7 @@ class Journal:
         self._store.put(self.name(unit.number, variant), crc32c(body).to_bytes(4, "little") + body)
 
     def read(self, name: str) -> FinishedUnit | None:
-        """Return a noted unit; None when the note is damaged, and the unit has to be built again."""
+        """Return a noted unit; None when the note is damaged: the unit is then built again."""
         try:
             data = self._store.get(name)
         except NotFoundError:  # another run of the same conversion has just committed
