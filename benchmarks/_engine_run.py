@@ -24,7 +24,7 @@ from benchmarks._common import rss
 from pcrstore import Dataset, Mix
 from pcrstore.core.checksum import crc32c
 from pcrstore.core.ranges import ByteRange
-from pcrstore.dataset.dataset import dataset_in
+from pcrstore.dataset.open import dataset_in
 from pcrstore.loader import batches as feed
 from pcrstore.storage.local import LocalStore
 from pcrstore.storage.protocol import Entries

@@ -43,9 +43,9 @@ from benchmarks._common import (
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.exports.folder import export, safe_name
 from pcrstore.format.index import ENCODED
-from pcrstore.format.record import EOI
 from pcrstore.image.decoder import decode
 from pcrstore.jpeg.end_of_band import end_of_band_tail
+from pcrstore.jpeg.markers import EOI
 from pcrstore.jpeg.parser import parse_frame
 
 LARGEST: Final = {IMAGENET: 0.965, CLOTHING: 0.98}

@@ -32,7 +32,8 @@ from pcrstore.core.checksum import UID_BYTES, crc32c, record_seed
 from pcrstore.dataset.versions import commit
 from pcrstore.format.index import RESTORE_DTYPE, ObjectEntry, PartEntry, record_dtype
 from pcrstore.format.index_rows import Rows, Values
-from pcrstore.format.manifest import Manifest, Quality, Totals, encode_manifest, manifest_name
+from pcrstore.format.manifest import Manifest, Quality, Totals, encode_manifest
+from pcrstore.format.names import manifest_name
 from pcrstore.format.record import RecordImage, build_record, header_size
 from pcrstore.jpeg.scan_script import builtin
 from pcrstore.storage.open import open_store
@@ -64,13 +65,13 @@ before = peak()
 start = time.perf_counter()
 ds = pcrstore.open(sys.argv[1])
 opened = time.perf_counter()
-catalog = IndexReader(open_store(sys.argv[1]), ds.manifest, DEFAULT_COST)
-parts = catalog.parts(range(len(ds.manifest.parts)))
+index = IndexReader(open_store(sys.argv[1]), ds.manifest, DEFAULT_COST)
+parts = index.parts(range(len(ds.manifest.parts)))
 done = time.perf_counter()
 print(json.dumps({
     "open": opened - start, "load": done - opened, "rows": sum(len(p.records) for p in parts),
-    "rss": peak(), "import_rss": before, "requests": catalog.counter.n_requests,
-    "bytes": catalog.counter.n_bytes,
+    "rss": peak(), "import_rss": before, "requests": index.counter.n_requests,
+    "bytes": index.counter.n_bytes,
 }))
 """
 

@@ -31,7 +31,6 @@ two records; a run that is killed while it builds the second one goes on with fi
 """
 
 from pcrstore.conversion.converter import convert
-from pcrstore.conversion.journal import STAGING
 from pcrstore.conversion.options import OBJECT_BYTES, POLICIES, RECORD_BYTES, Options
 from pcrstore.conversion.report import Report
 from pcrstore.conversion.sources import Listing, Source, SourceFile
@@ -40,7 +39,6 @@ __all__ = [
     "OBJECT_BYTES",
     "POLICIES",
     "RECORD_BYTES",
-    "STAGING",
     "Listing",
     "Options",
     "Report",

@@ -36,6 +36,7 @@ from pcrstore.format import (
     array_name,
     chunks,
     group_json,
+    group_name,
     side_arrays,
     side_spec,
     stream_specs,
@@ -119,7 +120,7 @@ class ArrayWriter:
 
     @property
     def _folder(self) -> str:
-        return f"zarr/{self.ids.conversion}"
+        return group_name(self.ids.conversion)
 
     @property
     def scope(self) -> str:

@@ -18,7 +18,7 @@ from pcrstore.dataset import newest_version
 from pcrstore.errors import OptionError
 from pcrstore.format import MAX_SPLITS
 from pcrstore.jpeg import require
-from pcrstore.storage import LocalStore, Store, open_store, probe_conditional_create
+from pcrstore.storage import Store, open_store, probe_conditional_create
 
 __all__ = ["convert", "convert_into"]
 
@@ -119,8 +119,8 @@ def _place(url: str) -> str:
 
 
 def _probe(store: Store) -> None:
-    local = isinstance(store, LocalStore) or store.url.startswith("memory:")
-    if not local and not probe_conditional_create(store):
+    is_here = store.is_local or not store.shared_by_processes
+    if not is_here and not probe_conditional_create(store):
         _log.warning(
             "%s does not refuse to create an object twice: make sure nobody else writes there",
             store.url,

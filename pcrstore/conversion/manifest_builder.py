@@ -29,6 +29,9 @@ from pcrstore.format import (
     Rows,
     Totals,
     concat,
+    group_name,
+    index_name,
+    report_name,
 )
 from pcrstore.jpeg import Script
 from pcrstore.storage import Store
@@ -83,7 +86,7 @@ class ManifestBuilder:
             self._objects += 1
             self._headers += sum(map(len, rows.headers))
         else:
-            entry = ObjectEntry(name=f"zarr/{self.conversion}", uid=self._uid(), n_bytes=0)
+            entry = ObjectEntry(name=group_name(self.conversion), uid=self._uid(), n_bytes=0)
         self._gather(rows, entry)
 
     def _uid(self) -> bytes:
@@ -119,7 +122,7 @@ class ManifestBuilder:
             f"{self.conversion} part {number}".encode(), digest_size=UID_BYTES
         ).digest()
         part, data = joined.encode(
-            name=f"index/{self.conversion}-{number:06d}.pcri",
+            name=index_name(self.conversion, number),
             uid=uid,
             layout=self.layout,
             n_groups=self.script.n_groups,
@@ -143,7 +146,7 @@ class ManifestBuilder:
         for extra in self.writer.finish():
             self._put(extra)
         report = self._report()
-        name = f"reports/{self.conversion}.json"
+        name = report_name(self.conversion)
         self._put(Extra(name=name, data=report.encode(), is_checked=True))
         return Manifest(
             version=1,

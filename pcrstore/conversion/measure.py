@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.conversion.packing import shuffled
-from pcrstore.format import EOI, assemble_full
 from pcrstore.image import decode, ms_ssim
-from pcrstore.jpeg import end_of_band_tail, parse_frame
+from pcrstore.jpeg import EOI, assemble_full, end_of_band_tail, parse_frame
 
 __all__ = ["measure", "measured_keys"]
 

@@ -47,12 +47,12 @@ from pcrstore.image import open_plain
 from pcrstore.jpeg import (
     Kind,
     Limits,
+    RestoreBlob,
     Script,
-    Stored,
     Transcoded,
+    pack_blob,
     transcode,
 )
-from pcrstore.jpeg import pack as pack_blob
 
 __all__ = ["BuiltRecord", "RecordBuilder", "RecordTask", "encode_jpeg"]
 
@@ -236,7 +236,7 @@ class RecordBuilder:
             self.script,
             self.limits,
         )
-        whole = Stored(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
+        whole = RestoreBlob(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
         blob = pack_blob(whole, t.groups)
         self._append(rows, task, i, data, t, blob=blob, kind="encoded", form=ENCODED)
 

@@ -15,7 +15,7 @@ from pcrstore.conversion.journal import FinishedUnit
 from pcrstore.conversion.packing import Unit
 from pcrstore.conversion.record_builder import BuiltRecord
 from pcrstore.conversion.writer import Extra, Placed, Resumed, rows_of
-from pcrstore.format import ObjectEntry, Rows
+from pcrstore.format import ObjectEntry, Rows, object_name
 
 __all__ = ["RecordWriter"]
 
@@ -47,7 +47,7 @@ class RecordWriter:
         if not kept:
             return Placed(object=None, rows=None, objects=())
         variant = self.ids.variant(has_problems=any(r.problems for r in records))
-        name = f"objects/{self.ids.content}-{unit.number:06d}{variant and '-' + variant}.pcr"
+        name = object_name(self.ids.content, unit.number, variant)
         *starts, n_bytes = accumulate((r.n_bytes for r in kept), initial=0)
         uid, _ = self.address(unit)
         return Placed(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pcrstore.core import crc32c, parse_json
 from pcrstore.errors import FormatError
-from pcrstore.format import Manifest
+from pcrstore.format import Manifest, report_name
 from pcrstore.storage import ReadableStore
 
 __all__ = ["Problem", "Report", "read_report"]
@@ -77,7 +77,7 @@ def read_report(store: ReadableStore, manifest: Manifest) -> Report:
     Raises:
         FormatError: Damaged, or not there.
     """
-    name = f"reports/{manifest.conversion}.json"
+    name = report_name(manifest.conversion)
     entry = next((c for c in manifest.checked if c.name == name), None)
     if entry is None:
         raise FormatError(f"{store.url}: the manifest names no report")

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from pcrstore.errors import OptionError
 
-__all__ = ["ByteRange", "Request", "coalesce", "runs_of", "split"]
+__all__ = ["ByteRange", "Coalesced", "Request", "coalesce", "divide", "runs_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,7 +46,30 @@ class Request:
     """Positions in `wanted` of the ranges inside, in order of start."""
 
 
-def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> list[Request]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalesced:
+    """Ranges, the requests that read them, and the way back from bodies to ranges."""
+
+    wanted: Sequence[ByteRange]
+    requests: tuple[Request, ...]
+    """Ordered by name and start. Every non-empty range of `wanted` is in exactly one."""
+
+    def split(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """Return the bytes of each range of `wanted`, given the body of each request.
+
+        A range of no request is empty. A body that is too short gives short ranges: whoever
+        decodes them checks their length.
+        """
+        out = [b""] * len(self.wanted)
+        for request, body in zip(self.requests, bodies, strict=True):
+            base = request.range.start
+            for i in request.members:
+                wanted = self.wanted[i]
+                out[i] = body[wanted.start - base : wanted.stop - base]
+        return out
+
+
+def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> Coalesced:
     """Merge ranges that are close enough that one request beats two.
 
     Overlapping and repeated ranges share their bytes. Empty ranges are left out: they need no
@@ -59,8 +82,15 @@ def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> lis
         max_size: No merge of ranges that lie apart makes a request longer than this; one range,
             or ranges that overlap, may be longer.
 
-    Returns:
-        Requests ordered by name and start. Every non-empty range is in exactly one.
+    Examples:
+        Bytes 2..4 are read over, for a gap of 2 is cheaper than another request; 6..20 are not.
+
+        >>> wanted = [ByteRange("a", 4, 6), ByteRange("a", 0, 2), ByteRange("a", 20, 23)]
+        >>> merged = coalesce(wanted, max_gap=2, max_size=100)
+        >>> [(r.range.start, r.range.stop, r.members) for r in merged.requests]
+        [(0, 6, (1, 0)), (20, 23, (2,))]
+        >>> merged.split([b"012345", b"xyz"])
+        [b'45', b'01', b'xyz']
     """
     order = sorted((i for i in range(len(wanted)) if len(wanted[i])), key=lambda i: wanted[i])
     requests: list[Request] = []
@@ -80,16 +110,16 @@ def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> lis
         name, start, stop, members = r.name, r.start, r.stop, [i]
     if members:
         requests.append(Request(range=ByteRange(name, start, stop), members=tuple(members)))
-    return requests
+    return Coalesced(wanted=wanted, requests=tuple(requests))
 
 
-def split(wanted: ByteRange, part_bytes: int) -> list[ByteRange]:
-    """Cut a range into the fewest parts of equal size, none longer than `part_bytes`.
+def divide(wanted: ByteRange, max_size: int) -> list[ByteRange]:
+    """Return the fewest ranges of equal size that make up one, none longer than `max_size`.
 
-    >>> [len(r) for r in split(ByteRange("a", 0, 10), 4)]
+    >>> [len(r) for r in divide(ByteRange("a", 0, 10), 4)]
     [3, 3, 4]
     """
-    n = max(1, -(-len(wanted) // part_bytes))
+    n = max(1, -(-len(wanted) // max_size))
     edges = [wanted.start + len(wanted) * i // n for i in range(n + 1)]
     return [ByteRange(wanted.name, a, b) for a, b in pairwise(edges)]
 

@@ -22,7 +22,8 @@ from pcrstore.cost.model import DEFAULT_COST
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, StoreError
-from pcrstore.format.manifest import decode_manifest, manifest_name
+from pcrstore.format.manifest import decode_manifest
+from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
 from pcrstore.storage.protocol import Entry, check_name, check_prefix, exact
 from pcrstore.testing import StoreKilled
@@ -215,6 +216,7 @@ class DictStore:
 
     url = "memory://dictionary"
     create_is_atomic = True
+    can_list, is_local, shared_by_processes = True, False, False
 
     def __init__(self, objects=()):
         self.objects = dict(objects)
@@ -273,6 +275,7 @@ class MortalStore:
     """
 
     create_is_atomic = True
+    can_list, is_local, shared_by_processes = True, False, False
 
     def __init__(self, store, at=None, *, after=False):
         self.store = store

@@ -26,7 +26,7 @@ from pcrstore.errors import (
     StoreError,
     UnsupportedJpegError,
 )
-from pcrstore.storage import LocalStore, ReadableStore, check_name
+from pcrstore.storage import ReadableStore, check_name
 
 __all__ = ["FolderSource", "likely_splits"]
 
@@ -56,12 +56,12 @@ class FolderSource:
     @property
     def max_readers(self) -> int:
         """Number of files that are worth reading at once."""
-        return 1 if isinstance(self.store, LocalStore) else 8
+        return 1 if self.store.is_local else 8
 
     @property
     def shared_by_processes(self) -> bool:
         """False for objects in the memory of this process."""
-        return not self.store.url.startswith("memory:")
+        return self.store.shared_by_processes
 
     def list(self) -> Listing:
         """Return every file; warn if the names of classes look like those of splits.
@@ -71,11 +71,12 @@ class FolderSource:
             OptionError: There is no file in it.
             StoreError: A folder in it cannot be listed.
         """
-        is_local = isinstance(self.store, LocalStore)
         path = Path(self.url.removeprefix("file://"))
         files: list[SourceFile] = []
         n_hidden = 0
-        for key, n_bytes, stamp, problem in _walk(path) if is_local else _list(self.store):
+        for key, n_bytes, stamp, problem in (
+            _walk(path) if self.store.is_local else _list(self.store)
+        ):
             parts = [p for p in key.split("/") if p not in _NO_NAMES]
             if any(p.startswith(".") for p in parts):
                 n_hidden += 1
@@ -116,7 +117,7 @@ class FolderSource:
         try:
             return self.store.get(file.key)
         except AccessDeniedError as e:
-            if not isinstance(self.store, LocalStore):
+            if not self.store.is_local:
                 raise  # credentials that expired say nothing about the file
             raise UnsupportedJpegError(f"cannot be read: {e}") from e
 
