@@ -1,10 +1,7 @@
 """Turn finished units into index parts, a report and a manifest: the end of a conversion.
 
-    units ──▶ index parts, of at most 65,536 images each ──▶ manifest
-       └────▶ totals ──▶ report ─────────────────────────────┘
-
-Parts and report are stored before the manifest exists, and the manifest is returned, not stored:
-making it visible is the last step of a job.
+units ──▶ index parts, of at most 65,536 images each ──▶ manifest
+   └────▶ totals ──▶ report ─────────────────────────────┘
 """
 
 import hashlib
@@ -27,6 +24,7 @@ from pcrstore.format import (
     PartEntry,
     Quality,
     Rows,
+    ScriptEntry,
     Totals,
     concat,
     group_name,
@@ -146,13 +144,11 @@ class ManifestBuilder:
         for extra in self.writer.finish():
             self._put(extra)
         report = self._report()
-        name = report_name(self.conversion)
-        self._put(Extra(name=name, data=report.encode(), is_checked=True))
+        self._put(Extra(name=report_name(self.conversion), data=report.encode(), is_checked=True))
         return Manifest(
             version=1,
             layout=self.layout,
-            script_name=self.script.name,
-            script_text=self.script.text,
+            script=ScriptEntry(name=self.script.name, text=self.script.text),
             group_labels=self.script.labels,
             n_images=report.n_images,
             n_records=report.n_records,
