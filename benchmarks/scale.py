@@ -27,9 +27,9 @@ import numpy as np
 import pcrstore
 from benchmarks._common import Report, fresh, load, parser, timed, work_folder
 from benchmarks._s3 import BUCKET, CountingS3
-from pcrstore.conversion.record_builder import COLUMNS
 from pcrstore.core.checksum import UID_BYTES, crc32c, record_seed
 from pcrstore.dataset.versions import commit
+from pcrstore.format import COLUMNS
 from pcrstore.format.index import RESTORE_DTYPE, ObjectEntry, PartEntry, record_dtype
 from pcrstore.format.index_rows import Rows, Values
 from pcrstore.format.manifest import Manifest, Quality, ScriptEntry, Totals, encode_manifest

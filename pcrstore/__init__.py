@@ -26,15 +26,15 @@ holds the code to it:
     storage      options protocol     stores of named objects, retries, the disk cache
     fidelity     mixture targets      targets, mixtures, a fidelity that processes share
     dataset      filters planner      an open dataset: versions, index, plans, reads
-    conversion   packing              sources in, one dataset version out
+    conversion   ids options packing  images of a source become one version of a dataset
     exports      -                    files written to a folder
-    maintenance  -                    verification
+    maintenance  -                    every stored byte checked
     sampling     order sharding       the order of an epoch, and each reader's share of it
     loader       stats                batches: read ahead, decoded in threads, resumable
     torch        -                    loaders and datasets for PyTorch
     ray          -                    a Ray datasource
     zarr_view    -                    any dataset as a Zarr group
-    preview      -                    contact sheets
+    preview      -                    contact sheets of all fidelities
     demo         -                    the main job with everything embedded
     testing      -                    the store contract, recording and failing stores
     cli          -                    the command line
@@ -44,7 +44,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the names of `_HOMES`, for type checkers and editors
-    from pcrstore.conversion import Options, Report, convert
+    from pcrstore.conversion import Listing, Options, Report, Source, SourceFile, convert
     from pcrstore.core import ByteRange
     from pcrstore.cost import CostModel, Link, Prices
     from pcrstore.dataset import Dataset, ReadPlan, Sample, Traffic
@@ -113,6 +113,7 @@ __all__ = [
     "LimitError",
     "Limits",
     "Link",
+    "Listing",
     "MissingDependencyError",
     "Mix",
     "Mixture",
@@ -131,8 +132,10 @@ __all__ = [
     "Sample",
     "ScriptError",
     "Signals",
+    "Source",
     "SourceChangedError",
     "SourceError",
+    "SourceFile",
     "Squash",
     "Store",
     "StoreError",
@@ -173,6 +176,7 @@ _HOMES: Final = {
     "LimitError": "errors",
     "Limits": "jpeg",
     "Link": "cost",
+    "Listing": "conversion",
     "MissingDependencyError": "errors",
     "Mix": "sampling",
     "Mixture": "fidelity",
@@ -191,8 +195,10 @@ _HOMES: Final = {
     "Sample": "dataset",
     "ScriptError": "errors",
     "Signals": "loader",
+    "Source": "conversion",
     "SourceChangedError": "errors",
     "SourceError": "errors",
+    "SourceFile": "conversion",
     "Squash": "image",
     "Store": "storage",
     "StoreError": "errors",

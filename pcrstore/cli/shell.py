@@ -32,13 +32,13 @@ from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, UsageError
 __all__ = ["Shell", "exit_code", "with_examples"]
 
 _COMMANDS: Final = ("cache", "cat", "convert", "demo", "export", "info", "ls", "verify")
-"""Each is the function of this name in the module of this name."""
+"""Commands; each is the function of its name in the module of its name."""
 
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 _UNWRITABLE: Final = 1
 _BUG: Final = 70
-"""As sysexits.h's EX_SOFTWARE."""
+"""EX_SOFTWARE of sysexits.h."""
 
 _GRACE: Final = 3.0
 """Seconds from an interrupt until the process ends, whatever still runs: nothing else cuts short

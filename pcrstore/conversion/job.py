@@ -17,7 +17,7 @@ from typing import Protocol
 from pcrstore.concurrency import ordered_map
 from pcrstore.conversion.array_writer import ArrayWriter
 from pcrstore.conversion.ids import Ids, digest
-from pcrstore.conversion.journal import FinishedUnit, Journal
+from pcrstore.conversion.journal import FinishedUnit, Journal, Outcomes
 from pcrstore.conversion.manifest_builder import ManifestBuilder
 from pcrstore.conversion.measure import measured_keys
 from pcrstore.conversion.options import Options
@@ -118,7 +118,9 @@ class Job:
         with contextlib.closing(self._finish_units(workers, resumed, progress)) as finished:
             for unit in finished:
                 refused.extend(
-                    f"{_shown(p.key)}: {p.reason}" for p in unit.problems if p.outcome == "refused"
+                    f"{_shown(p.key)}: {p.reason}"
+                    for p in unit.outcomes.problems
+                    if p.outcome == "refused"
                 )
                 builder.add(unit)
         if refused:
@@ -194,7 +196,7 @@ class Job:
                 finished = _finished(unit, records)
                 if placed is not None:
                     finished = replace(finished, object=placed.object, rows=placed.rows)
-                    variant = self._ids.variant(has_problems=bool(finished.problems))
+                    variant = self._ids.variant(has_problems=bool(finished.outcomes.problems))
                     uploads.put(placed.objects, finished, variant)
                 yield finished
             uploads.wait()
@@ -247,10 +249,12 @@ def _finished(unit: Unit, records: Sequence[BuiltRecord]) -> FinishedUnit:
         number=unit.number,
         object=None,
         rows=None,
-        problems=tuple(p for r in records for p in r.problems),
-        quality=tuple(q for r in records for q in r.quality),
-        restore_bytes=_sum(r.restore_bytes for r in records),
-        restore_images=_sum(r.restore_images for r in records),
+        outcomes=Outcomes(
+            problems=tuple(p for r in records for p in r.problems),
+            quality=tuple(q for r in records for q in r.quality),
+            restore_bytes=_sum(r.restore_bytes for r in records),
+            restore_images=_sum(r.restore_images for r in records),
+        ),
     )
 
 

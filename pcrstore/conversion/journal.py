@@ -11,11 +11,20 @@ Readers of the dataset read nothing here, and a run removes it once a version is
 import json
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Annotated, Final
 
-from pcrstore.conversion.report import Problem
+from pcrstore.conversion.report import MsSsims, Problem
 from pcrstore.conversion.sources import Listing
-from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json, to_json
+from pcrstore.core import (
+    UID_BYTES,
+    Count,
+    crc32c,
+    encode_json,
+    from_json,
+    longest,
+    parse_object,
+)
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.format import (
     COLUMNS,
@@ -32,24 +41,46 @@ from pcrstore.format import (
 )
 from pcrstore.storage import Store
 
-__all__ = ["FinishedUnit", "Journal"]
+__all__ = ["FinishedUnit", "Journal", "Outcomes"]
 
-_MAX_UNIT = 2**31
+_MAX_UNIT: Final = 2**31
+_ARRAYS: Final = ObjectEntry(name="arrays", uid=bytes(UID_BYTES), n_bytes=0)
+"""Stand-in for the Zarr group, whose length is known only at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """Facts about the files of a unit that the report sums up."""
+
+    problems: Annotated[tuple[Problem, ...], longest(10**7)]
+    quality: Annotated[tuple[MsSsims, ...], longest(10**6)]
+    """MS-SSIM of each measured image."""
+    restore_bytes: dict[str, Count]
+    """Bytes of restore blobs by their kind."""
+    restore_images: dict[str, Count]
+    """Images by the kind of their restore blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedUnit:
-    """A unit whose bytes are in the store, or whose files cannot be converted."""
+    """A unit whose objects are stored, or whose files cannot be converted."""
 
     number: int
     object: ObjectEntry | None
-    """The object written; None in the zarr layout, and when no image was left."""
+    """The unit's object; None in the zarr layout, and when no image was left."""
     rows: Rows | None
-    """None when no image was left."""
-    problems: tuple[Problem, ...]
-    quality: tuple[tuple[float, ...], ...]
-    restore_bytes: dict[str, int]
-    restore_images: dict[str, int]
+    """The unit's part of the index; None when no image was left."""
+    outcomes: Outcomes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Note:
+    """A finished unit as JSON; its rows follow as an index part."""
+
+    number: Count
+    object: ObjectEntry | None
+    part: PartEntry | None
+    outcomes: Outcomes
 
 
 class Journal:
@@ -65,7 +96,7 @@ class Journal:
         self._n_groups = n_groups
 
     def begin(self, listing: Listing, *, restart: bool) -> frozenset[str]:
-        """Note the listing; return the names of what is finished.
+        """Note the listing; return the names of the notes of earlier runs.
 
         Raises:
             SourceChangedError: A conversion with these options began from another source.
@@ -86,7 +117,7 @@ class Journal:
         return mine
 
     def _difference(self, others: Iterable[str], listing: Listing) -> str:
-        """Name the first file that is not as it was."""
+        """Return a sentence that names the first file that differs."""
         name = next((n for n in others if n.endswith("/listing")), None)
         before = _decode_listing(self._store.get(name)) if name else None
         if before is None:
@@ -102,7 +133,7 @@ class Journal:
         return "the source changed"
 
     def name(self, unit: int, variant: str = "") -> str:
-        """Return the name under which a unit is noted; `variant` tells policies apart."""
+        """Return the name of a unit's note; `variant` tells policies apart."""
         return unit_name(self._folder, unit, variant)
 
     def write(self, unit: FinishedUnit, variant: str = "") -> None:
@@ -117,24 +148,13 @@ class Journal:
                 objects=[unit.object] if unit.object else [_ARRAYS],
                 columns=COLUMNS,
             )
-        head = json.dumps(
-            {
-                "number": unit.number,
-                "stored": unit.object is not None,
-                "object": _object_json(unit.object or _ARRAYS),
-                "part": to_json(part) if part else None,
-                "problems": [asdict(p) for p in unit.problems],
-                "quality": [list(q) for q in unit.quality],
-                "restore_bytes": unit.restore_bytes,
-                "restore_images": unit.restore_images,
-            },
-            sort_keys=True,
-        ).encode()
+        note = _Note(number=unit.number, object=unit.object, part=part, outcomes=unit.outcomes)
+        head = encode_json(note)
         body = len(head).to_bytes(4, "little") + head + data
         self._store.put(self.name(unit.number, variant), crc32c(body).to_bytes(4, "little") + body)
 
     def read(self, name: str) -> FinishedUnit | None:
-        """Return a unit as noted; None when the note is damaged, so that the unit is done again."""
+        """Return a noted unit; None when the note is damaged: the unit is then built again."""
         try:
             data = self._store.get(name)
         except NotFoundError:  # another run of the same conversion has just committed
@@ -145,68 +165,35 @@ class Journal:
             return None
         n = int.from_bytes(data[4:8], "little")
         try:
-            return self._decode(parse_json(data[8 : 8 + n], where=name), data[8 + n :], name)
+            note = from_json(_Note, parse_object(data[8 : 8 + n], where=name), where=name)
+            return self._with_rows(note, data[8 + n :])
         except FormatError:
             return None
 
-    def _decode(self, f: JsonReader, data: bytes, where: str) -> FinishedUnit:
-        entry = f.object("object")
-        stored = ObjectEntry(
-            name=entry.object_name("name"),
-            uid=entry.hexadecimal("uid", UID_BYTES),
-            n_bytes=entry.integer("bytes", 0),
-        )
+    def _with_rows(self, note: _Note, data: bytes) -> FinishedUnit:
         rows = None
-        if f.has("part"):
-            part = f.typed("part", PartEntry)
+        if note.part is not None:
             directory = decode_directory(
-                data[: part.directory.n_bytes],
-                part,
+                data[: note.part.directory.n_bytes],
+                note.part,
                 layout=self._layout,
                 n_groups=self._n_groups,
                 columns=COLUMNS,
             )
             rows = decode_part(data, directory, COLUMNS)
-        kinds, counts = f.object("restore_bytes"), f.object("restore_images")
-        measured = JsonReader(
-            {str(i): q for i, q in enumerate(f.items("quality", max_items=10**6))}, where
-        )
         return FinishedUnit(
-            number=f.integer("number", 0),
-            object=stored if f.boolean("stored") else None,
-            rows=rows,
-            problems=tuple(
-                Problem(
-                    key=p.string("key"),
-                    reason=p.string("reason", max_length=65_536),
-                    outcome=p.string("outcome"),
-                )
-                for p in f.objects("problems", max_items=10**7)
-            ),
-            quality=tuple(
-                measured.numbers(i, max_items=self._n_groups, low=-1.0, high=1.0)
-                for i in measured.names()
-            ),
-            restore_bytes={k: kinds.integer(k, 0) for k in kinds.names()},
-            restore_images={k: counts.integer(k, 0) for k in counts.names()},
+            number=note.number, object=note.object, rows=rows, outcomes=note.outcomes
         )
 
     def remove(self) -> None:
-        """Remove the notes of every conversion, once a version is committed: no other can be.
+        """Remove the notes of every conversion.
 
-        Nothing else is touched, should somebody keep a folder of that name there.
+        Called once a version is committed, for no other conversion can commit then. Only names
+        that a journal makes are removed: somebody may keep a folder `staging` there.
         """
         names = [e.name for e in self._store.list(STAGING) if is_note_name(e.name)]
         if names:
             self._store.delete(names)
-
-
-_ARRAYS = ObjectEntry(name="arrays", uid=bytes(UID_BYTES), n_bytes=0)
-"""Stands for the Zarr group, whose name and length are known only at the end."""
-
-
-def _object_json(o: ObjectEntry) -> dict[str, object]:
-    return {"name": o.name, "uid": o.uid.hex(), "bytes": o.n_bytes}
 
 
 def _encode_listing(listing: Listing) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pcrstore.conversion.journal import FinishedUnit
-from pcrstore.conversion.report import Problem, Report
+from pcrstore.conversion.report import Problem, Report, RestoreTotals
 from pcrstore.conversion.writer import Extra, Writer
 from pcrstore.core import UID_BYTES, crc32c
 from pcrstore.errors import SourceError
@@ -61,16 +61,19 @@ class ManifestBuilder:
     _headers: int = 0
     _problems: list[Problem] = field(default_factory=list)
     _quality: list[tuple[float, ...]] = field(default_factory=list)
-    _kinds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _kinds: dict[str, RestoreTotals] = field(default_factory=dict)
     _checked: list[Checked] = field(default_factory=list)
 
     def add(self, unit: FinishedUnit) -> None:
         """Take the next unit's rows, problems and totals."""
-        self._problems.extend(unit.problems)
-        self._quality.extend(unit.quality)
-        for kind, n_bytes in unit.restore_bytes.items():
+        outcomes = unit.outcomes
+        self._problems.extend(outcomes.problems)
+        self._quality.extend(outcomes.quality)
+        for kind, n_bytes in outcomes.restore_bytes.items():
             images, total = self._kinds.get(kind, (0, 0))
-            self._kinds[kind] = (images + unit.restore_images[kind], total + n_bytes)
+            self._kinds[kind] = RestoreTotals(
+                images + outcomes.restore_images[kind], total + n_bytes
+            )
         rows = unit.rows
         if rows is None:
             return

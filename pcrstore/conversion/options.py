@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Final, SupportsIndex
+from typing import Final
 
+from pcrstore.core import integer
 from pcrstore.errors import OptionError
 from pcrstore.format import CHUNK_BYTES
 from pcrstore.jpeg import DEFAULT_LIMITS, Limits, Script, builtin, parse_script
@@ -78,8 +78,10 @@ class Options:
                 raise OptionError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
         if self.policy not in POLICIES:
             raise OptionError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
-        for name in _BOUNDS:
-            object.__setattr__(self, name, _bounded(name, getattr(self, name)))
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("record_bytes", "record_images"):
+                object.__setattr__(self, name, integer(value, name, least=least, most=most))
         if self.record_bytes is None and self.record_images is None:
             raise OptionError("records need a size: record_bytes or record_images")
         if self.classes is not None:
@@ -111,19 +113,6 @@ class Options:
             "chunk_bytes": f"{self.chunk_bytes} {self.hold_bytes}",
             "writer_version": _WRITER_VERSION,
         }
-
-
-def _bounded(name: str, value: object) -> int | None:
-    """Return an option as an integer within its bounds; a size of records may be left open."""
-    if value is None and name in ("record_bytes", "record_images"):
-        return None
-    low, high = _BOUNDS[name]
-    if not isinstance(value, SupportsIndex):
-        raise OptionError(f"{name} must be an integer, got {value!r}")
-    number = operator.index(value)
-    if not low <= number <= high:
-        raise OptionError(f"{name} must be in {low}..{high}, got {number}")
-    return number
 
 
 def _class_tuple(names: Sequence[str]) -> tuple[str, ...]:

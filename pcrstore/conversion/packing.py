@@ -7,11 +7,8 @@ Pure. Packing needs the listing alone, so that it is the same for every worker c
 resume: the order is a hash of the key, and sizes are those of the source files. A unit is what is
 stored, noted and resumed at once; in the record layout it becomes one object.
 
-Six files of 3 bytes, at most 7 bytes a record and 10 an object:
+Six files of 3 bytes, at most 7 bytes a record and 12 a unit:
 
-    >>> units = pack([3] * 6, record_bytes=7, record_images=None, object_bytes=10)
-    >>> [[(r.start, r.stop) for r in unit.records] for unit in units]
-    [[(0, 2)], [(2, 4)], [(4, 6)]]
     >>> units = pack([3] * 6, record_bytes=7, record_images=None, object_bytes=12)
     >>> [[(r.start, r.stop) for r in unit.records] for unit in units]
     [[(0, 2), (2, 4)], [(4, 6)]]

@@ -1,7 +1,9 @@
 """Record layout: the records of a unit back to back in one object.
 
-objects/<content>-<unit>.pcr    header | group 1 | ... | group G | restore | header | ...
-                                |----------- record 0 -------------------| |-- record 1 --
+    objects/<content>-<unit>.pcr    header | group 1 | ... | group G | restore | header | ...
+                                    |----------- record 0 -------------------| |-- record 1 --
+
+Units share nothing, so any of them may be finished, missing or refused after a kill.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

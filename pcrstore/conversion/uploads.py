@@ -1,4 +1,4 @@
-"""Put units in the background, a bounded number at a time, each noted once it is stored."""
+"""Store units in the background, two at a time, and note each in the journal once it is stored."""
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final
@@ -9,7 +9,8 @@ from pcrstore.storage import Store
 __all__ = ["Uploads"]
 
 _IN_FLIGHT: Final = 2
-"""Each may hold a whole object in memory; one uploads while the next is built."""
+"""Number of units under way. Each may hold a whole object in memory; while one is uploaded, the
+next is built."""
 
 
 class Uploads:
@@ -22,7 +23,7 @@ class Uploads:
         self._pending: set[Future[None]] = set()
 
     def put(self, objects: tuple[tuple[str, bytes], ...], unit: FinishedUnit, variant: str) -> None:
-        """Store a unit's objects and then its note; waits while others are under way.
+        """Begin to store a unit's objects and then its note; wait first while two are under way.
 
         Raises:
             StoreError: An earlier one failed.
@@ -51,5 +52,5 @@ class Uploads:
         self._collect(wait(self._pending).done)
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for what has: nothing is written after this returns."""
+        """Drop units that have not begun and wait for the others: no write comes afterwards."""
         self._pool.shutdown(cancel_futures=True)

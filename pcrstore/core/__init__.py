@@ -6,7 +6,7 @@
     ranges       half-open byte ranges, merged into requests
     json_codec   dataclasses from and to JSON that may be hostile, by their annotations
 
-All is pure, and no module imports another but for `json_reader`, which reads by `json_codec`.
+All is pure, and no module imports another.
 
 An example: three ranges of one object, of which two are near enough to be one request.
 
@@ -35,7 +35,6 @@ from pcrstore.core.json_codec import (
     to_json,
     within,
 )
-from pcrstore.core.json_reader import JsonReader, parse_json
 from pcrstore.core.ranges import ByteRange, Coalesced, Request, coalesce, divide, runs_of
 
 __all__ = [
@@ -45,7 +44,6 @@ __all__ = [
     "Coalesced",
     "Count",
     "Hex",
-    "JsonReader",
     "Key",
     "ObjectName",
     "Request",
@@ -59,7 +57,6 @@ __all__ = [
     "key_of",
     "longest",
     "one_of",
-    "parse_json",
     "parse_object",
     "parse_size",
     "place_words",

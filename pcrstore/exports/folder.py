@@ -1,4 +1,6 @@
-"""Write the files of a dataset to a folder.
+"""Write the images of a dataset to a folder, one file each.
+
+    key ──safe_name──▶ path below the folder ──_take──▶ file; "cat~2.jpg" where "cat.jpg" is taken
 
 Keys are names from a bucket, so they are not trusted: whatever they hold, every file lands inside
 the folder, which must be new or empty.
@@ -24,7 +26,7 @@ __all__ = ["ExportReport", "export", "safe_name"]
 Made = TypeVar("Made")
 
 _MAX_COMPONENT: Final = 255
-"""Bytes of a file name on every common file system."""
+"""Longest file name, in bytes, of every common file system."""
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|%(?=[0-9A-F]{2})")
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -34,7 +36,7 @@ _JPEG_SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif)$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """What was written."""
+    """The files written."""
 
     n_files: int
     n_bytes: int
@@ -53,8 +55,8 @@ def export(
     Args:
         ds: The dataset.
         directory: A folder that is empty or does not exist.
-        fidelity: As for `Dataset.fetch`; `"original"` gives the source files byte for byte. Below
-            that, an image that was encoded from another format gets `.jpg` at the end of its name.
+        fidelity: As for `Dataset.fetch`; `"original"` gives the source files byte for byte. At any
+            other, an image that was encoded from another format gets `.jpg` after its name.
         progress: Called with the number of files written since the last call.
 
     Raises:
@@ -88,7 +90,8 @@ def export(
 def safe_name(key: str) -> str:
     r"""Return a relative path for a key that stays below any folder on any system.
 
-    What a path must not hold is percent-encoded; a part that is too long is cut and gets a hash.
+    Characters that a path must not have are percent-encoded; a part that is too long is cut and
+    gets a hash.
 
     >>> safe_name("cat/a.jpg"), safe_name("../../etc/passwd"), safe_name("/a\x00b")
     ('cat/a.jpg', '%2E%2E/%2E%2E/etc/passwd', '%2F/a%00b')
@@ -116,7 +119,7 @@ def _safe_part(part: str) -> str:
 
 
 def _write(root: Path, name: str, data: bytes) -> None:
-    """Write a new file; where another, or a folder, has its name, it gets a number."""
+    """Write a new file, numbered if another file or a folder has its name."""
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise OptionError(f"{name!r} would leave {root}")
@@ -138,7 +141,7 @@ def _make_folder(path: Path) -> Path:
 
 
 def _take(folder: Path, name: str, make: Callable[[Path], Made]) -> Made:
-    """Make a file or folder of a name, or of the name with a number where it is taken."""
+    """Make a file or folder of this name, or of this name and a number where it is taken."""
     for attempt in range(1, 1000):
         with contextlib.suppress(FileExistsError):
             return make(folder / (name if attempt == 1 else _numbered(name, attempt)))
@@ -146,7 +149,7 @@ def _take(folder: Path, name: str, make: Callable[[Path], Made]) -> Made:
 
 
 def _numbered(name: str, n: int) -> str:
-    """Put a number before the suffix; the result is no longer than a file name may be."""
+    """Return a name with a number before its suffix, no longer than a file name may be."""
     path = PurePath(name)
     tail = f"~{n}{path.suffix}".encode("utf-8", "surrogateescape")
     stem = path.stem.encode("utf-8", "surrogateescape")[: max(1, _MAX_COMPONENT - len(tail))]

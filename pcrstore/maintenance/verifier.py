@@ -3,19 +3,19 @@
     manifest ──▶ parts (directory, every page) ──▶ every record: header, cells, restore blobs
         └─▶ objects that are checked whole (report, Zarr metadata and side arrays)
 
-The sizes that LIST shows must be those the index implies, so that nothing can be cut off or added
-where no record looks. One fault does not hide the next.
+Sizes in the store's listing must be those that the index implies, so that bytes can be neither cut
+off nor added where no record would read them. One fault does not hide the next.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from pcrstore.core import ByteRange, coalesce, crc32c
+from pcrstore.core import ByteRange, coalesce, crc32c, runs_of
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
 from pcrstore.errors import (
@@ -45,30 +45,32 @@ from pcrstore.storage import Engine, ReadableStore, store_of
 __all__ = ["Fault", "VerifyReport", "verify"]
 
 _BATCH_BYTES: Final = 32 * 2**20
+"""Size of the records whose headers are read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something stored that is not what was written."""
+    """An object, or a part of one, that is not as it was written."""
 
     name: str
-    """The object."""
+    """Name of the object."""
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What was checked and what was found."""
+    """Counts of everything checked, and the faults found."""
 
     versions: tuple[int, ...]
     n_objects: int
     n_images: int
     n_bytes: int
-    """Bytes read."""
+    """Number of bytes read."""
     faults: tuple[Fault, ...]
     unreferenced: tuple[str, ...] = ()
-    """Objects of ours that no version names: an unfinished conversion's, or one's that lost a race.
-    Not a fault; not looked for when a version has one, for what it names may then be unknown."""
+    """Objects in a dataset's folders that no version names: of an unfinished conversion, or of one
+    that lost a race. They are no fault. Empty where there are faults: a damaged version may name
+    objects that cannot be known."""
     unreferenced_bytes: int = 0
 
 
@@ -82,8 +84,8 @@ def verify(
     """Read and check all versions of a dataset.
 
     Args:
-        url: Of the dataset; or a store of one's own.
-        storage_options: As for fsspec.
+        url: URL of the dataset, or a store of one's own.
+        storage_options: fsspec storage options of the URL.
         engine: As for `open_dataset`.
         progress: Called with the number of images checked since the last call.
 
@@ -138,7 +140,7 @@ class _Check:
         self._faults.append(Fault(name=name, message=str(error)))
 
     def _hint(self, found: list[int]) -> bool:
-        """Check the hint; say whether there is one."""
+        """Check the hint of the newest version; return False if there is none."""
         if LATEST not in self._sizes:
             return False
         self._seen.add(LATEST)
@@ -161,7 +163,7 @@ class _Check:
                 )
         if m.layout == "zarr":
             self._chunks(m)  # first: reading records must know of chunks cut short
-        catalog = IndexReader(self._store, m, DEFAULT_COST)
+        index = IndexReader(self._store, m, DEFAULT_COST)
         for number, entry in enumerate(m.parts):
             data = self._whole(entry.name, entry.n_bytes)
             if data is None:
@@ -172,13 +174,14 @@ class _Check:
                     head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
                 )
                 decode_part(data, directory, m.columns)
-                part = catalog.parts([number])[0]
+                part = index.parts([number])[0]
             except FormatError as e:
                 self._fault(entry.name, e)
                 continue
             self._objects(m, part)
-            for batch in _batches(part):
-                self._records(catalog, m, number, part=part, batch=batch, index=data)
+            sizes = part.records["length"].sum(axis=1, dtype=np.int64).tolist()
+            for batch in runs_of(sizes, _BATCH_BYTES):
+                self._records(index, m, number, part=part, batch=batch, encoded=data)
 
     def _whole(self, name: str, n_bytes: int) -> bytes | None:
         """Read an object; None when it was read before, is missing or has another size."""
@@ -198,7 +201,7 @@ class _Check:
         return self._sizes.get(name) == n_bytes
 
     def _objects(self, m: Manifest, part: Part) -> None:
-        """Check that the records of each object cover it."""
+        """Check that the records of each object cover all of it."""
         if m.layout != "record":
             return
         for i, entry in enumerate(part.directory.objects):
@@ -215,17 +218,17 @@ class _Check:
 
     def _records(
         self,
-        catalog: IndexReader,
+        index: IndexReader,
         m: Manifest,
         number: int,
         *,
         part: Part,
         batch: range,
-        index: bytes,
+        encoded: bytes,
     ) -> None:
-        """Check some records: their header against the index's, every cell, every restore blob."""
+        """Check records: the header against the index's copy, every cell, every restore blob."""
         try:
-            headers = catalog.headers([(number, r) for r in batch])
+            headers = index.headers([(number, r) for r in batch])
             wants = [
                 Cells(
                     record=part.first_record + r,
@@ -233,7 +236,7 @@ class _Check:
                     header=h,
                     images=tuple(range(h.n_images)),
                     fidelities=(m.n_groups,) * h.n_images,
-                    restore=catalog.restore_rows(number, r),
+                    restore=index.restore_rows(number, r),
                 )
                 for r, h in zip(batch, headers, strict=True)
             ]
@@ -248,7 +251,7 @@ class _Check:
                     ranges = [*want.placement.prefix(0), *ranges]
                 parts = self._read(ranges)
                 if isinstance(want.placement, RunPlacement):
-                    copy = index[base + part.header_edges[r] : base + part.header_edges[r + 1]]
+                    copy = encoded[base + part.header_edges[r] : base + part.header_edges[r + 1]]
                     if parts.pop(0) != copy:
                         self._fault(
                             want.placement.name,
@@ -264,7 +267,7 @@ class _Check:
             self._progress(len(want.images))
 
     def _is_unreachable(self, name: str, e: StoreError) -> bool:
-        """Tell a store that fails from an object that is gone or cut short, which is a fault."""
+        """Return True if the store failed, False if an object is gone or cut short: a fault."""
         known = any(f.name == name or f.name.startswith(f"{name}/") for f in self._faults)
         failing = isinstance(e, (TransientStoreError, AccessDeniedError))
         return failing or not (known or isinstance(e, NotFoundError))
@@ -288,15 +291,3 @@ class _Check:
                     self._n_bytes += len(rest)
                     if any(rest):
                         self._fault(r.name, f"bytes {r.stop}..{size} must be zero")
-
-
-def _batches(part: Part) -> Iterator[range]:
-    """Yield runs of records of about `_BATCH_BYTES`."""
-    sizes = part.records["length"].sum(axis=1, dtype=np.int64)
-    first, total = 0, 0
-    for r, size in enumerate(sizes.tolist()):
-        if total and total + size > _BATCH_BYTES:
-            yield range(first, r)
-            first, total = r, 0
-        total += size
-    yield range(first, len(sizes))

@@ -5,7 +5,7 @@ import pytest
 from built_records import GOOD, IDS, array_writer, build, units
 from flows import photo
 
-from pcrstore.conversion.journal import FinishedUnit
+from pcrstore.conversion.journal import FinishedUnit, Outcomes
 from pcrstore.core.checksum import record_seed
 
 STREAMS = [*(f"group_{g}" for g in range(1, 6)), "restore"]
@@ -99,10 +99,7 @@ def note(number, placed):
         number=number,
         object=None,
         rows=placed.rows,
-        problems=(),
-        quality=(),
-        restore_bytes={},
-        restore_images={},
+        outcomes=Outcomes(problems=(), quality=(), restore_bytes={}, restore_images={}),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from built_records import GOOD, IDS, UNIT, array_writer, build
 from flows import DictStore, photo
 
-from pcrstore.conversion.journal import FinishedUnit, Journal
+from pcrstore.conversion.journal import FinishedUnit, Journal, Outcomes
 from pcrstore.conversion.record_writer import RecordWriter
 from pcrstore.conversion.report import Problem
 from pcrstore.conversion.sources.base import Listing, SourceFile
@@ -34,10 +34,12 @@ def unit(layout="record", number=3):
         number=number,
         object=placed.object,
         rows=placed.rows,
-        problems=(Problem(key="\udcff\n.jpg", reason="r\u00e9ason", outcome="skipped"),),
-        quality=r.quality,
-        restore_bytes=r.restore_bytes,
-        restore_images=r.restore_images,
+        outcomes=Outcomes(
+            problems=(Problem(key="\udcff\n.jpg", reason="r\u00e9ason", outcome="skipped"),),
+            quality=r.quality,
+            restore_bytes=r.restore_bytes,
+            restore_images=r.restore_images,
+        ),
     )
 
 

@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -15,7 +14,6 @@ from pcrstore.cli import main
 from pcrstore.demo import run as demo_module
 from pcrstore.demo import run_demo
 from pcrstore.errors import DatasetExistsError, MissingDependencyError, OptionError, StoreError
-from pcrstore.preview.sheet import Row, contact_sheet
 
 pytest.importorskip("moto.server")
 
@@ -70,13 +68,6 @@ def test_json_is_one_document(photos, tmp_path):
     assert "bucket: s3://demo" in result.stderr
 
 
-def test_of_a_large_folder_an_even_share_is_taken(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_module, "_MAX_IMAGES", 3)
-    report = run_demo(str(photos), output=str(tmp_path / "s.png"))
-    assert report.images == f"3 of the 6 JPEG files in {photos}"
-    assert report.conversion.n_images == 3
-
-
 def test_damaged_files_are_skipped_and_counted(photos, tmp_path):
     (photos / "cat" / "bad.jpg").write_bytes(broken())
     said = []
@@ -121,12 +112,3 @@ def test_what_cannot_be_written_is_said_at_once(options, error, photos, tmp_path
     options = {k: v.format(photos=photos, tmp=tmp_path) for k, v in options.items()}
     with pytest.raises(error):
         run_demo(str(photos), **options)
-
-
-def test_a_contact_sheet_has_a_cell_for_every_fidelity():
-    black, white = np.zeros((50, 90, 3), np.uint8), np.full((90, 50, 3), 255, np.uint8)
-    row = Row(title="\u96ea.jpg", pixels=(black, white), captions=("1 kB", "2 kB"))
-    sheet = np.asarray(contact_sheet(["dc", "full"], [row, row]))
-    dark = (sheet < 8).all(axis=-1)
-    assert dark.sum() >= 2 * 232 * 232  # two black cells, and some text
-    assert dark[:, sheet.shape[1] // 2 :].sum() < 1000

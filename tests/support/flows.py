@@ -113,7 +113,7 @@ def content(store):
 
 
 def fields(m):
-    """JsonReader of a manifest but for those that differ from run to run."""
+    """Fields of a manifest but for those that differ from run to run."""
     return {k: getattr(m, k) for k in m.__slots__ if k not in ("writer", "created")}
 
 

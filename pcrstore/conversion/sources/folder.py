@@ -28,7 +28,7 @@ from pcrstore.errors import (
 )
 from pcrstore.storage import ReadableStore, check_name
 
-__all__ = ["FolderSource", "likely_splits"]
+__all__ = ["FolderSource"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class FolderSource:
                     problem=problem or _problem_of(key),
                 )
             )
-        likely = () if self.split_dirs else likely_splits(files)
+        likely = () if self.split_dirs else _likely_splits(files)
         if likely:
             _log.warning(
                 "%s: %s become classes; if they are splits, convert with split_dirs=True, or "
@@ -122,7 +122,7 @@ class FolderSource:
             raise UnsupportedJpegError(f"cannot be read: {e}") from e
 
 
-def likely_splits(files: Iterable[SourceFile]) -> tuple[str, ...]:
+def _likely_splits(files: Iterable[SourceFile]) -> tuple[str, ...]:
     """Return the class names that look like splits ("train", "val"), sorted.
 
     Only where at least two do, or all: one class "train" among "dog" and "cat" is a class.
