@@ -208,6 +208,7 @@ def main(rank, meeting, url):
     ds = IterableDataset(url, size=16, transform=fingerprint)
     for method in ("fork", "spawn"):
         for kind, each in ((method, ds), (f"sent {method}", sent_ds)):
+            each.set_epoch(0)
             workers = DataLoader(each, 4, num_workers=1, multiprocessing_context=method)
             out[kind] = [x for hashes, _ in workers for x in hashes.tolist()]
     ds = IterableDataset(url, size=16, transform=fingerprint, rank=0, world_size=1)
