@@ -12,9 +12,13 @@ from small_datasets import PART, a_dataset
 
 from pcrstore.core.hashing import uniforms
 from pcrstore.errors import OptionError
-from pcrstore.loader.pipeline import Pipeline, Spec
-from pcrstore.sampling.lookup import Mix, SampleSet, SelectedDataset, mix_of
-from pcrstore.sampling.order import ShardSlice, cut, n_of, skip
+from pcrstore.loader.open import open_pipeline
+from pcrstore.loader.options import Spec
+from pcrstore.sampling.lookup import SampleSet
+from pcrstore.sampling.mix import Mix, mix_of
+from pcrstore.sampling.order import ShardSlice
+from pcrstore.sampling.selection import SelectedDataset
+from pcrstore.sampling.sharding import cut, n_of, skip
 
 N = 20
 DATASETS = [a_dataset(n=N), a_dataset(n=7, seed=50), a_dataset(n=1, seed=90)]
@@ -34,37 +38,37 @@ def places(ds):
 PLACES = [places(ds) for ds in DATASETS]
 
 
-def check(population, order, stretch, known=PLACES):
-    """Compare a leaflet with what the index says of its samples, one by one."""
-    leaflet = population.leaflet(order, stretch)
-    n = len(leaflet)
-    assert n == order.n_left(stretch)
+def check(sample_set, order, shard_slice, known=PLACES):
+    """Compare a read_list with what the index says of its samples, one by one."""
+    read_list = sample_set.read_list(order, shard_slice)
+    n = len(read_list)
+    assert n == order.n_left(shard_slice)
     first_use = {}
     for i in range(n):
-        unit = leaflet.units[leaflet.unit[i]]
-        first_use.setdefault(int(leaflet.unit[i]), i)
-        source, image = int(leaflet.source[i]), int(leaflet.image[i])
+        read = read_list.reads[read_list.read_index[i]]
+        first_use.setdefault(int(read_list.read_index[i]), i)
+        source, image = int(read_list.source[i]), int(read_list.image[i])
         p, r, slot, size, number = known[source][image]
-        assert (unit.source, unit.part, unit.record, unit.number) == (source, p, r, number)
-        assert unit.images[leaflet.slot[i]] == image
-        if unit.slots is None:
-            assert len(unit.images) == size
-            assert slot == leaflet.slot[i]
+        assert (read.source, read.part, read.record, read.number) == (source, p, r, number)
+        assert read.images[read_list.slot[i]] == image
+        if read.slots is None:
+            assert len(read.images) == size
+            assert slot == read_list.slot[i]
         else:
-            assert len(unit.slots) == len(unit.images) < size
-            assert unit.slots[leaflet.slot[i]] == slot
-    assert [u.first_use for u in leaflet.units] == [first_use[i] for i in range(len(first_use))]
-    assert [u.first_use for u in leaflet.units] == sorted(u.first_use for u in leaflet.units)
-    assert sum(len(u.images) for u in leaflet.units) == n
-    return leaflet
+            assert len(read.slots) == len(read.images) < size
+            assert read.slots[read_list.slot[i]] == slot
+    assert [u.first_use for u in read_list.reads] == [first_use[i] for i in range(len(first_use))]
+    assert [u.first_use for u in read_list.reads] == sorted(u.first_use for u in read_list.reads)
+    assert sum(len(u.images) for u in read_list.reads) == n
+    return read_list
 
 
-def read(population, order, stretches):
+def read(sample_set, order, slices):
     """(source, image) of all samples, in order."""
     out = []
-    for stretch in stretches:
-        leaflet = check(population, order, stretch)
-        out += list(zip(leaflet.source.tolist(), leaflet.image.tolist(), strict=True))
+    for shard_slice in slices:
+        read_list = check(sample_set, order, shard_slice)
+        out += list(zip(read_list.source.tolist(), read_list.image.tolist(), strict=True))
     return out
 
 
@@ -90,17 +94,17 @@ def test_every_sample_once(selected, n_sources, shuffle, window, shard, seed, ep
         SelectedDataset(dataset=ds, positions=positions)
         for ds, positions in zip(DATASETS, (*selected, None), strict=True)
     ][:n_sources]
-    population = SampleSet(sources, [len(s) for s in sources])
+    sample_set = SampleSet(sources, [len(s) for s in sources])
     with shards_of(shard):
-        order = population.order(seed=seed, epoch=epoch, shuffle=shuffle, window=window)
+        order = sample_set.order(seed=seed, epoch=epoch, shuffle=shuffle, window=window)
         whole = order.all()
         edges = np.linspace(0, order.n_samples, n_cuts + 1).astype(int)
         shares = cut(order, whole, np.diff(edges).tolist())
-        got = [sample for share in shares for sample in read(population, order, share)]
+        got = [sample for share in shares for sample in read(sample_set, order, share)]
         # Where reading stops, it goes on with the sample that would have been next.
         rest = skip(order, shares[-1], (edges[-1] - edges[-2]) // 2)
         n_rest = n_of(order, rest)
-        assert read(population, order, rest) == got[len(got) - n_rest :]
+        assert read(sample_set, order, rest) == got[len(got) - n_rest :]
         assert sorted(got) == [
             (s, int(i))
             for s, source in enumerate(sources)
@@ -118,12 +122,12 @@ def test_every_sample_once(selected, n_sources, shuffle, window, shard, seed, ep
 )
 def test_sources_that_are_read_again_are_read_evenly(counts, seed, shard):
     sources = [SelectedDataset(dataset=ds) for ds in DATASETS[:2]]
-    population = SampleSet(sources, counts)
+    sample_set = SampleSet(sources, counts)
     seen = [np.zeros(N, int), np.zeros(7, int)]
     with shards_of(shard):
         for epoch in range(3):
-            order = population.order(seed=seed, epoch=epoch, shuffle=True, window=4)
-            got = read(population, order, order.all())
+            order = sample_set.order(seed=seed, epoch=epoch, shuffle=True, window=4)
+            got = read(sample_set, order, order.all())
             for s in (0, 1):
                 mine = [image for source, image in got if source == s]
                 assert len(mine) == counts[s]
@@ -132,27 +136,27 @@ def test_sources_that_are_read_again_are_read_evenly(counts, seed, shard):
 
 
 def test_a_repeat_within_an_epoch_is_cropped_anew():
-    population = SampleSet([SelectedDataset(dataset=DATASETS[1])], [21])
-    order = population.order(seed=0, epoch=0, shuffle=True, window=4)
-    leaflet = check(population, order, order.all()[0], PLACES[1:])
+    sample_set = SampleSet([SelectedDataset(dataset=DATASETS[1])], [21])
+    order = sample_set.order(seed=0, epoch=0, shuffle=True, window=4)
+    read_list = check(sample_set, order, order.all()[0], PLACES[1:])
     keys = {}
-    for image, key in zip(leaflet.image.tolist(), leaflet.crop_key.tolist(), strict=True):
+    for image, key in zip(read_list.image.tolist(), read_list.crop_key.tolist(), strict=True):
         keys.setdefault(image, set()).add(key)
     assert {len(of_image) for of_image in keys.values()} == {3}
-    assert uniforms(leaflet.crop_key, 2).min() >= 0
+    assert uniforms(read_list.crop_key, 2).min() >= 0
 
 
 def test_parts_and_records_are_read_near_each_other():
     """Without a window to speak of, a record's images follow each other, and a part's records."""
     source = SelectedDataset(dataset=DATASETS[0])
     assert source.blocks().tolist() == [0, PART, 2 * PART, 3 * PART, N]
-    population = SampleSet([source], [N])
-    order = population.order(seed=3, epoch=0, shuffle=True, window=1)
-    leaflet = check(population, order, order.all()[0])
-    records = leaflet.unit.tolist()
+    sample_set = SampleSet([source], [N])
+    order = sample_set.order(seed=3, epoch=0, shuffle=True, window=1)
+    read_list = check(sample_set, order, order.all()[0])
+    records = read_list.read_index.tolist()
     assert records == sorted(records)
-    assert all(u.slots is None for u in leaflet.units)
-    assert len(leaflet.units) == DATASETS[0].n_records
+    assert all(u.slots is None for u in read_list.reads)
+    assert len(read_list.reads) == DATASETS[0].n_records
 
 
 BLOCKS = {
@@ -169,11 +173,11 @@ def test_blocks_are_the_parts_of_what_is_selected(positions, expected):
     assert SelectedDataset(dataset=DATASETS[0], positions=positions).blocks().tolist() == expected
 
 
-def test_a_stretch_of_nothing_is_an_empty_leaflet():
-    population = SampleSet([SelectedDataset(dataset=DATASETS[0])], [N])
-    order = population.order(seed=0, epoch=0, shuffle=True, window=4)
-    leaflet = population.leaflet(order, ShardSlice(shard=0, start=4, stop=4))
-    assert (len(leaflet), leaflet.units) == (0, [])
+def test_a_shard_slice_of_nothing_is_an_empty_read_list():
+    sample_set = SampleSet([SelectedDataset(dataset=DATASETS[0])], [N])
+    order = sample_set.order(seed=0, epoch=0, shuffle=True, window=4)
+    read_list = sample_set.read_list(order, ShardSlice(shard=0, start=4, stop=4))
+    assert (len(read_list), read_list.reads) == (0, [])
 
 
 def test_nothing_selected_is_refused():
@@ -239,21 +243,21 @@ COUNTS = {
 @pytest.mark.parametrize(("weights", "size", "expected"), COUNTS.values(), ids=COUNTS)
 def test_counts_follow_weights(weights, size, expected):
     mix = Mix(dict(zip(DATASETS[:2], weights, strict=True)), epoch_size=size)
-    assert list(Pipeline(Spec(dataset=mix)).population.counts) == expected
+    assert list(open_pipeline(Spec(dataset=mix)).sample_set.counts) == expected
 
 
 def test_a_dataset_that_an_epoch_would_leave_out_is_refused():
     with pytest.raises(OptionError, match="none of a dataset"):
-        Pipeline(Spec(dataset=Mix({DATASETS[0]: 1000, DATASETS[1]: 1}, epoch_size=100)))
+        open_pipeline(Spec(dataset=Mix({DATASETS[0]: 1000, DATASETS[1]: 1}, epoch_size=100)))
 
 
 def test_one_dataset_may_have_an_epoch_size():
-    loading = Pipeline(Spec(dataset=Mix({DATASETS[0]: 2.0}, epoch_size=50)))
-    assert loading.order(0).n_samples == 50
+    pipeline = open_pipeline(Spec(dataset=Mix({DATASETS[0]: 2.0}, epoch_size=50)))
+    assert pipeline.order(0).n_samples == 50
 
 
 def positions_of(**more):
-    [source] = Pipeline(Spec(**{"dataset": DATASETS[0], **more})).population.sources
+    [source] = open_pipeline(Spec(**{"dataset": DATASETS[0], **more})).sample_set.sources
     return list(range(N)) if source.positions is None else source.positions.tolist()
 
 
@@ -310,7 +314,7 @@ def test_options_that_cannot_be_used(options, says):
 
 def test_positions_are_of_one_dataset():
     with pytest.raises(OptionError, match="in a mix use where"):
-        Pipeline(Spec(dataset=Mix({DATASETS[0]: 1, DATASETS[1]: 1}), select=[0]))
+        open_pipeline(Spec(dataset=Mix({DATASETS[0]: 1, DATASETS[1]: 1}), select=[0]))
 
 
 def test_opaque_files_are_left_out_unless_they_are_asked_for():
@@ -320,7 +324,7 @@ def test_opaque_files_are_left_out_unless_they_are_asked_for():
     assert len(opaque) == 3
 
     def found(**more):
-        [source] = Pipeline(Spec(dataset=ds, **more)).population.sources
+        [source] = open_pipeline(Spec(dataset=ds, **more)).sample_set.sources
         return list(range(N)) if source.positions is None else source.positions.tolist()
 
     assert found() == list(range(N))

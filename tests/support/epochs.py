@@ -39,29 +39,29 @@ def records_of(run):
     return np.arange(run.start // RECORD, -(-run.stop // RECORD))
 
 
-def line_of(order, shard):
-    """Return the line of a shard: (source, turn, image) of every position."""
+def shard_order_of(order, shard):
+    """Return the shard_order of a shard: (source, turn, image) of every position."""
     runs = order.runs(shard)
     records = [records_of(run) for run in runs]
     flat = [(run, int(n)) for run, of_run in zip(runs, records, strict=True) for n in of_run]
-    line = []
+    shard_order = []
     for i in order.order_of_records(runs, records):
         run, n = flat[i]
         images = range(max(run.start, n * RECORD), min(run.stop, (n + 1) * RECORD))
-        line += [(run.source, run.turn, image) for image in images]
-    return line
+        shard_order += [(run.source, run.turn, image) for image in images]
+    return shard_order
 
 
-def lines_of(order):
-    """Return the lines of all shards."""
-    return [line_of(order, shard) for shard in range(order.n_shards)]
+def shard_orders_of(order):
+    """Return the shard_orders of all shards."""
+    return [shard_order_of(order, shard) for shard in range(order.n_shards)]
 
 
-def read(order, lines, stretches):
-    """Return the samples of stretches in the order in which they are read."""
-    return [lines[s.shard][p] for s in stretches for p in order.walk(s)]
+def read(order, shard_orders, slices):
+    """Return the samples of slices in the order in which they are read."""
+    return [shard_orders[s.shard][p] for s in slices for p in order.walk(s)]
 
 
 def epoch_of(order):
     """Return the samples of an epoch in the order in which one reader reads them."""
-    return read(order, lines_of(order), order.all())
+    return read(order, shard_orders_of(order), order.all())

@@ -155,7 +155,7 @@ def test_a_loader_takes_its_share_of_the_threads(environment, url, monkeypatch):
     environment(LOCAL_WORLD_SIZE="3", RANK="1", WORLD_SIZE="6")
     loader = Loader(url, 4, size=16)
     next(batches := iter(loader))
-    assert loader._feed._n_threads == 4
+    assert loader._stream._n_threads == 4
     batches.close()
     assert usable_cores() >= 1
 
