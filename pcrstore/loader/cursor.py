@@ -117,11 +117,11 @@ class Position(Generic[Left]):
 
     epoch: int
     left: Left | None = None
-    """What is left of the epoch, in the terms of the loader; None: all."""
+    """Rest of the epoch, in the terms of the loader; None: all of it."""
     is_loaded: bool = False
-    """Whether a state set the position."""
+    """True: the position is of a state that was loaded."""
     is_asked_for: bool = False
-    """Whether `set_epoch` asked for the epoch."""
+    """True: `set_epoch` asked for the epoch."""
     following: int | None = None
     """Epoch to read instead if nothing is left; None: the one after."""
 
@@ -159,7 +159,7 @@ class EpochCursor(Generic[Left]):
 
     @property
     def is_reading(self) -> bool:
-        """Whether an iteration is under way that no loaded state has put an end to."""
+        """True while an iteration is under way that no loaded state has put an end to."""
         return self.status in (Status.BEGUN, Status.READING, Status.OVERRULED)
 
     @property

@@ -127,7 +127,7 @@ class _SliceReader:
 
     @property
     def is_asked_for(self) -> bool:
-        """Whether all reads were requested."""
+        """True once all reads were requested."""
         return self.n_asked == len(self.read_list.reads)
 
 

@@ -51,8 +51,8 @@ class Topology:
     """Worker processes of each rank, which yield its batches in turn; 1 without any."""
     batch_size: int = 1
     uneven: Uneven = "pad"
-    """For samples that do not divide by ranks: `pad` reads up to world_size - 1 of them twice,
-    `drop` leaves as many out."""
+    """Treatment of samples that do not divide by ranks: `pad` reads up to world_size - 1 of them
+    twice, `drop` leaves as many out."""
     drop_last: bool = False
     """Leave out a last batch that is not full."""
 
@@ -143,7 +143,7 @@ class EpochPartition:
         self.order = order
         self.slices = list(slices)
         self.is_whole = self.slices == order.all()
-        """Whether the slices are the whole epoch."""
+        """True: the slices are the whole epoch."""
         self.topology = topology
         t = topology
         left = self._left = n_of(order, self.slices)

@@ -42,7 +42,7 @@ from pcrstore.torch.shared_cursor import SharedCursor
 __all__ = ["IterableDataset"]
 
 _SAMPLES_AT_ONCE: Final = 32
-"""Samples that `IterableDataset` has decoded together before it yields them one by one."""
+"""Samples that are decoded together and then yielded one by one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,15 +50,15 @@ class _Iteration:
     """One iteration of this process."""
 
     position: Position[int] | None = None
-    """Position that it begins at; None: the one that is next when it gives its first sample."""
+    """Start of the iteration; None: the position that is next when its first sample is read."""
     state: Mapping[str, object] | None = None
-    """State that it goes on from; None: it begins an epoch."""
+    """State that the iteration goes on from; None: it begins an epoch."""
     reading: tuple[EpochPartition, int] | None = None
-    """Partition and worker, once it reads."""
+    """Partition and number of the worker, once the iteration reads."""
     n_yielded: int = 0
-    """Samples of the partition that were yielded, also before the state that it goes on from."""
+    """Samples of the worker's share that were yielded, with those before the state."""
     is_counted: bool = False
-    """Whether it has given a sample, or there was none to give."""
+    """True once the iteration has given a sample, or had none to give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +145,9 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         self._n_threads = n_threads
         self._given = rank, world_size
         self._of_maker: tuple[int, int]
-        """Rank and world size of the process that made the pickle which this came by."""
+        """Rank and world size of the process that pickled this dataset."""
         self._came_to: int | None = None
-        """The process that it came to by a pickle."""
+        """Process that unpickled this dataset; None: the one that made it."""
         self._uneven: Uneven = uneven
         self._transform = transform
         self._shared = SharedCursor()
@@ -164,8 +164,8 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         Topology(uneven=uneven)
 
     def __getstate__(self) -> dict[str, object]:
-        """Tell workers the rank of the process that they work for."""
-        if context.get_spawning_popen() is not None:  # a worker's is the only one that asks here
+        """Add the rank of this process, for which a spawned worker reads."""
+        if context.get_spawning_popen() is not None:  # for a worker, where `__iter__` sees no accelerator
             self._refuse_second_split()
         return {**self.__dict__, "_of_maker": self._ranks()}
 
@@ -174,10 +174,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         self._came_to = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
-        """Let every iteration read this epoch that has not given its first sample.
+        """Let every iteration that has not given its first sample read this epoch.
 
         (torchdata makes an iterator when it is asked for a state, long before it reads.) Iterations
-        of workers read it that begin from now on. A position within this epoch that
+        of workers that begin from now on read it too. A position within this epoch that
         `load_state_dict` set is kept.
 
         Raises:
@@ -230,9 +230,9 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         return self._pipeline.partition(0, None, self._topology()[2]).n_per_rank  # as any epoch
 
     def _refuse_second_split(self) -> None:
-        """Raise `UsageError` where accelerate would share out what is one rank's share already.
+        """Raise `UsageError` if accelerate would divide the share of this rank among ranks again.
 
-        Whether the DataLoader around this dataset went through `prepare` cannot be seen from here.
+        From here it cannot be seen if the DataLoader around this dataset went through `prepare`.
         A warning would be lost in the logs of many ranks, and the training would look well on a
         part of the data; a program that prepares something else can say its rank.
         """
@@ -271,7 +271,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             iteration.position = Position(epoch=resumption.epoch)
             iteration.state, self._state = state, None
             return
-        seed = info.seed - info.id  # that of the DataLoader's iterator: torch adds the worker
+        seed = info.seed - info.id  # torch adds the worker's number to the seed of the iterator
         with self._shared.locked() as shared:
             iteration.position = shared.join(
                 seed, self._n_begun, info.id, info.num_workers, self._is_over
@@ -327,8 +327,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         self._count(iteration)
 
     def _count(self, iteration: _Iteration) -> None:
-        """Let an iteration count as one of its epoch, if it does not yet; those of workers do."""
-        if not iteration.is_counted and iteration.position is not None:
+        """Let the newest iteration count as one of its epoch; those of workers count already."""
+        if iteration.is_counted or iteration.position is None:
+            return
+        if self._newest is iteration:
             iteration.is_counted = True
             if torch_data.get_worker_info() is None:
                 with self._shared.locked() as shared:
@@ -464,5 +466,5 @@ def _has_accelerator() -> bool:
 
 
 def _n_samples(partition: EpochPartition, worker: int) -> int:
-    """Return the samples of a worker, where batches are of one."""
+    """Return the number of samples of a worker, for batches of one sample."""
     return len(range(worker, partition.n_batches, partition.topology.n_workers))

@@ -30,7 +30,7 @@ __all__ = ["Loader"]
 Found = TypeVar("Found")
 
 _DIED: Final = "DataLoader worker"
-"""How torch's RuntimeError about a dead worker begins (torch/utils/data/dataloader.py, 2.13)."""
+"""Start of torch's RuntimeError about a dead worker (torch/utils/data/dataloader.py, 2.13)."""
 
 
 class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):

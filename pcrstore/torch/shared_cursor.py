@@ -66,7 +66,7 @@ class SharedState:
 
     cursor: EpochCursor[int] = field(default_factory=EpochCursor)
     has_workers: bool = False
-    """Whether the newest iteration is one of worker processes."""
+    """True: the newest iteration is one of worker processes."""
     n_loaded: int = 0
     """States that were loaded in the process that made the dataset."""
     waiting: list[_WorkerIteration] = field(default_factory=list)

@@ -84,9 +84,9 @@ STEPS = {
 
 def test_each_status_has_a_row_for_each_event():
     assert list(STEPS) == list(product(Status, Event))
-    assert TRANSITIONS == {
+    assert {
         status: {event: STEPS[status, event][0] for event in Event} for status in Status
-    }
+    } == TRANSITIONS
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Every sample selected is read once, from the records that hold it, whatever the selection."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,7 @@ from small_datasets import PART, a_dataset
 
 from pcrstore.core.hashing import uniforms
 from pcrstore.errors import OptionError
-from pcrstore.loader.open import open_pipeline
-from pcrstore.loader.options import Spec
 from pcrstore.sampling.lookup import SampleSet
-from pcrstore.sampling.mix import Mix, mix_of
 from pcrstore.sampling.order import ShardSlice
 from pcrstore.sampling.selection import SelectedDataset
 from pcrstore.sampling.sharding import cut, n_of, skip
@@ -183,150 +179,3 @@ def test_a_shard_slice_of_nothing_is_an_empty_read_list():
 def test_nothing_selected_is_refused():
     with pytest.raises(OptionError, match="no image is selected"):
         SampleSet([SelectedDataset(dataset=DATASETS[0], positions=np.empty(0, np.int64))], [0])
-
-
-# ---- mixes and selections, as a loader makes them
-
-MIXES = {
-    "nothing": (lambda: Mix({}), "one dataset"),
-    "weight-0": (lambda: Mix({"a": 0}), "over 0"),
-    "weight-negative": (lambda: Mix({"a": 1, "b": -1}), "over 0"),
-    "weight-endless": (lambda: Mix({"a": float("inf")}), "over 0"),
-    "weight-none": (lambda: Mix({"a": float("nan")}), "over 0"),
-    "list": (lambda: Mix(["a"]), "mapping of datasets to weights, got a list"),
-    "text": (lambda: Mix("a"), "mapping of datasets to weights, got a str"),
-    "nothing-at-all": (lambda: Mix(None), "mapping of datasets to weights, got a NoneType"),
-    "number-for-a-dataset": (lambda: Mix({"a": 1, 1: 1}), "open dataset, got a int"),
-    "bytes-for-a-dataset": (lambda: Mix({b"a": 1}), "open dataset, got a bytes"),
-    "list-for-a-dataset": (lambda: mix_of(["a"]), "open dataset, got a list"),
-    "none-for-a-dataset": (lambda: mix_of(None), "open dataset, got a NoneType"),
-    "weight-text": (lambda: Mix({"a": "1"}), "a weight must be a number, got '1'"),
-    "weight-boolean": (lambda: Mix({"a": True}), "a weight must be a number, got True"),
-    "weight-missing": (lambda: Mix({"a": 1, "b": None}), "a weight must be a number, got None"),
-    "size-0": (lambda: Mix({"a": 1}, epoch_size=0), "epoch_size must be .* at least 1, got 0"),
-    "size-text": (lambda: Mix({"a": 1}, epoch_size="5"), "epoch_size must be .*, got '5'"),
-    "size-fraction": (lambda: Mix({"a": 1}, epoch_size=10.5), "epoch_size must be .*, got 10.5"),
-    "size-boolean": (lambda: Mix({"a": 1}, epoch_size=True), "epoch_size must be .*, got True"),
-    "size-over": (lambda: Mix({"a": 1}, epoch_size=2**40 + 1), "at most 1099511627776, got"),
-}
-
-
-@pytest.mark.parametrize(("make", "says"), MIXES.values(), ids=MIXES)
-def test_mixes_that_are_none(make, says):
-    with pytest.raises(OptionError, match=says):
-        make()
-
-
-@pytest.mark.parametrize("size", [1, np.int64(7), 2**40])
-def test_a_mix_may_have_any_integer_for_a_size(size):
-    mix = Mix({"a": 1, Path("b"): np.float32(2), DATASETS[0]: 3}, epoch_size=size)
-    assert (type(mix.epoch_size), mix.epoch_size) == (int, size)
-
-
-@pytest.mark.parametrize("data", ["a", Path("a"), DATASETS[0]], ids=["url", "path", "open"])
-def test_one_dataset_is_a_mix_of_itself(data):
-    mix = mix_of(data)
-    assert mix == Mix({data: 1.0})
-    assert mix_of(mix) is mix
-
-
-COUNTS = {
-    "even": ((1, 1), None, [14, 13]),
-    "as-they-are": ((20, 7), None, [20, 7]),
-    "much-of-the-small": ((1, 9), None, [3, 24]),
-    "sized": ((3, 1), 8, [6, 2]),
-    "small": ((1, 1), 2, [1, 1]),
-    "long": ((1, 1), 100, [50, 50]),
-}
-
-
-@pytest.mark.parametrize(("weights", "size", "expected"), COUNTS.values(), ids=COUNTS)
-def test_counts_follow_weights(weights, size, expected):
-    mix = Mix(dict(zip(DATASETS[:2], weights, strict=True)), epoch_size=size)
-    assert list(open_pipeline(Spec(dataset=mix)).sample_set.counts) == expected
-
-
-def test_a_dataset_that_an_epoch_would_leave_out_is_refused():
-    with pytest.raises(OptionError, match="none of a dataset"):
-        open_pipeline(Spec(dataset=Mix({DATASETS[0]: 1000, DATASETS[1]: 1}, epoch_size=100)))
-
-
-def test_one_dataset_may_have_an_epoch_size():
-    pipeline = open_pipeline(Spec(dataset=Mix({DATASETS[0]: 2.0}, epoch_size=50)))
-    assert pipeline.order(0).n_samples == 50
-
-
-def positions_of(**more):
-    [source] = open_pipeline(Spec(**{"dataset": DATASETS[0], **more})).sample_set.sources
-    return list(range(N)) if source.positions is None else source.positions.tolist()
-
-
-SELECTED = {
-    "all": ({}, list(range(N))),
-    "every": ({"select": range(N)}, list(range(N))),
-    "some": ({"select": [3, 9, 4]}, [3, 4, 9]),
-    "array": ({"select": np.array([19, 0], np.uint8)}, [0, 19]),
-    "where": ({"where": {"split": "val"}}, list(range(13, 20))),
-    "where-two": ({"where": {"split": "train", "label": ["cat"]}}, list(range(7))),
-    "where-and-select": ({"where": {"label": "cat"}, "select": [2, 8, 15]}, [2, 15]),
-    "none-opaque": ({"opaque": "skip"}, list(range(N))),
-}
-
-
-@pytest.mark.parametrize(("options", "expected"), SELECTED.values(), ids=SELECTED)
-def test_what_is_selected(options, expected):
-    assert positions_of(**options) == expected
-
-
-REFUSED = {
-    "mask": ({"select": np.ones(N, bool)}, "flatnonzero"),
-    "ragged": ({"select": [[1], [2, 3]]}, "select must be positions, got list"),
-    "fractions": ({"select": [0.5]}, "positions"),
-    "table": ({"select": [[1, 2]]}, "positions"),
-    "twice": ({"select": [1, 2, 1]}, "no image twice, got 1"),
-    "over": ({"select": [0, N]}, r"0\.\.19, got 0\.\.20"),
-    "under": ({"select": [-1, 3]}, r"0\.\.19, got -1\.\.3"),
-    "nothing": ({"select": []}, "no image is selected"),
-    "nothing-found": ({"where": {"label": -1}}, "no image is selected"),
-    "no-such-column": ({"where": {"colour": 1}}, "column must be"),
-    "where-text": ({"where": "cat"}, "where must be a mapping"),
-    "where-list": ({"where": ["label"]}, "where must be a mapping"),
-    "where-nothing": ({"where": ""}, "where must be a mapping"),
-    "where-zero": ({"where": 0}, "where must be a mapping"),
-    "where-by-number": ({"where": {1: 2}}, "where must name columns"),
-    "where-argument": ({"where": {"self": 1}}, "column must be"),
-    "dataset": ({"dataset": None}, "open dataset, got a NoneType"),
-    "datasets": ({"dataset": [DATASETS[0]]}, "open dataset, got a list"),
-    "no-such-class": ({"where": {"label": "cow"}}, "label must be one of cat, dog"),
-    "opaque": ({"opaque": "drop"}, "opaque must be"),
-    "seed": ({"seed": -1}, "seed"),
-    "window": ({"shuffle_window": 0}, "window"),
-    "prefetch": ({"prefetch": "much"}, "size"),
-    "size": ({"size": 0}, "size"),
-}
-
-
-@pytest.mark.parametrize(("options", "says"), REFUSED.values(), ids=REFUSED)
-def test_options_that_cannot_be_used(options, says):
-    with pytest.raises(OptionError, match=says):
-        positions_of(**options)
-
-
-def test_positions_are_of_one_dataset():
-    with pytest.raises(OptionError, match="in a mix use where"):
-        open_pipeline(Spec(dataset=Mix({DATASETS[0]: 1, DATASETS[1]: 1}), select=[0]))
-
-
-def test_opaque_files_are_left_out_unless_they_are_asked_for():
-    ds = a_dataset(n=N, opaque=(4, 11), text=(7,))
-    forms = ds.column("format").tolist()
-    opaque = [i for i, form in enumerate(forms) if form == 1]
-    assert len(opaque) == 3
-
-    def found(**more):
-        [source] = open_pipeline(Spec(dataset=ds, **more)).sample_set.sources
-        return list(range(N)) if source.positions is None else source.positions.tolist()
-
-    assert found() == list(range(N))
-    assert found(opaque="skip") == [i for i in range(N) if i not in opaque]
-    assert found(opaque="skip", where={"format": "opaque"}) == opaque

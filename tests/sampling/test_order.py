@@ -1,8 +1,6 @@
 """The order of an epoch is a function of sizes, seed and epoch, and what is left of it is kept."""
 
 from collections import Counter
-from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,11 +9,15 @@ from epochs import (
     an_order,
     edges_of,
     epoch_of,
-    read,
+    flat,
+    left_of,
+    orders,
     records_of,
     shard_order_of,
     shard_orders_of,
     shards_of,
+    stopped_orders,
+    walk_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 from pcrstore.core.hashing import key_of
 from pcrstore.errors import OptionError
 from pcrstore.sampling.order import EpochOrder, Run, ShardSlice, crop_keys
-from pcrstore.sampling.sharding import cut, n_of, skip
+from pcrstore.sampling.sharding import n_of
 
 GOLDEN = {
     # sizes, what differs from seed 0, epoch 0, window 4, blocks of 10: the first of the epoch
@@ -69,57 +71,6 @@ def test_the_order_is_that_of_other_releases(name):
     if len(sizes) == 1:
         found = [image for _, image in found]
     assert found[:12] == wanted
-
-
-@st.composite
-def orders(draw, *, counts=False):
-    """Draw orders of small epochs, with small shards."""
-    edges = st.lists(st.integers(0, 13), min_size=1, max_size=6).map(
-        lambda sizes: np.cumsum([0, *sizes])
-    )
-    blocks = draw(st.lists(edges, min_size=1, max_size=3 if counts else 1))
-    return an_order(
-        *blocks,
-        counts=[draw(st.integers(0, 60)) if counts and b[-1] else int(b[-1]) for b in blocks],
-        seed=draw(st.integers(0, 3)),
-        epoch=draw(st.integers(0, 3)),
-        shuffle=draw(st.booleans()),
-        window=draw(st.sampled_from([1, 2, 5, 16, 1000])),
-        shard=draw(st.integers(1, 50)),
-    )
-
-
-@st.composite
-def stopped_orders(draw):
-    """Draw an order and slices that it was stopped at."""
-    order = draw(orders(counts=True))
-    out = []
-    for whole in order.all():
-        edges = sorted(draw(st.lists(st.integers(0, whole.stop), max_size=4)))
-        for start, stop in pairwise([0, *edges, whole.stop]):
-            codes = [0, *order.codes(whole.shard, start, stop).tolist()]
-            after = draw(st.sampled_from(codes)) + draw(st.sampled_from([0, 0, 1]))
-            out.append(replace(whole, start=start, stop=stop, after=after))
-    return order, out
-
-
-def left_of(order, shard_slice):
-    """Return what `order.left` should, read off the definition."""
-    codes = order.codes(shard_slice.shard, shard_slice.start, shard_slice.stop).tolist()
-    at = enumerate(codes, start=shard_slice.start)
-    return [position for position, code in at if code >= shard_slice.after]
-
-
-def walk_of(order, shard_slice):
-    """Return what `order.walk` should, read off the definition."""
-    codes = order.codes(shard_slice.shard, shard_slice.start, shard_slice.stop).tolist()
-    by_code = sorted(left_of(order, shard_slice), key=lambda p: codes[p - shard_slice.start])
-    return [(shard_slice.shard, p) for p in by_code]
-
-
-def flat(order, slices):
-    """Return what is left of slices along the shard_order, as (shard, position)."""
-    return [(s.shard, p) for s in slices for p in left_of(order, s)]
 
 
 @settings(deadline=None)
@@ -357,68 +308,6 @@ def test_what_is_left_is_told_apart_from_what_was_left_before():
                     == order.n_left(shard_slice)
                     == len(left_of(order, shard_slice))
                 )
-
-
-@settings(max_examples=60, deadline=None)
-@given(stopped_orders(), st.data())
-def test_a_cut_shares_out_the_shard_order(given_, data):
-    order, slices = given_
-    shard_order = flat(order, slices)
-    edges = sorted(data.draw(st.lists(st.integers(0, len(shard_order)), min_size=1, max_size=5)))
-    sizes = [b - a for a, b in pairwise([0, *edges])]
-    shares = cut(order, slices, sizes)
-    assert [flat(order, share) for share in shares] == [
-        shard_order[a:b] for a, b in pairwise([0, *edges])
-    ]
-    # What a reader reads of its share depends on its share alone.
-    for share in shares:
-        walks = [w for s in share for w in walk_of(order, s)]
-        assert [(s.shard, int(p)) for s in share for p in order.walk(s)] == walks
-
-
-@settings(max_examples=60, deadline=None)
-@given(stopped_orders(), st.data())
-def test_skipping_leaves_the_rest_in_order(given_, data):
-    order, slices = given_
-    walk = [w for s in slices for w in walk_of(order, s)]
-    n = data.draw(st.integers(0, len(walk)))
-    rest = skip(order, slices, n)
-    assert [w for s in rest for w in walk_of(order, s)] == walk[n:]
-    m = data.draw(st.integers(0, len(walk) - n))
-    again = skip(order, rest, m)
-    assert [w for s in again for w in walk_of(order, s)] == walk[n + m :]
-
-
-@settings(max_examples=60, deadline=None)
-@given(stopped_orders(), st.integers(1, 3))
-def test_more_than_there_is_can_be_neither_cut_nor_skipped(given_, more):
-    order, slices = given_
-    n = n_of(order, slices)
-    assert n_of(order, cut(order, slices, [n])[0]) == n
-    assert n_of(order, skip(order, slices, n)) == 0
-    with pytest.raises(OptionError, match=f"{more} samples are missing of {n + more} asked for"):
-        cut(order, slices, [n + more])
-    with pytest.raises(OptionError, match=f"{more} samples too few"):
-        skip(order, slices, n + more)
-
-
-def test_cuts_divide_records_only_where_they_are():
-    order = an_order(90, shard=50)
-    shard_orders = shard_orders_of(order)
-    shares = cut(order, order.all(), [20, 20, 20, 20, 10])
-    touched = Counter()
-    for share in shares:
-        touched.update({(image // RECORD) for _, _, image in read(order, shard_orders, share)})
-    # 30 records, four cuts, and one edge of shards at which a record may be divided too.
-    assert sum(touched.values()) <= 30 + 4 + 1
-    assert max(touched.values()) <= 2
-
-
-def test_a_cut_at_the_edge_of_a_shard_leaves_nothing_empty():
-    order = an_order(90, shard=45)
-    assert cut(order, order.all(), [45, 45]) == [[shard_slice] for shard_slice in order.all()]
-    assert cut(order, order.all(), [0, 90]) == [[], order.all()]
-    assert skip(order, order.all(), 45) == order.all()[1:]
 
 
 def test_reading_begins_with_few_records():

@@ -1,16 +1,16 @@
 """Ranks and workers read an epoch once between them, however often it is stopped and by whom."""
 
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
-from epochs import RECORD, an_order, read, shard_orders_of
+from epochs import RECORD, an_order, flat, read, shard_orders_of, stopped_orders, walk_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.errors import OptionError
 from pcrstore.sampling.order import EpochOrder, ShardSlice
-from pcrstore.sampling.sharding import EpochPartition, Topology, n_of
+from pcrstore.sampling.sharding import EpochPartition, Topology, cut, n_of, skip
 
 RANKS = (1, 2, 3, 8)
 WORKERS = (0, 1, 4)
@@ -450,3 +450,68 @@ def test_a_large_epoch_is_shared_out_without_walking_it(monkeypatch):
     rest = EpochPartition(order, partition.left_after(partition.n_batches // 2), partition.topology)
     rest.share(63, 3)
     assert sum(walked) < 5_000_000
+
+
+# ---- slices that are cut and skipped
+
+
+@settings(max_examples=60, deadline=None)
+@given(stopped_orders(), st.data())
+def test_a_cut_shares_out_the_shard_order(given_, data):
+    order, slices = given_
+    shard_order = flat(order, slices)
+    edges = sorted(data.draw(st.lists(st.integers(0, len(shard_order)), min_size=1, max_size=5)))
+    sizes = [b - a for a, b in pairwise([0, *edges])]
+    shares = cut(order, slices, sizes)
+    assert [flat(order, share) for share in shares] == [
+        shard_order[a:b] for a, b in pairwise([0, *edges])
+    ]
+    # What a reader reads of its share depends on its share alone.
+    for share in shares:
+        walks = [w for s in share for w in walk_of(order, s)]
+        assert [(s.shard, int(p)) for s in share for p in order.walk(s)] == walks
+
+
+@settings(max_examples=60, deadline=None)
+@given(stopped_orders(), st.data())
+def test_skipping_leaves_the_rest_in_order(given_, data):
+    order, slices = given_
+    walk = [w for s in slices for w in walk_of(order, s)]
+    n = data.draw(st.integers(0, len(walk)))
+    rest = skip(order, slices, n)
+    assert [w for s in rest for w in walk_of(order, s)] == walk[n:]
+    m = data.draw(st.integers(0, len(walk) - n))
+    again = skip(order, rest, m)
+    assert [w for s in again for w in walk_of(order, s)] == walk[n + m :]
+
+
+@settings(max_examples=60, deadline=None)
+@given(stopped_orders(), st.integers(1, 3))
+def test_more_than_there_is_can_be_neither_cut_nor_skipped(given_, more):
+    order, slices = given_
+    n = n_of(order, slices)
+    assert n_of(order, cut(order, slices, [n])[0]) == n
+    assert n_of(order, skip(order, slices, n)) == 0
+    with pytest.raises(OptionError, match=f"{more} samples are missing of {n + more} asked for"):
+        cut(order, slices, [n + more])
+    with pytest.raises(OptionError, match=f"{more} samples too few"):
+        skip(order, slices, n + more)
+
+
+def test_cuts_divide_records_only_where_they_are():
+    order = an_order(90, shard=50)
+    shard_orders = shard_orders_of(order)
+    shares = cut(order, order.all(), [20, 20, 20, 20, 10])
+    touched = Counter()
+    for share in shares:
+        touched.update({(image // RECORD) for _, _, image in read(order, shard_orders, share)})
+    # 30 records, four cuts, and one edge of shards at which a record may be divided too.
+    assert sum(touched.values()) <= 30 + 4 + 1
+    assert max(touched.values()) <= 2
+
+
+def test_a_cut_at_the_edge_of_a_shard_leaves_nothing_empty():
+    order = an_order(90, shard=45)
+    assert cut(order, order.all(), [45, 45]) == [[shard_slice] for shard_slice in order.all()]
+    assert cut(order, order.all(), [0, 90]) == [[], order.all()]
+    assert skip(order, order.all(), 45) == order.all()[1:]
