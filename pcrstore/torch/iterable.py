@@ -165,7 +165,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
 
     def __getstate__(self) -> dict[str, object]:
         """Add the rank of this process, for which a spawned worker reads."""
-        if context.get_spawning_popen() is not None:  # for a worker, where `__iter__` sees no accelerator
+        if context.get_spawning_popen() is not None:  # a worker sees no accelerator in `__iter__`
             self._refuse_second_split()
         return {**self.__dict__, "_of_maker": self._ranks()}
 
