@@ -66,48 +66,22 @@ class Event(Enum):
     LOAD = "load"
 
 
-TRANSITIONS: Final = {
-    Status.READY: {
-        Event.BEGIN: Status.BEGUN,
-        Event.YIELD: Status.READY,  # of an iteration that `load` or `leave` has put an end to
-        Event.END: Status.READY,
-        Event.LEAVE: Status.READY,
-        Event.SET: Status.READY,
-        Event.LOAD: Status.READY,
-    },
-    Status.BEGUN: {
-        Event.BEGIN: Status.BEGUN,
-        Event.YIELD: Status.READING,
-        Event.END: Status.READY,  # rule 2
-        Event.LEAVE: Status.READY,
-        Event.SET: Status.OVERRULED,
-        Event.LOAD: Status.READY,
-    },
-    Status.READING: {
-        Event.BEGIN: Status.BEGUN,
-        Event.YIELD: Status.READING,
-        Event.END: Status.DONE,
-        Event.LEAVE: Status.READY,
-        Event.SET: Status.OVERRULED,
-        Event.LOAD: Status.READY,
-    },
-    Status.OVERRULED: {
-        Event.BEGIN: Status.BEGUN,
-        Event.YIELD: Status.OVERRULED,
-        Event.END: Status.READY,
-        Event.LEAVE: Status.READY,
-        Event.SET: Status.OVERRULED,
-        Event.LOAD: Status.READY,
-    },
-    Status.DONE: {
-        Event.BEGIN: Status.BEGUN,
-        Event.YIELD: Status.DONE,  # handed over by another thread while the iteration was ended
-        Event.END: Status.DONE,
-        Event.LEAVE: Status.READY,
-        Event.SET: Status.READY,
-        Event.LOAD: Status.READY,
-    },
+_READY, _BEGUN, _READING, _OVERRULED, _DONE = Status
+
+# fmt: off
+_TABLE: Final = {
+    #             BEGIN   YIELD       END     LEAVE   SET         LOAD
+    _READY:     (_BEGUN, _READY,     _READY, _READY, _READY,     _READY),
+    _BEGUN:     (_BEGUN, _READING,   _READY, _READY, _OVERRULED, _READY),
+    _READING:   (_BEGUN, _READING,   _DONE,  _READY, _OVERRULED, _READY),
+    _OVERRULED: (_BEGUN, _OVERRULED, _READY, _READY, _OVERRULED, _READY),
+    _DONE:      (_BEGUN, _DONE,      _DONE,  _READY, _READY,     _READY),
 }
+# fmt: on
+# YIELD while READY: an iteration that `load` or `leave` has put an end to is still kept and read.
+# YIELD while DONE: another thread hands over a batch while the iteration is ended.
+
+TRANSITIONS: Final = {status: dict(zip(Event, row, strict=True)) for status, row in _TABLE.items()}
 """Status after each event."""
 
 

@@ -1,21 +1,20 @@
 """The data that a state is of: a state may be resumed where the fingerprint is the same."""
 
 from pcrstore.core import crc32c
+from pcrstore.loader.options import ReadSettings
 from pcrstore.sampling import SampleSet
 
 __all__ = ["fingerprint_of"]
 
 
-def fingerprint_of(
-    sample_set: SampleSet, *, seed: int, shuffle: bool, shuffle_window: int
-) -> dict[str, object]:
+def fingerprint_of(sample_set: SampleSet, settings: ReadSettings) -> dict[str, object]:
     """Return all that the order of epochs depends on, in JSON types."""
     sources = sample_set.sources
     selected = [s.positions for s in sources if s.positions is not None]
     return {
-        "seed": seed,
-        "shuffle": shuffle,
-        "shuffle_window": shuffle_window,
+        "seed": settings.seed,
+        "shuffle": settings.shuffle,
+        "shuffle_window": settings.shuffle_window,
         "versions": [s.dataset.version for s in sources],
         "images": [len(s.dataset) for s in sources],
         "selected": [len(s) for s in sources],

@@ -12,8 +12,8 @@ from pcrstore.errors import OptionError
 from pcrstore.fidelity import SharedFidelity
 from pcrstore.image import CenterCrop, RandomResizedCrop, Rendering
 from pcrstore.loader.limits import StreamLimits
-from pcrstore.loader.options import Spec
-from pcrstore.loader.pipeline import Pipeline, ReadSettings
+from pcrstore.loader.options import ReadSettings, Spec
+from pcrstore.loader.pipeline import Pipeline
 from pcrstore.sampling import Mix, SampleSet, counts_of, mix_of, same_classes, select_images
 
 __all__ = ["open_pipeline"]

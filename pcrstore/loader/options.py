@@ -14,6 +14,7 @@ from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelities
 from pcrstore.image import Crop
+from pcrstore.loader.limits import StreamLimits
 from pcrstore.sampling import Mix, Selection
 from pcrstore.storage import Engine
 
@@ -22,6 +23,7 @@ __all__ = [
     "LoaderOptions",
     "OnError",
     "Opaque",
+    "ReadSettings",
     "SampleOptions",
     "Spec",
     "Where",
@@ -90,6 +92,24 @@ class Spec:
             value = getattr(self, name)
             if value not in known:
                 raise OptionError(f"{name} must be one of {known}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSettings:
+    """Settings of a loader that its worker processes need; checked."""
+
+    seed: int
+    shuffle: bool
+    shuffle_window: int
+    prefetch_bytes: int
+    """Bytes that all streams of a rank may be ahead of the samples needed."""
+    hedge: bool
+    apply_orientation: bool
+    skip_errors: bool
+    cache: str | os.PathLike[str] | None
+    """Folder of the disk cache."""
+    cache_limit: int | str
+    limits: StreamLimits
 
 
 def check_options(loader: str, given: Collection[str], known: Collection[str]) -> None:

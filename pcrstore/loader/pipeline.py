@@ -6,9 +6,7 @@ Pipeline ──partition──▶ EpochPartition ──stream_share──▶ Bat
    └── made anew in each process: Connections, which are readers, disk caches and counters
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
@@ -20,33 +18,15 @@ from pcrstore.fidelity import SharedFidelity
 from pcrstore.image import Rendering
 from pcrstore.loader.batches import Batch, BatchStream
 from pcrstore.loader.fingerprint import fingerprint_of
-from pcrstore.loader.limits import StreamLimits
+from pcrstore.loader.options import ReadSettings
 from pcrstore.loader.prefetch import ReadSpec
 from pcrstore.loader.stats import Signals
 from pcrstore.sampling import EpochOrder, EpochPartition, SampleSet, ShardSlice, Topology
 from pcrstore.storage.cache import Cache
 
-__all__ = ["Connections", "Pipeline", "ReadSettings"]
+__all__ = ["Connections", "Pipeline"]
 
 Payload = TypeVar("Payload")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadSettings:
-    """Settings of a loader that its worker processes need; checked."""
-
-    seed: int
-    shuffle: bool
-    shuffle_window: int
-    prefetch_bytes: int
-    """Bytes that all streams of a rank may be ahead of the samples needed."""
-    hedge: bool
-    apply_orientation: bool
-    skip_errors: bool
-    cache: str | os.PathLike[str] | None
-    """Folder of the disk cache."""
-    cache_limit: int | str
-    limits: StreamLimits
 
 
 class Connections:
@@ -195,13 +175,7 @@ class Pipeline:
 
         Computed once: a selection may be millions of positions.
         """
-        settings = self.settings
-        return fingerprint_of(
-            self.sample_set,
-            seed=settings.seed,
-            shuffle=settings.shuffle,
-            shuffle_window=settings.shuffle_window,
-        )
+        return fingerprint_of(self.sample_set, self.settings)
 
 
 def _n_retries(dataset: Dataset) -> int:
