@@ -65,8 +65,8 @@ _MAX_SEED: Final = 2**64 - 1
 _MAX_WINDOW: Final = 2**24
 
 SHARD_IMAGES: Final = 2**18
-"""Images of a canonical shard: 4 index parts, so that a reader of 1/64 of a large dataset reads
-the record tables of its own share; 20 ms to sort."""
+"""Images of a shard: 4 index parts, so that a reader of 1/64 of a large dataset reads the record
+tables of its own share alone. Sorting a shard takes 20 ms."""
 
 _BLOCKS, _RECORDS, _MOVES, _CROPS = range(4)
 """First word of the key of each kind of hash."""
@@ -75,11 +75,11 @@ _POSITION_BITS: Final = 31
 """Low bits of a code, which hold the position; the bits above hold the position moved on."""
 
 _FIRST_REACH: Final = 64
-"""The window of a shard's first sample; it grows with the position. The first batch of 64 then
-comes from about 120 samples instead of 360, with a third of the bytes and of the wait. Towards the
-end it shrinks: no sample moves over more than half of what is left, so that when the last record
-of 38 images comes, 46 samples are left to decode instead of 508, and of the last ten, which come
-together, 505 instead of 854, while the link has nothing to do."""
+"""Window of the first sample of a shard order. It grows with the position, so that the first batch
+of 64 comes from about 120 samples instead of 360, with a third of the bytes and of the wait.
+Towards the end it shrinks: a sample moves by at most half of the samples left. Then 46 samples are
+left to decode when the last record of 38 images arrives, instead of 508, and 505 instead of 854 when the
+last ten records arrive, which come together: in that time the link has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
