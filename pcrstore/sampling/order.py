@@ -78,8 +78,8 @@ _FIRST_REACH: Final = 64
 """Window of the first sample of a shard order. It grows with the position, so that the first batch
 of 64 comes from about 120 samples instead of 360, with a third of the bytes and of the wait.
 Towards the end it shrinks: a sample moves by at most half of the samples left. Then 46 samples are
-left to decode when the last record of 38 images arrives, instead of 508, and 505 instead of 854 when the
-last ten records arrive, which come together: in that time the link has nothing to do."""
+left to decode when the last record of 38 images arrives, instead of 508, and 505 instead of 854
+when the last ten records arrive, which come together: in that time the link has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
