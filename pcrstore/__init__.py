@@ -30,7 +30,7 @@ holds the code to it:
     exports      -                    files written to a folder
     maintenance  -                    every stored byte checked
     sampling     order sharding       the order of an epoch, and each reader's share of it
-    loader       stats                batches: read ahead, decoded in threads, resumable
+    loader       cursor limits stats  batches: read ahead, decoded in threads, resumable
     torch        -                    loaders and datasets for PyTorch
     ray          -                    a Ray datasource
     zarr_view    -                    any dataset as a Zarr group

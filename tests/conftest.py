@@ -77,11 +77,3 @@ def no_threads_left():
     before = set(threads())
     yield
     assert until(lambda: set(threads()) <= before), set(threads()) - before
-
-
-@pytest.fixture
-def small_tasks(monkeypatch):
-    """Ask for every record by itself."""
-    from pcrstore.loader import prefetch  # noqa: PLC0415 - as above
-
-    monkeypatch.setattr(prefetch, "TASK_BYTES", 1)

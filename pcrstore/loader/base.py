@@ -1,6 +1,10 @@
-"""What all loaders of batches are: epochs one after the other, a state, and counters.
+"""Base class of all loaders of batches: epochs one after the other, a state, and counters.
 
-epoch, slices left ──▶ EpochPartition ──batches yielded──▶ state_dict ──▶ epoch, slices left
+    EpochCursor ──position──▶ EpochPartition ──_start──▶ BatchIterator ──▶ the loop of the user
+         ▲                                                    │
+         └───────────── batches yielded ──────────────────────┘
+
+`EpochCursor` decides what is read; this class holds iterations, their threads and the counters.
 """
 
 import copy
@@ -9,7 +13,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -19,103 +23,101 @@ from pcrstore.core import integer
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelities
 from pcrstore.loader.batches import BatchStream
+from pcrstore.loader.cursor import EpochCursor, Position, Status
 from pcrstore.loader.iterator import BatchIterator
 from pcrstore.loader.pipeline import Pipeline
-from pcrstore.loader.state import BATCHES, brief, resume, written
+from pcrstore.loader.state import BATCHES, brief, dump_state, resume
 from pcrstore.loader.stats import Signals
 from pcrstore.sampling import EpochPartition, ShardSlice, Topology
 
-__all__ = ["BaseLoader", "Dialled", "check_rank"]
+__all__ = ["BaseLoader", "LoaderProperties", "check_rank"]
 
 Item = TypeVar("Item")
 Payload = TypeVar("Payload")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Position:
-    """Where an iteration begins."""
+class LoaderProperties:
+    """Mixin: the `fidelity`, `classes` and `n_samples` properties of every loader."""
 
-    epoch: int
-    stretches: list[ShardSlice] | None = None
-    """What is left of the epoch; None: all."""
-    is_loaded: bool = False
-    """Whether a state said so: then it wins over an iteration under way."""
-    is_asked_for: bool = False
-    """Whether `set_epoch` said so: then an epoch of which nothing is left yields nothing."""
-
-
-class Dialled:
-    """What has a dial for its fidelity, and classes."""
-
-    _loading: Pipeline
+    _pipeline: Pipeline
     _fidelity: Fidelities
 
     @property
     def fidelity(self) -> Fidelities:
-        """What records are read at, from the next request on, in all workers."""
+        """Fidelity at which records are read, in all workers, from the next request on."""
         return self._fidelity
 
     @fidelity.setter
     def fidelity(self, fidelity: Fidelities) -> None:
-        self._loading.dial.set(fidelity)
+        self._pipeline.shared_fidelity.set(fidelity)
         self._fidelity = fidelity
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class name of each label."""
-        return self._loading.classes
+        return self._pipeline.classes
 
     @property
     def n_samples(self) -> int:
         """Samples of an epoch, over all ranks."""
-        return sum(self._loading.population.counts)
+        return sum(self._pipeline.sample_set.counts)
 
 
-class BaseLoader(Dialled, Generic[Item, Payload]):
-    """The position of a loader in its epochs, its state, and what it tells of itself.
+class BaseLoader(LoaderProperties, Generic[Item, Payload]):
+    """The position of a loader in its epochs, its state, and its counters.
 
-    A subclass says what an `Item` is, and starts an iteration of them; `Payload` is what its feeds
-    hand out with the images of a batch.
+    A subclass defines `Item`, the batch that the user gets, and starts iterations; `Payload` is
+    what its streams hand out with the images of a batch.
 
     A copy, in this process or by a pickle in another one, has the position of a loader whose loop
     was left here: it reads the next epoch, and its state has the rest of this one. Connections,
-    threads, counters and the dial are its own.
+    threads, counters and the fidelity are its own.
     """
 
-    _feed: BatchStream[Payload] | None
-    """Of the iteration under way, where threads of this process decode."""
+    _stream: BatchStream[Payload] | None
+    """Stream of the iteration under way, if threads of this process decode."""
 
-    def __init__(self, loading: Pipeline) -> None:
-        self._loading = loading
-        self._next: _Position | None = _Position(epoch=0)
-        self._now: tuple[_Position, EpochPartition] | None = None
-        self._n_yielded = 0
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._cursor: EpochCursor[list[ShardSlice]] = EpochCursor()
+        self._partition: EpochPartition | None = None
+        """Partition of the iteration under way, or of the last one."""
         self._done = Signals()
+        """Counters of the iterations that have ended."""
         self._started: float | None = None
-        self._feed = None
+        self._stream = None
         self._iteration: ref[BatchIterator[Item]] | None = None
-        """The last one; not held, for a loop that is left drops it and so ends it."""
+        """The last iteration; not held, because a loop that is left drops it and so ends it."""
         self._n_begun = 0
-        """Iterations; how many there were with it is the number of one."""
-        # One that the collector finds may end here while this thread holds it.
+        """Iterations that have begun; an iteration has for its number how many there were then."""
+        # Reentrant: the collector may end an iteration in the thread that holds the lock.
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, object]:
         """Leave an iteration under way behind, its threads, and the counters."""
-        own = {"_started": None, "_feed": None, "_iteration": None, "_done": Signals()}
+        cursor = copy.copy(self._cursor)
+        cursor.end()
+        own = {
+            "_cursor": cursor,
+            "_started": None,
+            "_stream": None,
+            "_iteration": None,
+            "_done": Signals(),
+        }
         return {k: v for k, v in {**self.__dict__, **own}.items() if k != "_lock"}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
-        # A process that is being started shares the dial, as workers do; this one is none of them.
-        self._loading.dial = copy.deepcopy(self._loading.dial)
+        # A pickle for a process that is being started shares the fidelity, for its workers; a
+        # loader that is sent to such a process has its own.
+        self._pipeline.shared_fidelity = copy.deepcopy(self._pipeline.shared_fidelity)
 
     def __copy__(self) -> Self:
-        return copy.deepcopy(self)  # a shallow one would share what is read with
+        return copy.deepcopy(self)  # a shallow copy would share connections
 
     def __repr__(self) -> str:
-        datasets = ", ".join(repr(s.dataset) for s in self._loading.population.sources)
+        datasets = ", ".join(repr(s.dataset) for s in self._pipeline.sample_set.sources)
         return (
             f"<{type(self).__name__} of {datasets} at fidelity {brief(self._fidelity)}, "
             f"{self.n_samples} samples an epoch>"
@@ -129,18 +131,19 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         An older one that is not over cannot go on: its next batch is a `UsageError`. One that has
         yielded nothing does not count: this one reads the same.
         """
-        position, rank, leg = self._upcoming()
+        position, rank, partition = self._upcoming()
         with self._lock:
-            # What another thread still says of the older one is not of this one.
+            # Another thread may still hand over a batch of the older iteration, or end it.
             number = self._n_begun = self._n_begun + 1
         self._end("another iteration of this loader has begun")
         started = time.perf_counter()
-        batches = self._start(leg, position.epoch, rank)
-        self._now, self._next, self._n_yielded = (position, leg), None, 0
+        batches = self._start(partition, rank)
+        self._partition = partition
+        self._cursor.begin(position, is_empty=not partition.n_batches)
         self._started = started
         iteration = BatchIterator(
             batches,
-            leg.n_batches,
+            partition.n_batches,
             given=partial(self._given, number),
             ended=partial(self._ended, number),
         )
@@ -149,17 +152,17 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
 
     @abstractmethod
     def _topology(self) -> tuple[int, Topology]:
-        """Return rank and topology; looked at when an iteration begins."""
+        """Return rank and topology, which are looked up when an iteration begins."""
 
     @abstractmethod
-    def _start(self, leg: EpochPartition, epoch: int, rank: int) -> Iterator[Item]:
-        """Start to read a leg, at once; return its batches."""
+    def _start(self, partition: EpochPartition, rank: int) -> Iterator[Item]:
+        """Start to read the share of a rank, at once; return its batches."""
 
     def _given(self, number: int) -> None:
         """Count a batch, unless it is of an older iteration."""
         with self._lock:
             if number == self._n_begun:
-                self._n_yielded += 1
+                self._cursor.advance()
 
     def _ended(self, number: int) -> None:
         """End the iteration under way, unless it is newer than the one that ended."""
@@ -168,15 +171,16 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
                 self._end()
 
     def _end(self, reason: str = "") -> None:
-        """End the iteration under way, and its threads; `reason` is why it cannot go on."""
+        """End the iteration under way and its threads; `reason` is for the error on going on."""
         iteration = None if self._iteration is None else self._iteration()
         if iteration is not None:
             iteration.cut_off(reason)
-        feed = self._feed
-        if feed is not None:
-            feed.close()
+        stream = self._stream
+        if stream is not None:
+            stream.close()
         self._stop_clock()
-        self._feed = None
+        self._stream = None
+        self._cursor.end()
 
     def close(self) -> None:
         """End the iteration under way, and let threads and worker processes go.
@@ -212,56 +216,36 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         Raises:
             OptionError: Not an integer, or negative.
         """
-        epoch = integer(epoch, "epoch", least=0)
-        pending = self._pending()
-        loaded = pending if pending is not None and pending.is_loaded else None
-        if loaded is not None and loaded.epoch == epoch:
-            if self._next is not None:  # else an iteration has it already, and yielded nothing yet
-                self._next = replace(loaded, is_asked_for=True)
-            return
-        if loaded is not None and loaded.stretches != []:
+        dropped = self._cursor.set_epoch(integer(epoch, "epoch", least=0))
+        if dropped is not None and dropped.left != []:
             warnings.warn(
-                f"set_epoch({epoch}) drops the position in epoch {loaded.epoch} that was loaded; "
+                f"set_epoch({epoch}) drops the position in epoch {dropped.epoch} that was loaded; "
                 "go on with `for epoch in range(loader.epoch, ...)`",
                 stacklevel=2,
             )
-        self._next = _Position(epoch=epoch, is_asked_for=True)
 
-    def _under_way(self) -> tuple[_Position, EpochPartition]:
-        """Return what the iteration under way, or the last one, began with."""
-        if self._now is None:
-            raise AssertionError("a loader has a next position or one that is being read")
-        return self._now
-
-    def _pending(self) -> _Position | None:
-        """Return the position that is set, loaded, or of an iteration that has yielded nothing."""
-        if self._next is None and not self._n_yielded:
-            position, leg = self._under_way()
-            return position if leg.n_batches else None
-        return self._next
-
-    def _upcoming(self) -> tuple[_Position, int, EpochPartition]:
+    def _upcoming(self) -> tuple[Position[list[ShardSlice]], int, EpochPartition]:
         """Return what an iteration that begins now would read, and this process's rank."""
-        position = self._pending() or _Position(epoch=self._under_way()[0].epoch + 1)
         rank, topology = self._topology()
-        leg = self._loading.leg(position.epoch, position.stretches, topology)
-        if position.stretches is not None and not leg.n_batches and not position.is_asked_for:
-            position = _Position(epoch=position.epoch + 1)
-            leg = self._loading.leg(position.epoch, None, topology)
-        return position, rank, leg
 
-    def _is_running(self) -> bool:
-        """Say whether an iteration is under way that no loaded state has put an end to."""
-        return self._started is not None and not (self._next and self._next.is_loaded)
+        def partition(position: Position[list[ShardSlice]]) -> EpochPartition:
+            return self._pipeline.partition(position.epoch, position.left, topology)
 
-    def _leg(self) -> EpochPartition:
-        return self._under_way()[1] if self._is_running() else self._upcoming()[2]
+        position = self._cursor.upcoming(lambda loaded: not partition(loaded).n_batches)
+        return position, rank, partition(position)
+
+    def _current(self) -> EpochPartition:
+        """Return the partition of the iteration under way, or of the next where none is."""
+        if self._cursor.is_reading and self._partition is not None:
+            return self._partition
+        return self._upcoming()[2]
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch; `n_left` is what a resumption leaves of it."""
-        leg = self._leg()
+        partition = self._current()
         # Epochs differ in order alone, so that one has as many batches as any other.
-        return EpochPartition(leg.order, leg.order.all(), leg.topology).n_batches
+        order = partition.order
+        return EpochPartition(order, order.all(), partition.topology).n_batches
 
     @property
     def n_left(self) -> int:
@@ -270,19 +254,18 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         An epoch is under way from the start of its iteration until that has ended, by itself or by
         a `break`; after `load_state_dict` it is the one that the state is of.
         """
-        if self._is_running():
-            return self._under_way()[1].n_batches - self._n_yielded
-        return self._upcoming()[2].n_batches
+        n_read = self._cursor.n_yielded if self._cursor.is_reading else 0
+        return self._current().n_batches - n_read
 
     @property
     def n_padded(self) -> int:
         """Samples that the iteration reads twice, so that all ranks have as many batches."""
-        return self._leg().n_padded
+        return self._current().n_padded
 
     @property
     def n_dropped(self) -> int:
         """Samples that the iteration leaves out."""
-        return self._leg().n_dropped
+        return self._current().n_dropped
 
     # ---- state
 
@@ -297,16 +280,16 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         The fidelity is not in it, nor is what becomes of the images (size, crop): they do not
         decide what is read next. A fidelity that changes while training is yours to restore.
         """
-        if self._next is not None and not self._is_running():
-            position, topology, n = self._next, self._topology()[1], 0
+        cursor = self._cursor
+        if cursor.status is Status.READY or self._partition is None:
+            position, topology, n = cursor.waiting, self._topology()[1], 0
         else:
-            position, leg = self._under_way()
-            topology, n = leg.topology, self._n_yielded
-        return written(
-            self._loading,
+            position, topology, n = cursor.now, self._partition.topology, cursor.n_yielded
+        return dump_state(
+            self._pipeline,
             kind=BATCHES,
             epoch=position.epoch,
-            stretches=position.stretches,
+            slices=position.left,
             topology=topology,
             n=n,
         )
@@ -319,10 +302,10 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         Raises:
             OptionError: Not a state, or one of other data, another selection, seed or window.
         """
-        epoch, stretches = resume(self._loading, state, kind=BATCHES)
-        self._next = _Position(epoch=epoch, stretches=stretches, is_loaded=True)
+        epoch, slices = resume(self._pipeline, state, kind=BATCHES)
+        self._cursor.load(Position(epoch=epoch, left=slices, is_loaded=True))
 
-    # ---- signals
+    # ---- counters
 
     def stats(self) -> Signals:
         """Return the counters since the loader was made; `str` of them is one line.
@@ -332,15 +315,20 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
         """
         started = self._started  # once: another thread may end it
         running = 0.0 if started is None else time.perf_counter() - started
-        return self._done + self._running() + self._loading.traffic() + Signals(seconds=running)
+        return (
+            self._done
+            + self._running()
+            + self._pipeline.connections.traffic()
+            + Signals(seconds=running)
+        )
 
     def _running(self) -> Signals:
-        """Return the counters of the iteration under way, but for traffic and time."""
-        feed = self._feed  # once: another thread may end it
-        return Signals() if feed is None else feed.signals()
+        """Return the counters of the iteration under way, without traffic and time."""
+        stream = self._stream  # once: another thread may end it
+        return Signals() if stream is None else stream.stats()
 
     def _stop_clock(self) -> None:
-        """Add the iteration that ends to what was done before."""
+        """Add the counters of the iteration that ends to those of the iterations before."""
         started = self._started
         if started is not None:
             self._done += Signals(seconds=time.perf_counter() - started)
@@ -349,6 +337,6 @@ class BaseLoader(Dialled, Generic[Item, Payload]):
 
 
 def check_rank(rank: int, world_size: int) -> None:
-    """Raise `OptionError` unless the rank is one of the world's."""
+    """Raise `OptionError` unless the rank is in 0..world_size - 1."""
     if type(rank) is not int or not 0 <= rank < world_size:
         raise OptionError(f"rank must be in 0..{world_size - 1}, got {rank!r}")

@@ -1,4 +1,4 @@
-"""The engine of a loader: one stream of samples, fetched ahead, decoded in threads, in order.
+"""The engine of a loader: one stream of samples, read ahead, decoded in threads, in order.
 
     driver ──ask, take──▶ Prefetcher
        │ samples in batches
@@ -6,9 +6,12 @@
        ▲        GIL released                │
        └─── a token for each batch taken ◀──┘
 
-The driver walks the stream. What is held at most: the window of the shuffle, the bytes that the
-prefetcher is ahead, and `BATCHES_READY` batches. All three have a bound, so nothing grows when the
-consumer is slow, and there are two places to wait at: a record, and a token.
+The driver, one thread, goes through the stream. Memory has three bounds: the window of the shuffle,
+the bytes that the prefetcher is ahead, and `batches_ready` batches. So nothing grows when the
+consumer is slow. A driver waits in two places only: for a record, and for a token.
+
+With 4 tokens and batches 0, 1, 2 ..: the driver dispatches batches 0..4 and waits with the samples
+of batch 4; the consumer takes batch 0 and gives a token back; the driver dispatches batch 4.
 """
 
 import atexit
@@ -18,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, ClassVar, Final, Generic, TypeVar
 from weakref import WeakSet
@@ -36,21 +40,11 @@ __all__ = ["Batch", "BatchStream"]
 
 _log = logging.getLogger(__name__)
 
-BATCHES_READY: Final = 4
-"""Batches that are decoded or being decoded before the consumer takes them."""
-
-_QUICK_SECONDS: Final = 0.1
-"""A first batch that comes sooner than this came over a link that can wait for its decoding: while
-it is decoded nothing is read ahead, for that would take the cores from it."""
-
-_ALONE_SECONDS: Final = 0.2
-"""How long it has them to itself at most."""
-
 _DECODING_SECONDS: Final = 1.0
-"""How long the end of an iteration waits for images that are being decoded."""
+"""Longest time that the end of an iteration waits for images that are being decoded."""
 
 _LAST_SECONDS: Final = 2.0
-"""How long an interpreter that ends waits for requests that are under way."""
+"""Longest time that an interpreter at its end waits for requests in flight."""
 
 _TOKEN: Final = object()
 
@@ -70,41 +64,41 @@ class Batch(Generic[Payload]):
     positions: NDArray[np.int64]
     """Position of each sample in its dataset. (N,)"""
     payload: Payload
-    """What the allocator gave with the memory of `images`."""
+    """Second value of the allocator that made `images`: a tensor over the same memory, or None."""
     files: list[bytes] = field(repr=False)
-    """What a decoder takes of each sample; empty once all are decoded."""
+    """Input of the decoder for each sample; empty once all are decoded."""
     draws: NDArray[np.float64] = field(repr=False)
-    """Numbers in [0, 1) that each sample's crop is drawn by. (N, draws)"""
+    """Random numbers in [0, 1) for the crop of each sample. (N, draws)"""
     orientations: list[int] = field(repr=False)
-    """EXIF orientation to undo of each sample, 1 for none."""
+    """EXIF orientation to undo for each sample, 1 for none."""
     missing: int = 0
-    """Parts that are still being decoded."""
+    """Parts of the batch that are still being decoded."""
     skipped: list[int] = field(default_factory=list, repr=False)
-    """Rows that could not be decoded and may be left out."""
+    """Rows that could not be decoded and are to be replaced."""
     done: threading.Event = field(default_factory=threading.Event, repr=False)
     error: BaseException | None = None
     reason: BaseException | None = None
-    """Why the last of `skipped` was."""
+    """Error of the last row in `skipped`."""
 
 
 class BatchStream(Generic[Payload]):
     """Batches of one stream.
 
     Args:
-        stream: What is read.
-        batch_sizes: Samples of each batch; their sum is what the stream has.
-        rendering: What becomes of each image.
-        n_threads: That decode.
-        skip_errors: Leave out what cannot be decoded, and go on.
-        allocate: Returns memory for the images of a batch, (n, H, W, 3) uint8, and anything to be
-            handed out with it; called in a thread of the feed.
+        read_spec: Samples of the stream, and how they are read.
+        batch_sizes: Samples of each batch, in all as many as the stream has.
+        rendering: Crop and size of the images.
+        n_threads: Threads that decode.
+        skip_errors: Replace an image that cannot be decoded by another of its batch, and go on.
+        allocate: Returns memory for the images of a batch, (n, H, W, 3) uint8, and the payload of
+            the batch; called in a thread of the stream.
     """
 
     _alive: ClassVar["WeakSet[BatchStream[Any]]"] = WeakSet()
 
     def __init__(
         self,
-        stream: ReadSpec,
+        read_spec: ReadSpec,
         batch_sizes: Sequence[int],
         *,
         rendering: Rendering,
@@ -113,27 +107,28 @@ class BatchStream(Generic[Payload]):
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
     ) -> None:
         self._batch_sizes = batch_sizes
+        self._limits = read_spec.limits
         self._rendering = rendering
         self._n_threads = n_threads
         self._skip_errors = skip_errors
         self._allocate = allocate
         self._ready: SimpleQueue[Batch[Payload] | BaseException | None] = SimpleQueue()
         self._tokens: SimpleQueue[object] = SimpleQueue()
-        for _ in range(BATCHES_READY):
+        for _ in range(read_spec.limits.batches_ready):
             self._tokens.put(_TOKEN)
         self._lock = ForkSafeLock()
         self._counts = dict.fromkeys(
             ("samples", "batches", "skipped", "queue_depth", "stall", "decode"), 0.0
         )
         self._n_ready = 0
-        self._life = StopFlag()
+        self._stop_flag = StopFlag()
         share_one_arena()
         self._driver = Threads(1, "drive")
         with ExitStack() as started:
             started.callback(self._driver.stop)
             self._decoders = Threads(n_threads, "decode")
             started.callback(self._decoders.stop)
-            self._prefetcher = Prefetcher(stream, self._life)
+            self._prefetcher = Prefetcher(read_spec, self._stop_flag)
             started.pop_all()
         self._alive.add(self)
         self._driver.put(self._drive)
@@ -147,20 +142,20 @@ class BatchStream(Generic[Payload]):
                 del batch
         finally:
             self.close()
-            # What decoders decode into is theirs until they end, which idle ones do at once.
+            # Decoders own the memory that they decode into until they end; idle ones end at once.
             self._decoders.join(_DECODING_SECONDS)
             trim()
 
     def _take(self) -> Batch[Payload] | None:
         start = time.perf_counter()
-        batch = None if self._life.is_over else self._ready.get()
-        if batch is None or self._life.is_over:
+        batch = None if self._stop_flag.is_over else self._ready.get()
+        if batch is None or self._stop_flag.is_over:
             return None
         if isinstance(batch, BaseException):
             errors = [batch]
             del batch
             raise errors.pop()  # a traceback holds this frame, which must not hold the error
-        if not self._life.wait(batch.done):
+        if not self._stop_flag.wait(batch.done):
             return None
         if batch.error is not None:
             errors = [batch.error]
@@ -175,8 +170,8 @@ class BatchStream(Generic[Payload]):
             self._counts["queue_depth"] = self._n_ready
         return batch
 
-    def signals(self) -> Signals:
-        """Return the counters of this feed; those of requests are the readers'."""
+    def stats(self) -> Signals:
+        """Return the counters of this stream, without those of requests, which readers count."""
         with self._lock:
             n = dict(self._counts)
         return Signals(
@@ -191,10 +186,10 @@ class BatchStream(Generic[Payload]):
         )
 
     def close(self) -> None:
-        """Stop all threads; requests under way end by themselves."""
-        if self._life.is_over:
+        """Stop all threads; requests in flight end by themselves."""
+        if self._stop_flag.is_over:
             return
-        self._life.is_over = True
+        self._stop_flag.is_over = True
         self._tokens.put(None)
         self._ready.put(None)
         self._prefetcher.close()
@@ -204,9 +199,9 @@ class BatchStream(Generic[Payload]):
 
     @classmethod
     def close_all(cls) -> None:
-        """Stop every feed and wait for its threads: the interpreter is about to go."""
-        for feed in list(cls._alive):
-            feed.close()
+        """Stop every stream and wait for its threads, before the interpreter ends."""
+        for stream in list(cls._alive):
+            stream.close()
         Threads.end_all(_LAST_SECONDS)
 
     # ---- the driver's side
@@ -216,20 +211,20 @@ class BatchStream(Generic[Payload]):
             stop = 0
             for size in self._batch_sizes:
                 start, stop = stop, stop + size
-                if self._life.is_over:
+                if self._stop_flag.is_over:
                     return
-                # What the first batch needs comes alone: all else would take its share of the link.
+                # The records of the first batch come alone: others would take a share of the link.
                 self._prefetcher.ask(stop, ahead=start > 0)
                 asked = time.perf_counter()
                 samples = self._prefetcher.take(start, stop)
-                is_quick = time.perf_counter() - asked < _QUICK_SECONDS
-                if samples is None or self._tokens.get() is None or self._life.is_over:
+                is_quick = time.perf_counter() - asked < self._limits.quick_seconds
+                if samples is None or self._tokens.get() is None or self._stop_flag.is_over:
                     return
                 batch = self._batch(samples)
                 self._dispatch(batch)
                 self._ready.put(batch)
                 if start == 0 and is_quick:
-                    batch.done.wait(_ALONE_SECONDS)
+                    batch.done.wait(self._limits.alone_seconds)
             self._ready.put(None)
         except BaseException as e:  # noqa: BLE001 - raised again by the consumer
             self._ready.put(e)
@@ -249,12 +244,13 @@ class BatchStream(Generic[Payload]):
 
     def _dispatch(self, batch: Batch[Payload]) -> None:
         n = len(batch.files)
-        # An uneven part leaves no thread idle: other batches wait too.
+        # 10 images for 4 threads are parts of 3, 3, 3 and 1. The short part leaves no thread idle,
+        # because parts of other batches wait too.
         step = -(-n // min(n, self._n_threads))
         starts = range(0, n, step)
         batch.missing = len(starts)
         for a in starts:
-            self._decoders.put(lambda a=a: self._decode(batch, a, min(n, a + step)))  # type: ignore[misc]  # bound
+            self._decoders.put(partial(self._decode, batch, a, min(n, a + step)))
 
     def _decode(self, batch: Batch[Payload], start: int, stop: int) -> None:
         began = time.perf_counter()
@@ -293,7 +289,11 @@ class BatchStream(Generic[Payload]):
                 batch.skipped.append(i)  # a list may be appended to by all threads
 
     def _replace_skipped(self, batch: Batch[Payload]) -> None:
-        """Repeat other samples in rows that are left out: all ranks keep batches of one shape."""
+        """Repeat other samples in skipped rows, so that batches keep their shape on all ranks.
+
+        Of 5 rows with 1 and 4 skipped, the good ones are 0, 2 and 3: row 1 repeats 0, row 4
+        repeats 2.
+        """
         reason, batch.reason = batch.reason, None
         if not batch.skipped or batch.error is not None:
             return
@@ -309,7 +309,7 @@ class BatchStream(Generic[Payload]):
             self._counts["skipped"] += len(bad)
 
     def _named(self, error: JpegError, batch: Batch[Payload], i: int) -> JpegError:
-        """Say which image cannot be decoded."""
+        """Return an error that names the image that cannot be decoded."""
         name = self._prefetcher.name(int(batch.sources[i]), int(batch.positions[i]))
         return type(error)(f"{name}: {error}")
 

@@ -1,9 +1,10 @@
 """One iteration of a loader: its batches in order, to their end or until it is cut off.
 
-    under way ──last batch, error, close(), dropped──▶ over: there is no more
-        └──another begins, or the loader is closed──▶ cut off: to go on is an error
+    under way ──last batch, error, close(), dropped──▶ over: `next` is a StopIteration
+        └──another begins, or the loader is closed───▶ cut off: `next` is a UsageError
 
-A loop that is left by `break` drops its iteration; only one that is kept can be cut off.
+A loop that is left by `break` drops its iteration, which ends it; only an iteration that is kept
+can be cut off.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,14 +18,14 @@ Item = TypeVar("Item")
 
 
 class BatchIterator(Generic[Item]):
-    """Batches of one iteration.
+    """The batches of one iteration.
 
     Args:
-        batches: In order.
-        n_batches: How many there are. A loader of which somebody stops the threads ends too early,
-            and that must not look like the end of an epoch.
+        batches: Batches in order.
+        n_batches: Number of batches. Where somebody stops the threads of a loader, `batches` ends
+            too early, which must not look like the end of an epoch.
         given: Called before each batch is handed over.
-        ended: Called once, where it ends by itself and is not cut off.
+        ended: Called once if the iteration ends by itself and is not cut off.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class BatchIterator(Generic[Item]):
         return StopIteration()
 
     def cut_off(self, reason: str) -> None:
-        """Let it be an error to go on, unless it is over."""
+        """Let the next `next` be a `UsageError`, unless the iteration is over."""
         if self._batches is not None:
             self._batches, self._reason = None, reason
 
     def close(self) -> None:
-        """End it here: there is no more."""
+        """End the iteration here."""
         if self._batches is not None:
             self._batches = None
             self._ended()

@@ -1,7 +1,11 @@
-"""Memory that comes back: of batches to us, of bodies and files to the system.
+"""Memory that is used again: batches by this process, bodies and files by the system.
 
-A batch of 64 images of 224 x 224 is 9.6 MB: fresh memory costs 2,350 page faults, milliseconds. So
-a batch's memory is used again when the consumer has let go of the last view of it.
+Fresh memory for a batch of 64 images of 224 x 224, 9.6 MB, costs 2,350 page faults, which take
+milliseconds. So the memory of a batch is used again once the consumer has dropped its last view.
+
+    block ◀──held by── BatchMemory           a block is lent as a lease: an array over its memory
+      ▲                    │ weak reference  that all views keep alive; when the lease is dead, no
+    lease ◀──base of── view of a batch       view is left and the block is free
 """
 
 import ctypes
@@ -23,15 +27,16 @@ _malloc_trim = getattr(_libc, "malloc_trim", None)
 _mallopt = getattr(_libc, "mallopt", None)
 
 _M_ARENA_MAX: Final = -8
-"""Of malloc.h."""
+"""M_ARENA_MAX of glibc's malloc.h."""
 
 _KEPT: Final = 16
-"""Blocks that are looked at: of the batches that are ready, the consumer's, and some that it keeps.
-Who keeps more gets fresh memory, and of the blocks of all that are let go so many stay here."""
+"""Size of the pool of blocks: for the batches that are ready, that of the consumer, and some that
+the consumer keeps. A consumer that keeps more batches gets fresh memory for them; of the blocks
+that it drops then, at most this many stay in the pool."""
 
 
 class BatchMemory:
-    """Gives out arrays of up to `n` rows.
+    """A pool of memory for batches of up to `n` rows.
 
     Args:
         n: Rows of the largest batch.
@@ -41,13 +46,14 @@ class BatchMemory:
     def __init__(self, n: int, row: tuple[int, ...]) -> None:
         self._row = row
         self._bytes = n * prod(row)
-        # No lock, which a fork could leave held: what one thread looks at no other one sees.
+        # No lock, which a fork could leave held: `popleft` is atomic, so that no other thread sees
+        # the block that one thread looks at.
         self._lent: deque[tuple[ref[NDArray[np.uint8]], NDArray[np.uint8]]] = deque(maxlen=_KEPT)
-        """Blocks, and a lease of each, whose death says that the block is free; where none is free
-        the block lent first is forgotten."""
+        """The last lease of each block, and the block, which is free once the lease is dead. If
+        none is free, the pool forgets the block that was lent first."""
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the memory behind: a copy takes its own."""
+        """Leave the memory behind: a copy allocates its own."""
         return {**self.__dict__, "_lent": deque(maxlen=_KEPT)}
 
     def take(self, n: int) -> NDArray[np.uint8]:
@@ -60,9 +66,10 @@ class BatchMemory:
         return lease[: n * prod(self._row)].reshape(n, *self._row)
 
     def _free_block(self) -> NDArray[np.uint8]:
-        # It looks. To be told by a finalizer would lose interrupts: one that Python takes inside a
-        # callback, where a loop over batches lets go of its last one, is printed and ignored.
-        with suppress(IndexError):  # two threads look at once
+        # The pool polls its leases. A finalizer would lose interrupts: a KeyboardInterrupt that
+        # Python raises inside a callback, as when a loop drops its last batch, is printed and
+        # ignored.
+        with suppress(IndexError):  # another thread has taken the last one
             for _ in range(len(self._lent)):
                 lease, block = self._lent.popleft()
                 if lease() is None:
@@ -72,23 +79,23 @@ class BatchMemory:
 
 
 def share_one_arena() -> None:
-    """Let threads that start from now on share memory, where the C library is glibc.
+    """Let threads that start from now on share one memory arena, where the C library is glibc.
 
-    Each thread else has an arena of its own, whose free end is never given back: what the largest
-    image and body there took, 40 MB and more over 20 epochs. Decoding asks for memory a few dozen
-    times an image, so sharing costs nothing. It holds for the whole process, and only where neither
-    MALLOC_ARENA_MAX nor GLIBC_TUNABLES says otherwise. Arenas that threads have made before stay in
-    use, and where these are over eight, glibc does not listen any more.
+    Otherwise each thread has an arena of its own, whose free end is never returned to the system:
+    the largest image and body of each thread, 40 MB and more over 20 epochs. Decoding allocates a
+    few dozen times an image, so that sharing costs nothing. The setting holds for the whole
+    process, unless MALLOC_ARENA_MAX or GLIBC_TUNABLES is set. Arenas that threads have made before
+    stay in use, and if there are more than eight, glibc ignores the setting.
     """
     if _mallopt is not None and not {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"} & os.environ.keys():
         _mallopt(_M_ARENA_MAX, 1)
 
 
 def trim() -> None:
-    """Give free memory back to the system, where the C library is glibc: some milliseconds.
+    """Return free memory to the system, where the C library is glibc; takes some milliseconds.
 
-    Bodies and files live and die in many threads, and what lies between two that live is kept: 20
-    epochs took 1.7 times the memory of the first one.
+    Bodies and files are allocated and freed in many threads, and malloc keeps the free memory
+    between two that are in use: without trimming, 20 epochs took 1.7 times the memory of one.
     """
     if _malloc_trim is not None:
         _malloc_trim(0)

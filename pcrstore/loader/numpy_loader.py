@@ -12,7 +12,8 @@ from pcrstore.fidelity import Fidelities
 from pcrstore.loader.base import BaseLoader, check_rank
 from pcrstore.loader.batches import Batch
 from pcrstore.loader.memory import BatchMemory
-from pcrstore.loader.pipeline import Data, MoreOptions, Pipeline, Spec, check_options
+from pcrstore.loader.open import open_pipeline
+from pcrstore.loader.options import Data, LoaderOptions, Spec, check_options
 from pcrstore.sampling import EpochPartition, Topology, Uneven
 
 __all__ = ["NumpyLoader"]
@@ -31,13 +32,13 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         dataset: URL, path, store, open dataset, or `Mix`.
         batch_size: Samples of a batch, on each rank.
         fidelity: See `Fidelities`.
-        size: Of the images yielded: a side, or (height, width).
+        size: Size of the images yielded: a side, or (height, width).
         shuffle: False: stored order, and central crops unless `crop` says otherwise.
-        seed: Of order, crops and mixtures.
-        n_threads: That decode; None: one for each core.
-        rank: Of this process.
+        seed: Seed of order, crops and mixtures.
+        n_threads: Threads that decode; None: one for each core.
+        rank: Rank of this process.
         world_size: Processes that share the epoch.
-        uneven: Where samples do not divide by ranks: "pad" or "drop".
+        uneven: For samples that do not divide by ranks: "pad" or "drop".
         drop_last: Leave out a last batch that is not full.
         positions: Yield a third array, the position of each sample in the dataset; in a mix
             counted on over the datasets.
@@ -71,9 +72,9 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         drop_last: bool = False,
         positions: bool = False,
         storage_options: Mapping[str, object] | None = None,
-        **options: Unpack[MoreOptions],
+        **options: Unpack[LoaderOptions],
     ) -> None:
-        check_options("NumpyLoader", options, MoreOptions.__annotations__)
+        check_options("NumpyLoader", options, LoaderOptions.__annotations__)
         spec = Spec(
             dataset=dataset,
             fidelity=fidelity,
@@ -89,32 +90,31 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         check_rank(rank, world_size)
         if n_threads is not None:
             n_threads = integer(n_threads, "n_threads", least=1)
-        super().__init__(Pipeline(spec))
+        super().__init__(open_pipeline(spec))
         self._fidelity = fidelity
         self._share = rank, topology
         self._n_threads = n_threads
         self._with_positions = positions
-        rendering = self._loading.rendering
+        rendering = self._pipeline.rendering
         self._memory = BatchMemory(batch_size, (rendering.height, rendering.width, 3))
 
     def _topology(self) -> tuple[int, Topology]:
         return self._share
 
     def _start(
-        self, leg: EpochPartition, epoch: int, rank: int
+        self, partition: EpochPartition, rank: int
     ) -> Iterator[tuple[NDArray[np.generic], ...]]:
-        self._feed = feed = self._loading.feed(
-            leg,
-            epoch,
+        self._stream = stream = self._pipeline.stream_share(
+            partition,
             rank=rank,
             worker=0,
             n_threads=self._n_threads or usable_cores(),
             allocate=lambda n: (self._memory.take(n), None),
         )
         # Not a generator, which would keep its batch until the next one is there.
-        return map(self._arrays, feed)
+        return map(self._arrays, stream)
 
     def _arrays(self, batch: Batch[None]) -> tuple[NDArray[np.generic], ...]:
         if self._with_positions:
-            return batch.images, batch.labels, self._loading.positions(batch)
+            return batch.images, batch.labels, self._pipeline.positions(batch)
         return batch.images, batch.labels

@@ -1,13 +1,14 @@
-"""Records of one stream of samples, asked for ahead and let go after their last sample.
+"""Records of a stream of samples, requested ahead and dropped after their last sample.
 
-    stretches ──leaflets──▶ units ──tasks──▶ FetchQueue ──files──▶ take(start, stop)
-                              ▲ ahead <= prefetch_bytes
-                           ask(stop)
+    shard slices ──look up──▶ _SliceReader ──record reads──▶ FetchQueue ──files──▶ take(start, stop)
+                                   ▲
+                       ask(stop): what samples below `stop` need, and `prefetch_bytes` more
 
-Records are asked for in the order of their first use, as many as fit the bytes the stream may be
-ahead; several small ones by one call. A record is cut into its images' files when it comes, and
-each is let go with its sample: whole records would hold twice as much of the window that samples
-are drawn from. One thread calls `ask` and `take`. `pcrstore.sampling.order` has the words.
+Records are requested in the order of their first use; several small ones of one source are one
+task. A record is cut into the files of its images when it arrives, and each file is dropped with
+its sample: whole records would take twice the memory of the window that samples are drawn from.
+
+One thread, the driver of the stream, calls `ask` and `take`; fetchers fill in the slice readers.
 """
 
 import threading
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,319 +27,339 @@ from pcrstore.dataset import Reader, RecordSelection
 from pcrstore.errors import PcrstoreError
 from pcrstore.fidelity import SharedFidelity
 from pcrstore.loader.fetch_queue import Fetch, FetchQueue
+from pcrstore.loader.limits import StreamLimits
 from pcrstore.loader.memory import trim
 from pcrstore.sampling import EpochOrder, ReadList, RecordRead, SampleSet, ShardSlice
 
 __all__ = ["Prefetcher", "ReadSpec", "Samples"]
 
-TASK_BYTES: Final = 2**20
-"""What one call to the store asks for, in records: a megabyte fills a link with 16 in flight."""
-
-_FIRST_HEADERS: Final = 64
-"""Records whose headers are read first, where the index has them; then as many again, and so on:
-the first batch must not wait for those of a whole shard."""
-
-_MOST_HEADERS: Final = 4096
-"""Records whose headers are read at once at most; the catalog keeps four times as many."""
-
-_DRAWN_AT_ONCE: Final = 1024
-"""Samples whose numbers are drawn together: for those of a batch numpy's calls cost ten times what
-they compute."""
-
-_TRIM_AFTER: Final = 2**28
-"""Bytes of files after which free memory is given back: 5 ms, and twice as much for what is then
-asked for anew, in some ten seconds of decoding."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSpec:
-    """What is read, and how."""
+    """The samples of a stream, and how they are read."""
 
-    population: SampleSet
+    sample_set: SampleSet
     readers: Sequence[Reader]
-    """One for each source of the population."""
+    """One for each source of the sample set."""
     order: EpochOrder
-    stretches: Iterable[ShardSlice]
-    dial: SharedFidelity
-    """Fidelity, looked at for every record that is requested."""
+    slices: Iterable[ShardSlice]
+    fidelity: SharedFidelity
+    """Fidelity, which is looked up for every record when its request begins."""
     prefetch_bytes: int
-    """What may be read, or being read, beyond the samples that are needed."""
+    """Bytes that may be read, or in flight, for samples that nobody needs yet."""
     hedge: bool
     apply_orientation: bool
     seed: int
-    epoch: int
     n_draws: int
-    """Numbers that a sample's crop is drawn by."""
+    """Random numbers that one crop is drawn by."""
+    limits: StreamLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Samples of the stream in order; n of them."""
+    """n samples of a stream, in order."""
 
     files: list[bytes]
-    """What a decoder takes of each."""
+    """Input of the decoder for each sample."""
     labels: NDArray[np.int64]
     """(n,)"""
     orientations: list[int]
-    """EXIF orientations to undo, 1 for none."""
+    """EXIF orientation to undo for each sample, 1 for none."""
     sources: NDArray[np.int64]
     """(n,)"""
     positions: NDArray[np.int64]
-    """In their datasets. (n,)"""
+    """Positions in their datasets. (n,)"""
     draws: NDArray[np.float64]
-    """Numbers in [0, 1) of each sample, for its crop. (n, n_draws)"""
+    """Random numbers in [0, 1) for the crop of each sample. (n, n_draws)"""
 
 
 class _SliceReader:
-    """A leaflet that is being read."""
+    """A shard slice that is being read: its read list, requests, and the files that have come.
 
-    def __init__(self, leaflet: ReadList, base: int) -> None:
-        self.leaflet = leaflet
+    Args:
+        read_list: Samples and records of the slice.
+        base: Samples of the stream before the slice.
+    """
+
+    def __init__(self, read_list: ReadList, base: int) -> None:
+        self.read_list = read_list
         self.base = base
-        """Samples of the stream before it."""
-        self.stop = base + len(leaflet)
-        self.next_unit = 0
-        """First unit that was not asked for."""
+        self.stop = base + len(read_list)
+        self.n_asked = 0
+        """Reads that were requested."""
         self.n_headers = 0
-        """Units whose headers were read, where the index has them."""
+        """Reads whose headers were read, where the index holds headers."""
         self.fetches: list[tuple[Fetch, int]] = []
-        """Of each unit asked for its fetch, and its position there."""
-        self.files: list[list[bytes] | None] = [None] * len(leaflet.units)
-        """Of each unit its images' files, from the first that is taken to the last."""
-        last_use = np.empty(len(leaflet.units), np.int64)
-        last_use[leaflet.unit] = np.arange(len(leaflet))
+        """Fetch of each requested read, and the position of the read in it."""
+        self.files: list[list[bytes] | None] = [None] * len(read_list.reads)
+        """Files of each read, from the first that is taken to the last; else None."""
+        # Of samples 0, 1 and 2 with reads 0, 1 and 0, read 0 is used last by 2: the last one
+        # assigned stays.
+        last_use = np.empty(len(read_list.reads), np.int64)
+        last_use[read_list.read_index] = np.arange(len(read_list))
         self.last_use: list[int] = last_use.tolist()
         self.looked_up = threading.Event()
+        """Set once labels and orientations are there, or `error` is."""
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self.orientations: NDArray[np.int64] | None = None
         self.error: BaseException | None = None
         self._first_drawn = 0
         self._drawn: NDArray[np.float64] = np.empty((0, 0))
 
-    def draws(self, start: int, stop: int, n: int) -> NDArray[np.float64]:
-        """Return the numbers of samples start..stop, which are asked for in order. (samples, n)."""
+    def draws(self, start: int, stop: int, n: int, *, at_once: int) -> NDArray[np.float64]:
+        """Return n random numbers for each of samples start..stop; called in order of samples.
+
+        Args:
+            start: First sample.
+            stop: One past the last sample.
+            n: Numbers for each sample.
+            at_once: Samples to draw for together, if more are needed.
+
+        Returns:
+            (stop - start, n).
+        """
+        # With 3 drawn at once: 0..2 draws 0..3; 2..4 begins within what is drawn but ends behind
+        # it, and draws 2..5 anew. Drawing sample 2 twice is cheaper than joining two arrays.
         if stop > self._first_drawn + len(self._drawn):
-            keys = self.leaflet.crop_key[start : max(stop, start + _DRAWN_AT_ONCE)]
+            keys = self.read_list.crop_key[start : max(stop, start + at_once)]
             self._first_drawn, self._drawn = start, uniforms(keys, n)
         return self._drawn[start - self._first_drawn : stop - self._first_drawn]
 
     @property
     def is_asked_for(self) -> bool:
-        """Whether nothing of it is left to ask for."""
-        return self.next_unit == len(self.leaflet.units)
+        """True once all reads were requested."""
+        return self.n_asked == len(self.read_list.reads)
 
 
-def _read(stream: ReadSpec, units: list[RecordRead]) -> Iterator[list[bytes]]:
-    """Read units of one source; their fidelity is chosen now."""
-    source = units[0].source
+def _fetch(spec: ReadSpec, reads: list[RecordRead]) -> Iterator[list[bytes]]:
+    """Fetch reads of one source at the fidelity of now; yields the files of each."""
+    source = reads[0].source
     chosen = [
         RecordSelection(
-            part=u.part,
-            record=u.record,
-            images=u.slots,
-            fidelity=stream.dial.choose(
-                source, u.images, u.number, seed=stream.seed, epoch=stream.epoch
+            part=r.part,
+            record=r.record,
+            images=r.slots,
+            fidelity=spec.fidelity.choose(
+                source, r.images, r.number, seed=spec.seed, epoch=spec.order.epoch
             ),
         )
-        for u in units
+        for r in reads
     ]
-    return stream.readers[source].files(chosen)
+    return spec.readers[source].files(chosen)
 
 
 class Prefetcher:
-    """Reads a stream ahead."""
+    """Reads a stream of samples ahead.
 
-    def __init__(self, stream: ReadSpec, life: StopFlag) -> None:
-        self._stream = stream
-        self._life = life
-        self._stretches = iter(stream.stretches)
-        self._lanes: deque[_SliceReader] = deque()
+    Args:
+        spec: Samples of the stream.
+        stop_flag: Flag of the stream: nothing waits once it is over.
+    """
+
+    def __init__(self, spec: ReadSpec, stop_flag: StopFlag) -> None:
+        self._spec = spec
+        self._limits = spec.limits
+        self._stop_flag = stop_flag
+        self._slices = iter(spec.slices)
+        self._open: deque[_SliceReader] = deque()
+        """Slices of which samples are still to be taken."""
         self._asking: deque[_SliceReader] = deque()
+        """Slices of which reads are still to be requested: the last ones of `_open`."""
         self._opened = 0
+        """Samples of the slices that were opened."""
         self._unread: ShardSlice | None = None
-        """What the index could not be read for, ahead: read again, or an error, when it is due."""
+        """A slice whose index could not be read while reading ahead. It is tried again when its
+        samples are needed, and only then is the error raised."""
         self._ahead: deque[tuple[int, int]] = deque()
+        """First use and bytes of each read that was requested before it was needed."""
         self._ahead_bytes = 0
         self._untrimmed = 0
-        self._in_flight = FetchQueue(life, hedge=stream.hedge)
+        self._fetch_queue = FetchQueue(stop_flag, hedge=spec.hedge, limits=spec.limits)
 
     def close(self) -> None:
-        """Stop all threads, once life is over; requests under way end by themselves."""
-        self._in_flight.close()
+        """Stop all threads, once the stop flag is over; requests in flight end by themselves."""
+        self._fetch_queue.close()
 
     @property
     def seconds(self) -> float:
-        """Reading, over all threads."""
-        return self._in_flight.seconds
+        """Time spent on fetches, over all threads."""
+        return self._fetch_queue.seconds
 
     @property
     def n_hedges(self) -> int:
-        """Requests that were made a second time."""
-        return self._in_flight.n_hedges
+        """Fetches that were made a second time."""
+        return self._fetch_queue.n_hedges
 
     def name(self, source: int, position: int) -> str:
-        """Return what an error calls a sample."""
-        return f"{self._stream.population.sources[source].dataset.url}: image {position}"
+        """Return the name of a sample in errors."""
+        return f"{self._spec.sample_set.sources[source].dataset.url}: image {position}"
 
     # ---- asking
 
     def ask(self, stop: int, *, ahead: bool) -> None:
-        """Ask for every record that samples below `stop` need; `ahead`: and more, where it fits."""
+        """Request every record that samples below `stop` need.
+
+        Args:
+            stop: Samples of the stream that are needed.
+            ahead: Request more records, as many as fit `prefetch_bytes`.
+        """
+        # With batches of 4, 100 kB a record and 250 kB to be ahead: ask(4) requests the records
+        # that samples 0..4 need, and the next two; it notes their first uses, say 4 and 7. ask(8)
+        # finds both needed now, so that there is room for two more again.
         while self._ahead and self._ahead[0][0] < stop:
             self._ahead_bytes -= self._ahead.popleft()[1]
-        group: list[RecordRead] = []
+        task: list[RecordRead] = []
         size = 0
-        while (lane := self._lane_to_ask(stop, ahead=ahead)) is not None:
-            unit = lane.leaflet.units[lane.next_unit]
-            if group and group[0].source != unit.source:
-                self._submit(lane, group, size, stop)
-                group, size = [], 0
-            n_bytes = self._bytes_of(unit)
-            first_use = lane.base + unit.first_use
+        while (reader := self._slice_to_ask(stop, ahead=ahead)) is not None:
+            read = reader.read_list.reads[reader.n_asked]
+            if task and task[0].source != read.source:
+                self._submit(reader, task, size, stop)
+                task, size = [], 0
+            n_bytes = self._bytes_of(read)
+            first_use = reader.base + read.first_use
             if first_use >= stop:
-                if not self._has_room(ahead=ahead, for_task=not group):
+                if not self._has_room(ahead=ahead, for_task=not task):
                     break
                 self._ahead.append((first_use, n_bytes))
                 self._ahead_bytes += n_bytes
-            if lane.next_unit == lane.n_headers:
-                if group:  # may be needed now
-                    self._submit(lane, group, size, stop)
-                    group, size = [], 0
-                self._load_headers(lane)
-            lane.next_unit += 1
-            group.append(unit)
+            if reader.n_asked == reader.n_headers:
+                if task:  # may be needed now, so it must not wait for headers
+                    self._submit(reader, task, size, stop)
+                    task, size = [], 0
+                self._load_headers(reader)
+            reader.n_asked += 1
+            task.append(read)
             size += n_bytes
-            if size >= TASK_BYTES or lane.is_asked_for:
-                self._submit(lane, group, size, stop)
-                group, size = [], 0
-        if group and lane is not None:
-            self._submit(lane, group, size, stop)
+            # A task is of one slice: `_submit` notes its fetch there.
+            if size >= self._limits.task_bytes or reader.is_asked_for:
+                self._submit(reader, task, size, stop)
+                task, size = [], 0
+        if task and reader is not None:
+            self._submit(reader, task, size, stop)
 
     def _has_room(self, *, ahead: bool, for_task: bool = False) -> bool:
-        """Say whether more may be asked for than is needed: a whole task, or the rest of one.
+        """Say whether more than is needed may be requested: a whole task, or the rest of one.
 
-        Small tasks would not fill the link.
+        A task begins only where all of it has room, because small tasks would not fill the link.
         """
-        budget = self._stream.prefetch_bytes
+        budget = self._spec.prefetch_bytes
         room = budget - self._ahead_bytes
-        return ahead and room > 0 and (not for_task or room >= min(TASK_BYTES, budget))
+        return ahead and room > 0 and (not for_task or room >= min(self._limits.task_bytes, budget))
 
-    def _bytes_of(self, unit: RecordRead) -> int:
-        """Return what a unit will move, about; whole, for sums of fractions do not end at 0."""
-        return round(self._stream.dial.mean_bytes(unit.source) * len(unit.images))
+    def _bytes_of(self, read: RecordRead) -> int:
+        """Return about how many bytes a read will move.
 
-    def _lane_to_ask(self, stop: int, *, ahead: bool) -> _SliceReader | None:
-        """Return the lane whose units are asked for next, opening it when it is time; else None."""
+        An integer, because sums of fractions that are added and subtracted do not end at 0.
+        """
+        return round(self._spec.fidelity.mean_bytes(read.source) * len(read.images))
+
+    def _slice_to_ask(self, stop: int, *, ahead: bool) -> _SliceReader | None:
+        """Return the slice whose reads are requested next, and open it if necessary.
+
+        Returns:
+            None if there is no slice left, or none that may be opened yet.
+        """
         while self._asking and self._asking[0].is_asked_for:
             self._asking.popleft()
         while not self._asking:
-            # To open one is to read the index, which what is needed now must not wait for.
+            # Opening a slice reads the index, and the samples needed now must not wait for that.
             is_due = self._opened < stop
             if not is_due and (self._unread is not None or not self._has_room(ahead=ahead)):
                 return None
-            stretch = self._unread or next(self._stretches, None)
-            if stretch is None:
+            shard_slice = self._unread or next(self._slices, None)
+            if shard_slice is None:
                 return None
-            self._unread = stretch
+            self._unread = shard_slice
             try:
-                leaflet = self._stream.population.leaflet(self._stream.order, stretch)
+                read_list = self._spec.sample_set.read_list(self._spec.order, shard_slice)
             except PcrstoreError:
                 if is_due:
                     raise
                 return None
             self._unread = None
-            if not len(leaflet):
+            if not len(read_list):
                 continue
-            lane = _SliceReader(leaflet, self._opened)
-            self._opened = lane.stop
-            self._in_flight.beside(lambda lane=lane: self._look_up(lane))  # type: ignore[misc]  # bound
-            self._lanes.append(lane)
-            self._asking.append(lane)
+            reader = _SliceReader(read_list, self._opened)
+            self._opened = reader.stop
+            self._fetch_queue.beside(partial(_look_up, self._spec, reader))
+            self._open.append(reader)
+            self._asking.append(reader)
         return self._asking[0]
 
-    def _look_up(self, lane: _SliceReader) -> None:
-        """Read what the index knows of a lane's samples, beside its first records."""
-        try:
-            leaflet = lane.leaflet
-            names = ["label", "orientation"] if self._stream.apply_orientation else ["label"]
-            found = {name: np.empty(len(leaflet), np.int64) for name in names}
-            for i, reader in enumerate(self._stream.readers):
-                here = leaflet.source == i
-                if here.any():
-                    columns = reader.index.columns(names, leaflet.image[here])
-                    for name in names:
-                        found[name][here] = np.asarray(columns[name])
-            lane.labels, lane.orientations = found["label"], found.get("orientation")
-        except BaseException as e:  # noqa: BLE001 - raised again by `take`
-            lane.error = e
-        finally:
-            lane.looked_up.set()
-
-    def _load_headers(self, lane: _SliceReader) -> None:
-        """Read the next headers of records that do not bring their own, in one batch."""
-        start = lane.n_headers
-        n = min(max(_FIRST_HEADERS, start), _MOST_HEADERS)
-        lane.n_headers = stop = min(len(lane.leaflet.units), start + n)
-        for i, reader in enumerate(self._stream.readers):
-            every = reader.needs_headers or self._stream.dial.is_per_sample(i)
-            # Whoever reads a record asks for its header again, and names the one that is damaged.
+    def _load_headers(self, slice_reader: _SliceReader) -> None:
+        """Read the headers of the next records that do not bring their own, in one batch."""
+        start = slice_reader.n_headers
+        n = min(
+            max(self._limits.first_headers, start), self._limits.most_headers
+        )  # 64, then 64, 128, 256 ..
+        reads = slice_reader.read_list.reads[start : start + n]
+        slice_reader.n_headers = start + len(reads)
+        for i, reader in enumerate(self._spec.readers):
+            every = reader.needs_headers or self._spec.fidelity.is_per_sample(i)
+            # Reading a record asks for its header again, and then the error names the record.
             with suppress(PcrstoreError):
                 reader.index.headers(
                     [
-                        (u.part, u.record)
-                        for u in lane.leaflet.units[start:stop]
-                        if u.source == i and (every or u.slots is not None)
+                        (r.part, r.record)
+                        for r in reads
+                        if r.source == i and (every or r.slots is not None)
                     ]
                 )
 
-    def _submit(self, lane: _SliceReader, units: list[RecordRead], n_bytes: int, stop: int) -> None:
-        stream = self._stream  # a fetch that held this object would keep it, and itself, alive
-        is_ahead = lane.base + units[0].first_use >= stop
-        fetch = self._in_flight.submit(lambda: _read(stream, units), n_bytes, is_ahead=is_ahead)
-        lane.fetches.extend((fetch, i) for i in range(len(units)))
+    def _submit(
+        self, slice_reader: _SliceReader, task: list[RecordRead], n_bytes: int, stop: int
+    ) -> None:
+        is_ahead = slice_reader.base + task[0].first_use >= stop
+        # Not a method of this object, which the fetch would keep alive, and with it itself.
+        read = partial(_fetch, self._spec, task)
+        fetch = self._fetch_queue.submit(read, n_bytes, is_ahead=is_ahead)
+        slice_reader.fetches.extend((fetch, i) for i in range(len(task)))
 
     # ---- taking
 
     def take(self, start: int, stop: int) -> Samples | None:
-        """Return samples start..stop, waiting for their records; None when life is over.
+        """Return samples start..stop, waiting for their records; None when the stream is stopped.
 
         They begin where the call before ended, and were asked for.
 
         Raises:
-            PcrstoreError: A record, or what the index says of it, could not be read.
+            PcrstoreError: A record or its part of the index could not be read.
         """
         files: list[bytes] = []
         orientations: list[int] = []
         found: list[tuple[NDArray[np.int64], ...]] = []
         draws: list[NDArray[np.float64]] = []
+        spec = self._spec
+        # Samples 10..14 where slices have the samples 0..12 and 12..20 are samples 10..12 of the
+        # first slice and 0..2 of the second one.
         while start < stop:
-            lane = self._lanes[0]
-            if lane.stop <= start:
-                self._lanes.popleft()
+            reader = self._open[0]
+            if reader.stop <= start:
+                self._open.popleft()
                 continue
-            a, b = start - lane.base, min(stop, lane.stop) - lane.base
-            leaf = lane.leaflet
-            units = leaf.unit[a:b].tolist()
-            for unit, slot in zip(units, leaf.slot[a:b].tolist(), strict=True):
-                of_unit = lane.files[unit]
-                if of_unit is None and (of_unit := self._files(lane, unit)) is None:
+            a, b = start - reader.base, min(stop, reader.stop) - reader.base
+            read_list = reader.read_list
+            read_index = read_list.read_index[a:b].tolist()
+            for read, slot in zip(read_index, read_list.slot[a:b].tolist(), strict=True):
+                of_read = reader.files[read]
+                if of_read is None and (of_read := self._files(reader, read)) is None:
                     return None
-                files.append(of_unit[slot])
-                of_unit[slot] = b""  # each is read once
-            for unit in set(units):
-                if lane.last_use[unit] < b:
-                    lane.files[unit] = None
-            if not self._life.wait(lane.looked_up):
+                files.append(of_read[slot])
+                of_read[slot] = b""  # each is used once, and its memory goes with the sample
+            for read in set(read_index):
+                if reader.last_use[read] < b:
+                    reader.files[read] = None
+            if not self._stop_flag.wait(reader.looked_up):
                 return None
-            if lane.error is not None:
-                errors = [lane.error]
-                lane.error = None
-                raise errors.pop()  # as `_files`
-            found.append((lane.labels[a:b], leaf.source[a:b], leaf.image[a:b]))
+            if reader.error is not None:
+                errors = [reader.error]
+                reader.error = None
+                raise errors.pop()  # a traceback holds this frame, which must not hold the error
+            found.append((reader.labels[a:b], read_list.source[a:b], read_list.image[a:b]))
             orientations += (
-                [1] * (b - a) if lane.orientations is None else lane.orientations[a:b].tolist()
+                [1] * (b - a) if reader.orientations is None else reader.orientations[a:b].tolist()
             )
-            draws.append(lane.draws(a, b, self._stream.n_draws))
+            draws.append(reader.draws(a, b, spec.n_draws, at_once=spec.limits.drawn_at_once))
             start += b - a
         labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
         return Samples(
@@ -350,15 +371,35 @@ class Prefetcher:
             draws=np.concatenate(draws),
         )
 
-    def _files(self, lane: _SliceReader, unit: int) -> list[bytes] | None:
-        """Return what was read for a unit, waiting for it; None when life is over."""
-        fetch, at = lane.fetches[unit]
-        if not self._in_flight.wait(fetch):
+    def _files(self, slice_reader: _SliceReader, read: int) -> list[bytes] | None:
+        """Return the files of a read, waiting for them; None when the stream is stopped."""
+        fetch, at = slice_reader.fetches[read]
+        if not self._fetch_queue.wait(fetch):
             return None
         files = fetch.take(at)
-        lane.files[unit] = files
+        slice_reader.files[read] = files
         self._untrimmed += sum(map(len, files))
-        if self._untrimmed > _TRIM_AFTER:
+        if self._untrimmed > self._limits.trim_after:
             self._untrimmed = 0
             trim()
         return files
+
+
+def _look_up(spec: ReadSpec, slice_reader: _SliceReader) -> None:
+    """Read labels and orientations of a slice from the index, beside its first records."""
+    try:
+        read_list = slice_reader.read_list
+        names = ["label", "orientation"] if spec.apply_orientation else ["label"]
+        found = {name: np.empty(len(read_list), np.int64) for name in names}
+        for i, reader in enumerate(spec.readers):
+            here = read_list.source == i
+            if here.any():
+                columns = reader.index.columns(names, read_list.image[here])
+                for name in names:
+                    found[name][here] = np.asarray(columns[name])
+        slice_reader.labels = found["label"]
+        slice_reader.orientations = found.get("orientation")
+    except BaseException as e:  # noqa: BLE001 - raised again by `take`
+        slice_reader.error = e
+    finally:
+        slice_reader.looked_up.set()

@@ -1,11 +1,14 @@
-"""The position in an epoch as a checkpoint holds it, and what is left of the epoch from there.
+"""The position in an epoch as a checkpoint holds it, in JSON types.
 
-    EpochPartition, batches yielded ──written──▶ {epoch, left, batches, ...} ──resume──▶ slices
+    slices, topology, batches yielded ──dump_state──▶ {epoch, left, batches, ...}
+                                                              │
+    slices that are left  ◀──────────────resume───────────────┘
 
-It is JSON, and says what data it is of. Ranks take batches in step, so that one number says what
-every one of them has read; what is left is worked out where it is taken up.
+A state names the data that it is of. Ranks take batches in step, so one number tells how far each
+of them is; the slices that are left are computed when the state is resumed, not when it is taken.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
@@ -14,38 +17,38 @@ from pcrstore.errors import OptionError
 from pcrstore.loader.pipeline import Pipeline
 from pcrstore.sampling import EpochOrder, ShardSlice, Topology, Uneven
 
-__all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "resume", "written"]
+__all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "dump_state", "resume"]
 
 STATE_FORMAT: Final = 1
 BATCHES: Final = "batches"
 SAMPLES: Final = "samples"
 
 
-def written(
-    loading: Pipeline,
+def dump_state(
+    pipeline: Pipeline,
     *,
     kind: str,
     epoch: int,
-    stretches: Sequence[ShardSlice] | None,
+    slices: Sequence[ShardSlice] | None,
     topology: Topology,
     n: int,
 ) -> dict[str, object]:
     """Return a state in JSON types.
 
     Args:
-        loading: Of the loader.
-        kind: As `resume`.
-        epoch: That is read.
-        stretches: What was left of it when the iteration began; None: all.
-        topology: Of the iteration.
-        n: What was yielded since.
+        pipeline: Pipeline of the loader.
+        kind: Unit of `n`; see `resume`.
+        epoch: Epoch of the iteration.
+        slices: Samples that were left of the epoch when the iteration began; None: all.
+        topology: Ranks, workers and batches of the iteration.
+        n: Batches or samples yielded since.
     """
     return {
         "format": STATE_FORMAT,
         "kind": kind,
-        "data": loading.fingerprint(),
+        "data": copy.deepcopy(pipeline.fingerprint),
         "epoch": epoch,
-        "left": _rows(stretches),
+        "left": _rows(slices),
         "world_size": topology.world_size,
         "num_workers": topology.n_workers,
         "batch_size": topology.batch_size,
@@ -55,13 +58,13 @@ def written(
     }
 
 
-def resume(loading: Pipeline, state: object, *, kind: str) -> tuple[int, list[ShardSlice] | None]:
-    """Return the epoch of a state and what is left of it; None: all.
+def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[ShardSlice] | None]:
+    """Return the epoch of a state and the slices that are left of it; None: all.
 
     Args:
-        loading: Of the loader that goes on.
-        state: Of the one that stopped.
-        kind: What its `batches` count: batches of a rank, or samples of a process.
+        pipeline: Pipeline of the loader that goes on.
+        state: State of the loader that stopped.
+        kind: Unit of its `batches`: BATCHES of a rank, or SAMPLES of a process.
 
     Raises:
         OptionError: Not a state, or not one of this loader's data.
@@ -70,7 +73,7 @@ def resume(loading: Pipeline, state: object, *, kind: str) -> tuple[int, list[Sh
         raise OptionError(f"a state of format {STATE_FORMAT} expected, got {brief(state)}")
     if state.get("kind") != kind:
         raise OptionError(f"a state that counts {kind} expected, got {brief(state.get('kind'))}")
-    mine, theirs = loading.fingerprint(), state.get("data")
+    mine, theirs = pipeline.fingerprint, state.get("data")
     if theirs != mine:
         raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
     epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
@@ -81,15 +84,15 @@ def resume(loading: Pipeline, state: object, *, kind: str) -> tuple[int, list[Sh
         uneven=_uneven(state),
         drop_last=_drop_last(state),
     )
-    order = loading.order(epoch)
-    stretches = _stretches(order, state.get("left"))
+    order = pipeline.order(epoch)
+    slices = _slices(order, state.get("left"))
     if not batches:
-        return epoch, stretches
-    return epoch, loading.leg(epoch, stretches, topology).left_after(batches)
+        return epoch, slices
+    return epoch, pipeline.partition(epoch, slices, topology).left_after(batches)
 
 
 def _difference(mine: Mapping[str, object], theirs: object) -> str:
-    """Return what a state's data must be and is, where it differs."""
+    """Return the first field in which a fingerprint differs, with both values."""
     if not isinstance(theirs, Mapping):
         return f"data must be a dict, got {brief(theirs)}"
     for name, value in mine.items():
@@ -102,14 +105,14 @@ def _difference(mine: Mapping[str, object], theirs: object) -> str:
     return f"{brief(more)} is not known to this release, got {brief(theirs[more])}"
 
 
-def _rows(stretches: Sequence[ShardSlice] | None) -> list[list[int]] | None:
-    if stretches is None:
+def _rows(slices: Sequence[ShardSlice] | None) -> list[list[int]] | None:
+    if slices is None:
         return None
-    return [[s.shard, s.start, s.stop, s.after] for s in stretches]
+    return [[s.shard, s.start, s.stop, s.after] for s in slices]
 
 
 def brief(value: object) -> str:
-    """Return a value as an error shows it."""
+    """Return a value as an error shows it: at most 80 characters."""
     text = repr(value)
     return text if len(text) < 80 else f"{text[:77]}..."
 
@@ -137,7 +140,7 @@ def _drop_last(state: Mapping[object, object]) -> bool:
     return value
 
 
-def _stretches(order: EpochOrder, left: object) -> list[ShardSlice] | None:
+def _slices(order: EpochOrder, left: object) -> list[ShardSlice] | None:
     if left is None:
         return None
     rows: list[object] = list(left) if isinstance(left, list | tuple) else [left]

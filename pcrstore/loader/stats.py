@@ -1,4 +1,4 @@
-"""What a loader did, in numbers that add up: over workers, epochs and time.
+"""Counters of a loader that add up over workers, epochs and time.
 
 Pure.
 """
@@ -23,26 +23,26 @@ class Signals:
     seconds: float = 0.0
     """Time spent inside epochs, from `iter(loader)` to the end."""
     stall_seconds: float = 0.0
-    """Part of it that the consumer waited for a batch."""
+    """Part of `seconds` in which the consumer waited for a batch."""
     requests: int = 0
     """GETs of scan groups and of the index."""
     bytes: int = 0
-    """Bytes of their bodies."""
+    """Bytes of the bodies of these GETs."""
     retries: int = 0
     """Requests that failed in a way worth another try."""
     skipped: int = 0
-    """Images that could not be decoded, and in whose rows others were repeated."""
+    """Images that could not be decoded, in whose rows others are repeated."""
     hedges: int = 0
     """Requests made a second time because the first was slow."""
     cache_hits: int = 0
     """Scan groups of records that came from the disk cache."""
     cache_bytes: int = 0
     fetch_seconds: float = 0.0
-    """Reading records, checking them and cutting files out of them."""
+    """Time spent reading records, checking them and cutting them into files."""
     decode_seconds: float = 0.0
-    """Decoding, cropping and resizing."""
+    """Time spent decoding, cropping and resizing."""
     queue_depth: int = 0
-    """Batches that were ready when the last one was taken; over workers, their sum."""
+    """Batches that were ready when the last one was taken, summed over workers."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
@@ -55,7 +55,7 @@ class Signals:
         )
 
     def __str__(self) -> str:
-        """Return one line: rates, stall, bytes and what went wrong; "-" is a rate of nothing."""
+        """Return one line of rates, stall and errors; "-" for a rate over no time or samples."""
         parts = [
             f"{_rate(self.samples, self.seconds, '.0f')} images/s",
             f"{_rate(self.bytes / 1e6, self.seconds, '.1f')} MB/s",
@@ -72,5 +72,5 @@ class Signals:
 
 
 def _rate(amount: float, per: float, form: str) -> str:
-    """Return an amount per second or sample; "-" where none has passed."""
+    """Return an amount per second or sample; "-" per nothing."""
     return format(amount / per, form) if per else "-"

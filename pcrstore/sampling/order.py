@@ -1,40 +1,47 @@
 """The order in which an epoch reads its samples: a function of sizes, seed and epoch.
 
-Pure. Nobody holds the order of an epoch; everybody computes the stretch of it that they read.
+Pure. The order of an epoch is never held in memory: every reader computes the slice that it reads.
 
-    sources ──▶ canonical shards ──▶ a line per shard ──▶ its order
-               blocks of images,    records, each whole,   every sample moves on by a hash
-               hashed, cut into     hashed                 below `window`, then sort
-               equal shares
+    sources ──▶ shards ──▶ shard order ──▶ reading order
+               equal shares   records in      each sample moves on by a hash
+               of hashed      hashed order,   below `window`; then they are
+               blocks         each whole      sorted
 
-A shard is made from sizes alone; only who reads from a shard looks up its records. A sample's code
-is its place in the shard's order: (position on the line + hash % window, position). So a batch is
-drawn from about `window` samples, reading begins with the first few records, a record is read once
-and is done with `window` samples later, and neighbours on the line can be given to different
-readers without one reading the other's records.
+A block is the selected images of one index part. A pass over a source takes its blocks in hashed
+order and is cut into shards of at most 2^18 samples, from sizes alone; only a reader of a shard
+looks up its records. The images of one block that fall into one shard are a run.
 
-What is still to be read of an epoch is a list of stretches: samples of a shard with a position in
-start..stop and a code of at least `after`. A stretch cut between readers, or read in part, leaves
-stretches; so an epoch that was stopped anywhere goes on with any number of readers.
+A sample's position is its index in the shard order. Its code is the pair (position + hash % window,
+position), and the reading order is the order of codes. So a batch is drawn from about `window`
+samples, reading begins with the first few records, a record is needed for about `window` samples
+and never again, and a shard order can be cut between readers that then share at most one record.
 
-A source of n images of which the epoch reads c is an endless line of passes, each in an order of
-its own; epoch e reads c images from e * c on. Two epochs of half a source read all of it.
+An unfinished epoch is a list of `ShardSlice`: the samples of a shard with a position in start..stop
+and a code of at least `after`. A slice that is cut between readers, or read in part, leaves slices;
+so an epoch that was stopped anywhere goes on with any number of readers.
 
-The words, from what an epoch is made of to what is fetched for a sample:
+A source of n images of which an epoch reads c is an endless sequence of passes, each in an order of
+its own; epoch e reads c samples from e * c on. Two epochs of half a source read all of it.
 
-    block     the selected images of one index part; a pass takes blocks in hashed order
-    shard     an equal share of an epoch, of about 2^18 samples at most
-    run       neighbours within a block, in one pass, that belong to one shard
-    line      the samples of a shard, record after record; a sample has a position on it
-    window    a sample moves on by fewer positions than that, at the line's ends by fewer still
-    stretch   samples of a line that are still to be read: start..stop, with codes from `after` on
-    leg       `shares`: one start or resumption of an epoch: stretches, and who reads them
-    leaflet   `population`: a stretch in reading order, once its records were looked up
-    unit      `population`: a record, or those of its images that a leaflet has; fetched at once
-    slot      the position of a sample among its unit's images; in `RecordRead.slots`, in the record
-    lane      `prefetch`: a leaflet that is being read: what was asked for of it, and what came
+12 images in records of 3, all in one block, with a window of 4 and seed 0:
 
-`reader.Window`, the units of a conversion and the runs of `ray` are other things.
+    >>> order = EpochOrder(
+    ...     [np.array([0, 12])], [12], seed=0, epoch=0, shuffle=True, window=4
+    ... )
+    >>> [run] = order.runs(0)
+    >>> records = order.order_of_records([run], [np.arange(4)])
+    >>> records
+    array([1, 2, 0, 3])
+    >>> shard_order = (records[:, None] * 3 + np.arange(3)).ravel()
+    >>> shard_order  # record 1, then 2, 0 and 3
+    array([ 3,  4,  5,  6,  7,  8,  0,  1,  2,  9, 10, 11])
+    >>> order.codes(0, 0, 12) >> 31  # position 1 moves on by 3, position 2 by 1, ..
+    array([ 0,  4,  3,  5,  7,  5,  7,  7,  8,  9, 10, 11])
+    >>> [whole] = order.all()
+    >>> order.walk(whole)  # positions in reading order
+    array([ 0,  2,  1,  3,  5,  4,  6,  7,  8,  9, 10, 11])
+    >>> shard_order[order.walk(whole)]  # images in reading order
+    array([ 3,  5,  4,  6,  8,  7,  0,  1,  2,  9, 10, 11])
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,40 +54,44 @@ from numpy.typing import NDArray
 from pcrstore.core import hashes, integer, key_of
 from pcrstore.errors import OptionError
 
-__all__ = ["MAX_EPOCH", "EpochOrder", "Run", "ShardSlice", "cut", "n_of", "skip"]
+__all__ = ["MAX_EPOCH", "EpochOrder", "Run", "ShardSlice", "crop_keys"]
 
 MAX_EPOCH: Final = 2**62
-"""Workers see it in 64 bits."""
+"""Largest epoch: processes share it in a signed 64-bit word."""
 
 _MAX_SEED: Final = 2**64 - 1
-"""Keys are of 64 bits: a seed above would have the order of one below."""
+"""Keys have 64 bits: a larger seed would have the order of a smaller one."""
 
 _MAX_WINDOW: Final = 2**24
 
 SHARD_IMAGES: Final = 2**18
-"""Images of a canonical shard: 4 index parts, so that a reader of 1/64 of a large dataset reads
-the record tables of its own share; 20 ms to sort."""
+"""Images of a shard: 4 index parts, so that a reader of 1/64 of a large dataset reads the record
+tables of its own share alone. Sorting a shard takes 20 ms."""
 
-_BLOCKS, _RECORDS, _LINE, _CROPS = range(4)
-"""What a hash is for: the first word of its key."""
+_BLOCKS, _RECORDS, _MOVES, _CROPS = range(4)
+"""First word of the key of each kind of hash."""
 
 _POSITION_BITS: Final = 31
+"""Low bits of a code, which hold the position; the bits above hold the position moved on."""
 
 _FIRST_REACH: Final = 64
-"""The window of a shard's first sample; it grows with the position. The first batch of 64 then
-comes from about 120 samples instead of 360, with a third of the bytes and of the wait. Towards the
-end it shrinks: no sample moves over more than half of what is left, so that when the last record
-of 38 images comes, 46 samples are left to decode instead of 508, and of the last ten, which come
-together, 505 instead of 854, while the link has nothing to do."""
+"""Window of the first sample of a shard order. It grows with the position, so that the first batch
+of 64 comes from about 120 samples instead of 360, with a third of the bytes and of the wait.
+Towards the end it shrinks: a sample moves by at most half of the samples left. Then 46 samples are
+left to decode when the last record of 38 images arrives, instead of 508, and 505 instead of 854
+when the last ten records arrive, which come together: in that time the link has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Images of one source that belong to one shard: a run of the source's selected images."""
+    """Images of one block and one pass that belong to one shard.
+
+    They are the selected images start..stop of the source.
+    """
 
     source: int
     turn: int
-    """Pass over the source, counted over all epochs: it decides the order."""
+    """Number of the pass over the source, counted over all epochs; each pass has its own order."""
     start: int
     stop: int
 
@@ -94,10 +105,10 @@ class ShardSlice:
 
     shard: int
     start: int
-    """First position on the shard's line."""
+    """First position in the shard order."""
     stop: int
     after: int = 0
-    """Lowest code that is still to be read."""
+    """Lowest code that is still to be read; 0: none was read."""
 
 
 class EpochOrder:
@@ -105,15 +116,15 @@ class EpochOrder:
 
     Args:
         blocks: For each source the edges of its blocks of images, from 0 to its size: (B + 1,).
-            What lies in one block is read near in time: an index part.
+            The images of a block, an index part, are read near in time.
         counts: Samples that an epoch reads of each source.
         seed: With `epoch`, the only source of randomness.
         epoch: From 0.
         shuffle: False: stored order.
-        window: Samples among which a sample moves; 1 leaves whole records together.
+        window: Bound on how far a sample moves; 1 leaves whole records together.
 
     Raises:
-        OptionError: A size, seed or epoch that is none.
+        OptionError: A count, seed, epoch or window is out of range.
     """
 
     def __init__(
@@ -127,7 +138,7 @@ class EpochOrder:
         window: int,
     ) -> None:
         self._seed = integer(seed, "seed", least=0, most=_MAX_SEED)
-        self._epoch = integer(epoch, "epoch", least=0, most=MAX_EPOCH)
+        self.epoch = integer(epoch, "epoch", least=0, most=MAX_EPOCH)
         self._window = integer(window, "shuffle_window", least=1, most=_MAX_WINDOW)
         if not isinstance(shuffle, bool):
             raise OptionError(f"shuffle must be true or false, got {shuffle!r}")
@@ -143,9 +154,11 @@ class EpochOrder:
         self.n_shards = max(1, -(-self.n_samples // SHARD_IMAGES))
 
     def _share(self, source: int, shard: int) -> tuple[int, int]:
-        """Return what a shard holds of a source's endless line, as start and stop."""
+        """Return the start and stop of a shard in a source's endless sequence of passes."""
+        # A source of 10 images of which epochs read 6, in 2 shards: shard 1 of epoch 1 has 9..12,
+        # the last image of pass 0 and the first two of pass 1.
         count = self._counts[source]
-        base = self._epoch * count
+        base = self.epoch * count
         return (
             base + shard * count // self.n_shards,
             base + (shard + 1) * count // self.n_shards,
@@ -166,15 +179,17 @@ class EpochOrder:
             turn, at = divmod(start, n)
             end = min(n, at + stop - start)
             order = self._order_of_blocks(source, turn)
-            line = np.concatenate(([0], np.cumsum(np.diff(edges)[order])))
-            first = int(np.searchsorted(line, at, side="right")) - 1
+            # Blocks 0..4, 4..6 and 6..9 in the order 2, 0, 1 have the edges 0, 3, 7, 9 in the pass;
+            # its samples 2..5 are the image 8 of block 2 and the images 0..2 of block 0.
+            in_pass = np.concatenate(([0], np.cumsum(np.diff(edges)[order])))
+            first = int(np.searchsorted(in_pass, at, side="right")) - 1
             for i in range(first, len(order)):
-                a, b = max(at, int(line[i])), min(end, int(line[i + 1]))
-                if line[i] >= end:
+                a, b = max(at, int(in_pass[i])), min(end, int(in_pass[i + 1]))
+                if in_pass[i] >= end:
                     break
                 if a == b:  # a block of which nothing is selected
                     continue
-                shift = int(edges[order[i]]) - int(line[i])
+                shift = int(edges[order[i]]) - int(in_pass[i])
                 yield Run(source=source, turn=turn, start=a + shift, stop=b + shift)
             start += end - at
 
@@ -187,11 +202,11 @@ class EpochOrder:
     def order_of_records(
         self, runs: Sequence[Run], records: Sequence[NDArray[np.int64]]
     ) -> NDArray[np.int64]:
-        """Return the order of records on a shard's line.
+        """Return the records of a shard in shard order.
 
         Args:
-            runs: The shard's.
-            records: The numbers of the records of each run, counted in their source.
+            runs: The runs of the shard.
+            records: Numbers of the records of each run, counted in their source.
 
         Returns:
             Positions in the concatenation of `records`.
@@ -209,75 +224,84 @@ class EpochOrder:
         """Return the keys by which the crops of images are drawn.
 
         Args:
-            run: A run that holds them.
+            run: The run that holds the images.
             images: Positions in the dataset.
         """
-        first = self._epoch * self._counts[run.source] // int(self._blocks[run.source][-1])
-        return crop_keys(self._seed, self._epoch, run.source, images, repeat=run.turn - first)
+        first = self.epoch * self._counts[run.source] // int(self._blocks[run.source][-1])
+        return crop_keys(self._seed, self.epoch, run.source, images, repeat=run.turn - first)
 
     def codes(self, shard: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the codes of positions start..stop of a shard's line."""
-        line = np.arange(start, stop, dtype=np.int64)
-        moved = line
+        """Return the codes of positions start..stop of a shard order."""
+        positions = np.arange(start, stop, dtype=np.int64)
+        moved = positions
         if self._shuffle:
-            words = hashes(key_of(_LINE, self._seed, self._epoch, shard), line)
-            edge = np.minimum(line + _FIRST_REACH, (self.size(shard) - line + 1) // 2)
+            words = hashes(key_of(_MOVES, self._seed, self.epoch, shard), positions)
+            left = self.size(shard) - positions
+            edge = np.minimum(positions + _FIRST_REACH, (left + 1) // 2)
             reach = np.minimum(edge, self._window).astype(np.uint64)
-            moved = line + (words % reach).astype(np.int64)
-        return (moved << _POSITION_BITS) | line
+            moved = positions + (words % reach).astype(np.int64)
+        # Position 2 that moves on to 3 has the code 3 << 31 | 2: codes differ, and at one place
+        # the sample that moved on furthest is read first.
+        return (moved << _POSITION_BITS) | positions
 
-    def walk(self, stretch: ShardSlice) -> NDArray[np.int64]:
-        """Return the positions of a stretch in the order in which they are read."""
-        codes = np.sort(self.codes(stretch.shard, stretch.start, stretch.stop))
-        left = codes[np.searchsorted(codes, stretch.after) :]
+    def walk(self, shard_slice: ShardSlice) -> NDArray[np.int64]:
+        """Return the positions of a slice in reading order."""
+        codes = np.sort(self.codes(shard_slice.shard, shard_slice.start, shard_slice.stop))
+        left = codes[np.searchsorted(codes, shard_slice.after) :]
         return left & ((1 << _POSITION_BITS) - 1)
 
     def all(self) -> list[ShardSlice]:
-        """Return the whole epoch."""
+        """Return the slices of the whole epoch."""
         sizes = [self.size(s) for s in range(self.n_shards)]
         return [ShardSlice(shard=s, start=0, stop=n) for s, n in enumerate(sizes) if n]
 
-    def left(self, stretch: ShardSlice) -> NDArray[np.int64]:
-        """Return the positions of a stretch that are still to be read, ascending."""
-        near, border = self._near(stretch)
-        return np.concatenate((near, np.arange(border, stretch.stop)))
+    def left(self, shard_slice: ShardSlice) -> NDArray[np.int64]:
+        """Return the positions of a slice that are still to be read, ascending."""
+        scattered, rest = self._unread(shard_slice)
+        return np.concatenate((scattered, np.arange(rest, shard_slice.stop)))
 
-    def n_left(self, stretch: ShardSlice) -> int:
-        """Return the samples of a stretch that are still to be read; costs one window, once."""
-        if not stretch.after:
-            return stretch.stop - stretch.start
-        n = self._n_left.get(stretch)
+    def n_left(self, shard_slice: ShardSlice) -> int:
+        """Return the number of samples that are still to be read; costs one window, once."""
+        if not shard_slice.after:
+            return shard_slice.stop - shard_slice.start
+        n = self._n_left.get(shard_slice)
         if n is None:
-            near, border = self._near(stretch)
-            n = self._n_left[stretch] = len(near) + stretch.stop - border
+            scattered, rest = self._unread(shard_slice)
+            n = self._n_left[shard_slice] = len(scattered) + shard_slice.stop - rest
         return n
 
-    def edge(self, stretch: ShardSlice, n: int) -> int:
-        """Return number n of `left`, the position that has n of it before it; costs one window."""
-        near, border = self._near(stretch)
-        return int(near[n]) if n < len(near) else border + n - len(near)
+    def edge(self, shard_slice: ShardSlice, n: int) -> int:
+        """Return `left(shard_slice)[n]`, where n samples can be cut off; costs one window."""
+        scattered, rest = self._unread(shard_slice)
+        return int(scattered[n]) if n < len(scattered) else rest + n - len(scattered)
 
-    def code_of(self, stretch: ShardSlice, n: int) -> int:
-        """Return the code of number n of `walk`, below which n are read; costs two windows."""
-        # Of n positions in front of `edge` all that are a window away have lower codes, and behind
-        # it all that are a window away have higher ones: moves are forward and below a window.
-        edge = self.edge(stretch, n)
+    def code_of(self, shard_slice: ShardSlice, n: int) -> int:
+        """Return the code of `walk(shard_slice)[n]`, below which n are read; costs two windows."""
+        # Samples move forward, by less than a window. So all positions a window before `edge` have
+        # lower codes than the sample sought, and all a window behind it have higher ones: it is
+        # enough to rank the codes between. In the example of the module, with n = 2: edge is 2,
+        # positions 0..6 have the places 0, 4, 3, 5, 7, 5, and the third lowest is 4, of position 1.
+        edge = self.edge(shard_slice, n)
         low, high = edge - self._window + 1, edge + self._window
-        before = replace(stretch, stop=max(stretch.start, low))
-        around = replace(stretch, start=before.stop, stop=min(stretch.stop, high))
+        before = replace(shard_slice, stop=max(shard_slice.start, low))
+        around = replace(shard_slice, start=before.stop, stop=min(shard_slice.stop, high))
         codes = self.codes(around.shard, around.start, around.stop)
         rank = n - self.n_left(before)
-        return int(np.partition(codes[codes >= stretch.after], rank)[rank])
+        return int(np.partition(codes[codes >= shard_slice.after], rank)[rank])
 
-    def _near(self, stretch: ShardSlice) -> tuple[NDArray[np.int64], int]:
-        """Return what is left of the window of `after`, and where the unread rest starts."""
-        # A code is at least its position's, so behind `after` nothing has been read.
-        border = min(stretch.stop, max(stretch.start, (stretch.after >> _POSITION_BITS) + 1))
-        if not stretch.after:
-            return np.empty(0, np.int64), stretch.start
-        low = max(stretch.start, border - self._window - 1)
-        near = np.arange(low, border)
-        return near[self.codes(stretch.shard, low, border) >= stretch.after], border
+    def _unread(self, shard_slice: ShardSlice) -> tuple[NDArray[np.int64], int]:
+        """Return the scattered positions that are unread, and from where on all positions are."""
+        if not shard_slice.after:
+            return np.empty(0, np.int64), shard_slice.start
+        # In the example of the module, when two samples were read: `after` is the code (4, 1). A
+        # code is at least its position's, so from position 5 on nothing was read. Of the window
+        # below, positions 0..5, those with codes from `after` on are unread: 1, 3 and 4.
+        rest = (shard_slice.after >> _POSITION_BITS) + 1
+        rest = min(shard_slice.stop, max(shard_slice.start, rest))
+        low = max(shard_slice.start, rest - self._window - 1)
+        scattered = np.arange(low, rest)
+        is_unread = self.codes(shard_slice.shard, low, rest) >= shard_slice.after
+        return scattered[is_unread], rest
 
 
 def crop_keys(
@@ -293,57 +317,3 @@ def crop_keys(
         repeat: How often the epoch has read them before.
     """
     return hashes(key_of(_CROPS, seed, epoch, source, repeat), images)
-
-
-def n_of(order: EpochOrder, stretches: Sequence[ShardSlice]) -> int:
-    """Return the samples of some stretches."""
-    return sum(map(order.n_left, stretches))
-
-
-def cut(
-    order: EpochOrder, stretches: Sequence[ShardSlice], sizes: Sequence[int]
-) -> list[list[ShardSlice]]:
-    """Share out stretches among readers: the first `sizes[0]` samples to the first, and so on.
-
-    Cuts are made across the line, so that readers share no records but those at a cut. What is left
-    over is given to nobody.
-
-    Raises:
-        OptionError: The stretches hold less than is asked for.
-    """
-    out: list[list[ShardSlice]] = []
-    rest = list(reversed(stretches))
-    for size in sizes:
-        mine: list[ShardSlice] = []
-        missing = size
-        while missing:
-            if not rest:
-                raise OptionError(f"{missing} samples are missing of {size} asked for")
-            head = rest.pop()
-            left = order.n_left(head)
-            if left > missing:
-                edge = order.edge(head, missing)
-                rest.append(replace(head, start=edge))
-                head = replace(head, stop=edge)
-            mine.append(head)
-            missing -= min(missing, left)
-        out.append(mine)
-    return out
-
-
-def skip(order: EpochOrder, stretches: Sequence[ShardSlice], n: int) -> list[ShardSlice]:
-    """Return what is left of stretches once their first n samples were read.
-
-    Raises:
-        OptionError: There are less than n.
-    """
-    for i, stretch in enumerate(stretches):
-        if not n:
-            return list(stretches[i:])
-        left = order.n_left(stretch)
-        if n < left:
-            return [replace(stretch, after=order.code_of(stretch, n)), *stretches[i + 1 :]]
-        n -= left
-    if n:
-        raise OptionError(f"the stretches have {n} samples too few")
-    return []

@@ -1,4 +1,4 @@
-"""Which rank this process is, how many threads are its share, and how forked workers open a store.
+"""Rank of this process, its share of the threads, and stores that workers can use after a fork.
 
 RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and MASTER_ADDR are read here and nowhere else.
 """
@@ -14,7 +14,7 @@ from pcrstore.concurrency import usable_cores
 from pcrstore.core import integer
 from pcrstore.dataset import Dataset, dataset_in, open_dataset
 from pcrstore.errors import MissingDependencyError, OptionError
-from pcrstore.loader import Pipeline, Spec, check_rank
+from pcrstore.loader import Pipeline, Spec, check_rank, open_pipeline
 from pcrstore.sampling import Topology
 from pcrstore.storage import ForkingStore, ReadableStore
 
@@ -46,7 +46,7 @@ def _variable(name: str, default: int) -> int:
 
 
 def local_world_size(world_size: int) -> int:
-    """Return the ranks on this host: what torchrun says, or all when the master is this host."""
+    """Return the number of ranks on this host: as torchrun says, or all if the master is here."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return max(1, _variable("LOCAL_WORLD_SIZE", 1))
     on_this_host = os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1", "::1")
@@ -54,33 +54,33 @@ def local_world_size(world_size: int) -> int:
 
 
 def threads_of(n_threads: int | None, world_size: int, n_processes: int) -> int:
-    """Return the decoding threads of a process: what is asked for, or its share of the cores."""
+    """Return the number of decoding threads of a process: as asked for, or its share of cores."""
     if n_threads is not None:
         return integer(n_threads, "n_threads", least=1)
     return max(1, usable_cores() // local_world_size(world_size) // n_processes)
 
 
 def start_method() -> str:
-    """Return how processes start here unless someone says otherwise; does not settle it."""
+    """Return the start method of processes here, without making it the chosen one."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     return chosen or multiprocessing.get_all_start_methods()[0]  # the first is the default
 
 
-def settle(loading: Pipeline) -> None:
-    """Read with the fast engine in a process that reads for itself and has no workers."""
+def settle(pipeline: Pipeline) -> None:
+    """Let a process that is no worker, and so reads for itself, use the fast engine."""
     if torch_data.get_worker_info() is None:
-        for source in loading.population.sources:
+        for source in pipeline.sample_set.sources:
             if isinstance(source.dataset.store, ForkingStore):
                 source.dataset.store.settle()
 
 
 def load(spec: Spec, *, start: str | None) -> Pipeline:
-    """Open what is to be read; `start` says how its workers do, None that there are none."""
-    return Pipeline(spec, _open_for_fork(spec) if start == "fork" else None)
+    """Open the pipeline of a loader whose workers start by a method; None: it has none."""
+    return open_pipeline(spec, _open_for_fork(spec) if start == "fork" else None)
 
 
 def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str] | ReadableStore], Dataset]:
-    """Open in a parent whose forked children are to use obstore: the parent must not."""
+    """Return a function that opens a URL without obstore, which forked children can use then."""
 
     def opened(url: str | os.PathLike[str] | ReadableStore) -> Dataset:
         if isinstance(url, ReadableStore):

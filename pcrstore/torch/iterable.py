@@ -12,7 +12,6 @@ import torch
 from torch.utils import data as torch_data
 from torch.utils.data._utils.worker import WorkerInfo
 
-from pcrstore.concurrency import SharedNumber
 from pcrstore.core import integer
 from pcrstore.errors import OptionError, UsageError
 from pcrstore.fidelity import Fidelities
@@ -20,55 +19,64 @@ from pcrstore.loader import (
     SAMPLES,
     BatchMemory,
     Data,
-    Dialled,
-    MoreOptions,
+    LoaderOptions,
+    LoaderProperties,
+    Position,
     Spec,
+    Status,
     check_options,
+    dump_state,
     resume,
-    written,
 )
-from pcrstore.sampling import EpochPartition, ShardSlice, Topology, Uneven, skip
+from pcrstore.sampling import (
+    MAX_EPOCH,
+    EpochPartition,
+    ShardSlice,
+    Topology,
+    Uneven,
+    skip,
+)
 from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
-from pcrstore.torch.epochs import SharedEpochs
+from pcrstore.torch.shared_cursor import SharedCursor
 
 __all__ = ["IterableDataset"]
 
 _SAMPLES_AT_ONCE: Final = 32
-"""Samples that `IterableDataset` has decoded together before it yields them one by one."""
+"""Samples that are decoded together and then yielded one by one."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Run:
-    """One iteration of an `IterableDataset`."""
+class _Iteration:
+    """One iteration of this process."""
 
+    position: Position[int] | None = None
+    """Start of the iteration; None: the position that is next when its first sample is read."""
     state: Mapping[str, object] | None = None
-    """What it goes on from; None: it begins an epoch."""
-    epoch: int | None = None
-    """That it begins; None: the one that is next when it gives its first sample."""
-    now: tuple[EpochPartition, int, int] | None = None
-    """EpochPartition, epoch and worker, once it reads."""
+    """State that the iteration goes on from; None: it begins an epoch."""
+    reading: tuple[EpochPartition, int] | None = None
+    """Partition and number of the worker, once the iteration reads."""
     n_yielded: int = 0
-    """Samples of the leg, those before it too."""
-    has_begun: bool = False
-    """Whether it has given a sample, or there was none to give."""
+    """Samples of the worker's share that were yielded, with those before the state."""
+    is_counted: bool = False
+    """True once the iteration has given a sample, or had none to give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """What a state says."""
+class _Resumption:
+    """The content of a state."""
 
     epoch: int
-    stretches: list[ShardSlice] | None
-    """What was left of the epoch when the iteration began; None: all."""
+    slices: list[ShardSlice] | None
+    """Samples that were left of the epoch when the iteration began; None: all."""
     topology: Topology
     worker: int
     n_read: int
-    """Samples that this worker has yielded since."""
+    """Samples of the worker's share that were yielded since."""
     n_left: int
-    """Those that it has not."""
+    """Samples of the worker's share that were not."""
 
 
-class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
+class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
     """Single samples, for torch's DataLoader and torchdata's StatefulDataLoader.
 
     It splits itself by rank and worker. `Loader` does the same with less copying.
@@ -119,10 +127,10 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         storage_options: Mapping[str, object] | None = None,
         uneven: Uneven = "pad",
         transform: Callable[[torch.Tensor], Any] | None = None,
-        **options: Unpack[MoreOptions],
+        **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__()
-        check_options("IterableDataset", options, MoreOptions.__annotations__)
+        check_options("IterableDataset", options, LoaderOptions.__annotations__)
         spec = Spec(
             dataset=dataset,
             fidelity=fidelity,
@@ -132,38 +140,32 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             storage_options=storage_options,
             **options,
         )
-        self._loading = load(spec, start=start_method())
+        self._pipeline = load(spec, start=start_method())
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._given = rank, world_size
         self._of_maker: tuple[int, int]
-        """Rank and world size of the process that made the pickle which this came by."""
+        """Rank and world size of the process that pickled this dataset."""
         self._came_to: int | None = None
-        """The process that it came to by a pickle."""
+        """Process that unpickled this dataset; None: the one that made it."""
         self._uneven: Uneven = uneven
         self._transform = transform
-        self._epochs = SharedEpochs()
+        self._shared = SharedCursor()
         self._state: Mapping[str, object] | None = None
-        """Loaded, and not yet gone on from here; workers may have, see `_loaded`."""
+        """State that was loaded last."""
         self._number = 0
-        """Of this state, among those that were loaded where the dataset was made; 0: a worker's."""
-        self._is_asked_for = False
-        """Whether `set_epoch` said the epoch of this state again: where nothing is left of it,
-        nothing is read."""
+        """Number of this state among those loaded where the dataset was made; 0: torchdata gave it
+        to this worker alone."""
         self._n_begun = 0
         """Iterations of this worker."""
-        self._newest: _Run | None = None
-        self._position: _Run | None = None
-        """The newest iteration, unless a state was loaded since."""
-        self._is_with_workers = SharedNumber(0)
-        """Whether the newest iteration is one of worker processes; they say so."""
+        self._newest: _Iteration | None = None
         ranks(rank, world_size)
         threads_of(n_threads, 1, 1)
         Topology(uneven=uneven)
 
     def __getstate__(self) -> dict[str, object]:
-        """Tell workers the rank of the process that they work for."""
-        if context.get_spawning_popen() is not None:  # a worker's is the only one that asks here
+        """Add the rank of this process, for which a spawned worker reads."""
+        if context.get_spawning_popen() is not None:  # a worker sees no accelerator in `__iter__`
             self._refuse_second_split()
         return {**self.__dict__, "_of_maker": self._ranks()}
 
@@ -172,39 +174,39 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         self._came_to = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
-        """Let every iteration read this epoch that has not given its first sample.
+        """Let every iteration that has not given its first sample read this epoch.
 
         (torchdata makes an iterator when it is asked for a state, long before it reads.) Iterations
-        of workers read it that begin from now on. A position within this epoch that
+        of workers that begin from now on read it too. A position within this epoch that
         `load_state_dict` set is kept.
 
         Raises:
             OptionError: Not an integer, or negative.
         """
-        state = self._loaded()
-        is_same = state is not None and state["epoch"] == epoch
-        self._epochs.set(epoch, keeps_loaded=is_same)
-        self._is_asked_for = is_same
-        if state is None or is_same:
-            return
-        self._state = None
-        if self._newest is not None:
-            self._newest.state = None
-        if self._place(state).n_left:
+        epoch = integer(epoch, "epoch", least=0, most=MAX_EPOCH)
+        with self._shared.locked() as shared:
+            dropped = shared.cursor.set_epoch(epoch)
+        state = None if dropped is None else self._state_at(dropped)
+        if state is not None and self._resumption(state).n_left:
             warnings.warn(
                 f"set_epoch({epoch}) drops the position in epoch {state['epoch']} that was "
                 f"loaded; set_epoch({state['epoch']}) keeps it",
                 stacklevel=2,
             )
 
-    def _loaded(self) -> Mapping[str, object] | None:
-        """Return the state that the next iteration of this process goes on from."""
-        if self._state is not None and self._number not in (0, self._epochs.loaded):
-            self._state = None  # workers went on from it
-        newest = self._newest
-        if self._state is None and newest is not None and not newest.has_begun:
-            return newest.state
-        return self._state
+    def _state_at(self, position: Position[int]) -> Mapping[str, object] | None:
+        """Return the state that a position was loaded from, if this process has it."""
+        return self._state if position.is_loaded and position.left == self._number else None
+
+    def _is_over(self, position: Position[int]) -> bool:
+        """Say whether nothing is left of a loaded position."""
+        state = self._state_at(position)
+        if state is None:
+            return False
+        resumption = self._resumption(state)
+        # One process cannot know what is left of the shares of other workers.
+        is_known = resumption.topology.n_workers == 1 or torch_data.get_worker_info() is not None
+        return is_known and not resumption.n_left
 
     def _ranks(self) -> tuple[int, int]:
         # A worker that was forked inherits torch.distributed; one that was spawned does not.
@@ -225,12 +227,12 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         With workers a DataLoader may yield more batches than it counts by this: each worker ends
         with a batch of its own that is not full.
         """
-        return self._loading.leg(self._epochs.next, None, self._topology()[2]).n_per_rank
+        return self._pipeline.partition(0, None, self._topology()[2]).n_per_rank  # as any epoch
 
     def _refuse_second_split(self) -> None:
-        """Raise `UsageError` where accelerate would share out what is one rank's share already.
+        """Raise `UsageError` if accelerate would divide the share of this rank among ranks again.
 
-        Whether the DataLoader around this dataset went through `prepare` cannot be seen from here.
+        From here it cannot be seen if the DataLoader around this dataset went through `prepare`.
         A warning would be lost in the logs of many ranks, and the training would look well on a
         part of the data; a program that prepares something else can say its rank.
         """
@@ -246,89 +248,93 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
         self._refuse_second_split()
+        iteration = self._newest = _Iteration()
         info = torch_data.get_worker_info()
-        # At once: torchdata makes an iterator of a state and drops it where that was of an end, and
-        # asks for the state of one that has yielded nothing.
-        run = _Run(state=self._loaded()) if info is None else self._run_of_worker(info)
-        self._newest = self._position = run
-        self._state = None
-        self._is_with_workers.value = int(info is not None)
-        return self._samples(run)
+        if info is not None:
+            self._join(iteration, info)
+        else:
+            # torchdata makes iterators that it drops, and asks for the state before it reads: the
+            # position is told from now on, and taken when the first sample is given.
+            with self._shared.locked() as shared:
+                shared.cursor.leave()
+                shared.has_workers = False
+        return self._samples(iteration)
 
-    def _run_of_worker(self, info: WorkerInfo) -> _Run:
-        """Return the run that this worker begins; others may begin it with it."""
+    def _join(self, iteration: _Iteration, info: WorkerInfo) -> None:
+        """Set the position of an iteration of this worker; others may begin it with it."""
         self._n_begun += 1
         state = self._state
-        if state is not None and not self._number:  # torchdata gave it to this worker alone
-            epoch, is_over = self._epoch_of(state)
-            (self._epochs.end if is_over else self._epochs.begin)(epoch)
-            return _Run(state=state)
-        loaded = None
-        if state is not None:
-            epoch, is_over = self._epoch_of(state)
-            if is_over and not self._is_asked_for:
-                state, epoch = None, epoch + 1
-            loaded = self._number, epoch
-        seed = info.seed - info.id  # that of the DataLoader's iterator: torch adds the worker
-        turn = self._epochs.join(seed, self._n_begun, info.id, info.num_workers, loaded)
-        return _Run(state=state if turn.loaded else None, epoch=turn.epoch)
+        if state is not None and not self._number:
+            resumption = self._resumption(state)
+            with self._shared.locked() as shared:
+                shared.resume(resumption.epoch, is_over=not resumption.n_left)
+            iteration.position = Position(epoch=resumption.epoch)
+            iteration.state, self._state = state, None
+            return
+        seed = info.seed - info.id  # torch adds the worker's number to the seed of the iterator
+        with self._shared.locked() as shared:
+            iteration.position = shared.join(
+                seed, self._n_begun, info.id, info.num_workers, self._is_over
+            )
+        iteration.state = self._state_at(iteration.position)
 
-    def _epoch_of(self, state: Mapping[str, object]) -> tuple[int, bool]:
-        """Return the epoch of a state, and whether nothing is left of it."""
-        place = self._place(state)
-        return place.epoch, not place.n_left
-
-    def _samples(self, run: _Run) -> Iterator[tuple[torch.Tensor, int]]:
+    def _samples(self, iteration: _Iteration) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
-        settle(self._loading)
-        epoch, stretches, n_read = self._resumed(run, worker, topology)
-        leg = self._loading.leg(epoch, stretches, topology)
-        n_in_all = _n_samples(leg, worker)
-        run.now, run.n_yielded = (leg, epoch, worker), n_read
-        rest = skip(leg.order, leg.share(rank, worker), n_read)
+        settle(self._pipeline)
+        if iteration.position is None:
+            with self._shared.locked() as shared:
+                iteration.position = shared.cursor.upcoming(self._is_over)
+            iteration.state = self._state_at(iteration.position)
+        slices, n_read = self._resumed(iteration.state, worker, topology)
+        partition = self._pipeline.partition(iteration.position.epoch, slices, topology)
+        n_in_all = _n_samples(partition, worker)
+        iteration.reading, iteration.n_yielded = (partition, worker), n_read
+        rest = skip(partition.order, partition.share(rank, worker), n_read)
         n = n_in_all - n_read
         sizes = [min(_SAMPLES_AT_ONCE, n - i) for i in range(0, n, _SAMPLES_AT_ONCE)]
         memory = BatchMemory(
-            _SAMPLES_AT_ONCE, (self._loading.rendering.height, self._loading.rendering.width, 3)
+            _SAMPLES_AT_ONCE, (self._pipeline.rendering.height, self._pipeline.rendering.width, 3)
         )
-        feed = self._loading.stream(
-            leg.order,
+        stream = self._pipeline.stream(
+            partition.order,
             rest,
             sizes,
-            epoch,
             n_threads=threads_of(self._n_threads, topology.world_size, topology.n_workers),
-            share=topology.n_workers,
+            n_streams=topology.n_workers,
             allocate=lambda n: (memory.take(n), None),
         )
-        for batch in feed:
+        for batch in stream:
             images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
             labels = batch.labels.tolist()
             del batch
             for i, label in enumerate(labels):
                 # A sample outlives its batch in a collation that waits, so it gets its own memory.
                 image = images[i].contiguous()
-                if self._newest is not run:
+                if self._newest is not iteration:
                     raise UsageError(
                         "another iteration of this dataset has begun: "
-                        f"{n_in_all - run.n_yielded} samples of this one are left"
+                        f"{n_in_all - iteration.n_yielded} samples of this one are left"
                     )
-                self._count(run, epoch)
-                run.n_yielded += 1
+                self._count(iteration)
+                iteration.n_yielded += 1
                 yield (image if self._transform is None else self._transform(image)), label
             del images
-        if run.n_yielded < n_in_all:
+        if iteration.n_yielded < n_in_all:
             raise UsageError(
                 "the threads of this dataset were stopped: "
-                f"{n_in_all - run.n_yielded} samples of this iteration are left"
+                f"{n_in_all - iteration.n_yielded} samples of this iteration are left"
             )
-        self._count(run, epoch)
+        self._count(iteration)
 
-    def _count(self, run: _Run, epoch: int) -> None:
-        """Let an iteration count that has not done so."""
-        if not run.has_begun:
-            run.has_begun = True
+    def _count(self, iteration: _Iteration) -> None:
+        """Let the newest iteration count as one of its epoch; those of workers count already."""
+        if iteration.is_counted or iteration.position is None:
+            return
+        if self._newest is iteration:
+            iteration.is_counted = True
             if torch_data.get_worker_info() is None:
-                self._epochs.begin(epoch)
+                with self._shared.locked() as shared:
+                    shared.begin(iteration.position)
 
     def state_dict(self) -> dict[str, object]:
         """Return the position of this process: with workers, each has its own.
@@ -340,32 +346,43 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         Raises:
             UsageError: Workers read, and this process is none of them.
         """
-        if self._is_with_workers.value and torch_data.get_worker_info() is None:
-            raise UsageError(
-                "workers read this dataset, and each has a position of its own: take the state of "
-                "torchdata's StatefulDataLoader, or use pcrstore.torch.Loader"
-            )
-        run = self._position
-        state = self._loaded() if run is None else None
-        if run is not None and run.now is None:
-            state = run.state
-        return self._written(run) if state is None else dict(state)
+        iteration = self._newest
+        if torch_data.get_worker_info() is None:
+            with self._shared.locked() as shared:
+                has_workers, position = shared.has_workers, shared.cursor.waiting
+                is_ready = shared.cursor.status is Status.READY
+            if has_workers:
+                raise UsageError(
+                    "workers read this dataset, and each has a position of its own: take the state "
+                    "of torchdata's StatefulDataLoader, or use pcrstore.torch.Loader"
+                )
+            if is_ready:
+                iteration = _Iteration(position=position, state=self._state_at(position))
+        elif self._state is not None and not self._number:
+            iteration = _Iteration(state=self._state)
+        if iteration is None:
+            iteration = _Iteration()
+        if iteration.reading is None and iteration.state is not None:
+            return dict(iteration.state)
+        return self._dump(iteration)
 
-    def _written(self, run: _Run | None) -> dict[str, object]:
-        stretches: Sequence[ShardSlice] | None = None
-        if run is None or run.now is None:
+    def _dump(self, iteration: _Iteration) -> dict[str, object]:
+        """Return the state of an iteration that reads, or is at the start of an epoch."""
+        slices: Sequence[ShardSlice] | None = None
+        if iteration.reading is None:
             _, worker, topology = self._topology()
-            epoch, n = self._epochs.next if run is None or run.epoch is None else run.epoch, 0
+            epoch = 0 if iteration.position is None else iteration.position.epoch
         else:
-            leg, epoch, worker = run.now
-            topology, stretches, n = leg.topology, leg.stretches, run.n_yielded
-        state = written(
-            self._loading,
+            partition, worker = iteration.reading
+            topology, epoch = partition.topology, partition.order.epoch
+            slices = partition.slices
+        state = dump_state(
+            self._pipeline,
             kind=SAMPLES,
             epoch=epoch,
-            stretches=stretches,
+            slices=slices,
             topology=topology,
-            n=n,
+            n=iteration.n_yielded,
         )
         return {**state, "worker": worker}
 
@@ -375,17 +392,16 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         Raises:
             OptionError: Not a state, or one of other data.
         """
-        self._place(state)
-        self._state, self._position, self._number = dict(state), None, 0
-        self._is_asked_for = False
+        resumption = self._resumption(state)
+        self._state, self._number = dict(state), 0
         if torch_data.get_worker_info() is None:
-            self._number = self._epochs.load()
-            self._is_with_workers.value = 0
+            with self._shared.locked() as shared:
+                self._number = shared.load(resumption.epoch)
 
-    def _place(self, state: object) -> _Place:
-        """Check a state, whose count of samples may be a worker's."""
+    def _resumption(self, state: object) -> _Resumption:
+        """Return the content of a state, checked; its count of samples may be that of a worker."""
         at_start = {**state, "batches": 0} if isinstance(state, Mapping) else state
-        epoch, stretches = resume(self._loading, at_start, kind=SAMPLES)
+        epoch, slices = resume(self._pipeline, at_start, kind=SAMPLES)
         given = state if isinstance(state, Mapping) else {}
 
         def number(name: str, least: int) -> int:
@@ -406,12 +422,12 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
             raise OptionError(
                 f"worker of a state must be in 0..{topology.n_workers - 1}, got {worker}"
             )
-        n = _n_samples(self._loading.leg(epoch, stretches, topology), worker)
+        n = _n_samples(self._pipeline.partition(epoch, slices, topology), worker)
         if n_read > n:
             raise OptionError(f"batches of a state must be in 0..{n}, got {n_read}")
-        return _Place(
+        return _Resumption(
             epoch=epoch,
-            stretches=stretches,
+            slices=slices,
             topology=topology,
             worker=worker,
             n_read=n_read,
@@ -419,24 +435,20 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
         )
 
     def _resumed(
-        self, run: _Run, worker: int, topology: Topology
-    ) -> tuple[int, list[ShardSlice] | None, int]:
-        """Return epoch, what is left of it, and how much of the own share was read."""
-        state = run.state
+        self, state: Mapping[str, object] | None, worker: int, topology: Topology
+    ) -> tuple[list[ShardSlice] | None, int]:
+        """Return the slices of an iteration, and how many samples of its share were read before."""
         if state is None:
-            return self._epochs.next if run.epoch is None else run.epoch, None, 0
-        place = self._place(state)
-        was = place.topology
-        # Workers have no more to give; a process that reads alone goes on with the next epoch.
-        is_alone = was.n_workers == 1 and torch_data.get_worker_info() is None
-        if not place.n_left and is_alone and not self._is_asked_for:
-            return self._epochs.after(place.epoch), None, 0
-        if was == topology and place.worker == worker:
-            return place.epoch, place.stretches, place.n_read
+            return None, 0
+        resumption = self._resumption(state)
+        was = resumption.topology
+        if was == topology and resumption.worker == worker:
+            return resumption.slices, resumption.n_read
         if was == topology:
             raise OptionError(
-                f"the state is of worker {place.worker} of {was.n_workers}, got worker {worker}: "
-                "StatefulDataLoader gives each its own; pcrstore.torch.Loader has one for all"
+                f"the state is of worker {resumption.worker} of {was.n_workers}, got worker "
+                f"{worker}: StatefulDataLoader gives each its own; pcrstore.torch.Loader has one "
+                "for all"
             )
         if was.n_workers != 1:
             raise OptionError(
@@ -444,8 +456,7 @@ class IterableDataset(Dialled, torch_data.IterableDataset[tuple[torch.Tensor, in
                 f"and can be resumed with as many, got {topology.n_workers} of "
                 f"{topology.world_size}; pcrstore.torch.Loader resumes on any number"
             )
-        epoch, stretches = resume(self._loading, state, kind=SAMPLES)
-        return epoch, stretches, 0
+        return resume(self._pipeline, state, kind=SAMPLES)[1], 0
 
 
 def _has_accelerator() -> bool:
@@ -454,6 +465,6 @@ def _has_accelerator() -> bool:
     return module is not None and bool(module.is_initialized())
 
 
-def _n_samples(leg: EpochPartition, worker: int) -> int:
-    """Return the samples of a worker, where batches are of one."""
-    return len(range(worker, leg.n_batches, leg.topology.n_workers))
+def _n_samples(partition: EpochPartition, worker: int) -> int:
+    """Return the number of samples of a worker, for batches of one sample."""
+    return len(range(worker, partition.n_batches, partition.topology.n_workers))

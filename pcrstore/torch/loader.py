@@ -1,4 +1,4 @@
-"""The loader: batches as tensors, from threads of this process or from worker processes."""
+"""`Loader`: batches as tensors, from threads of this process or from worker processes."""
 
 import os
 import time
@@ -30,7 +30,7 @@ __all__ = ["Loader"]
 Found = TypeVar("Found")
 
 _DIED: Final = "DataLoader worker"
-"""How torch's RuntimeError about a dead worker begins (torch/utils/data/dataloader.py, 2.13)."""
+"""Start of torch's RuntimeError about a dead worker (torch/utils/data/dataloader.py, 2.13)."""
 
 
 class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
@@ -54,13 +54,13 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         batch_size: Samples of a batch, on each rank.
         fidelity: A group number, "full", a quality or byte target, a `Mixture`, or one for each
             image; `loader.fidelity = k` changes it while it runs.
-        size: Of the images yielded: a side, or (height, width).
+        size: Size of the images yielded: a side, or (height, width).
         shuffle: Records, then samples among `shuffle_window`. False: stored order, and central
             crops unless `crop` says otherwise.
-        seed: Of order, crops and mixtures: all are functions of (seed, epoch, sample).
+        seed: Seed of order, crops and mixtures: all are functions of (seed, epoch, sample).
         num_workers: Processes that read and decode; 0: threads of this one.
         n_threads: Decoding threads of each process; None: cores / ranks on this host / processes.
-        rank: Of this process; None: torch.distributed's, else RANK, else 0.
+        rank: Rank of this process; None: torch.distributed's, else RANK, else 0.
         world_size: Ranks that share an epoch; None: torch.distributed's, else WORLD_SIZE, else 1.
         storage_options: As for fsspec.
         crop: `RandomResizedCrop()` when shuffled, else `CenterCrop()`; or any other `Crop`.
@@ -189,7 +189,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         self._pool: Pool | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave worker processes behind too, and what they told."""
+        """Leave worker processes behind too, and their counters."""
         return {**super().__getstate__(), "_of_workers": Signals(), "_told": {}, "_pool": None}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
@@ -202,7 +202,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
 
     @property
     def _row(self) -> tuple[int, int, int]:
-        rendering = self._loading.rendering
+        rendering = self._pipeline.rendering
         return rendering.height, rendering.width, 3
 
     def close(self) -> None:
@@ -214,25 +214,22 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         super().close()
         self._pool = None
 
-    def _start(
-        self, leg: EpochPartition, epoch: int, rank: int
-    ) -> Iterator[tuple[torch.Tensor, ...]]:
+    def _start(self, partition: EpochPartition, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
         if self._num_workers:
-            pool = self._pool_for(leg, epoch, rank)
+            pool = self._pool_for(partition, rank)
             batches = self._from_workers(self._of_torch(lambda: iter(pool)))
         else:
-            self._feed = feed = self._loading.feed(
-                leg,
-                epoch,
+            self._stream = stream = self._pipeline.stream_share(
+                partition,
                 rank=rank,
                 worker=0,
-                n_threads=threads_of(self._n_threads, leg.topology.world_size, 1),
+                n_threads=threads_of(self._n_threads, partition.topology.world_size, 1),
                 allocate=self._allocate,
             )
             # Not a generator, which would keep its batch until the next one is there.
-            of_batch = partial(tensors_of, self._loading, with_positions=self._with_positions)
-            batches = map(of_batch, feed)
-        return self._shown(batches, leg.n_batches) if self._progress else batches
+            of_batch = partial(tensors_of, self._pipeline, with_positions=self._with_positions)
+            batches = map(of_batch, stream)
+        return self._shown(batches, partition.n_batches) if self._progress else batches
 
     def _shown(
         self, batches: Iterator[tuple[torch.Tensor, ...]], n_batches: int
@@ -265,7 +262,8 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             tensors, worker, total = found
             stalled = time.perf_counter() - waiting
             self._of_workers += Signals(samples=len(tensors[0]), batches=1, stall_seconds=stalled)
-            # Sums, not what is new: batches that a break leaves behind may have told it.
+            # Workers send sums, and the difference to the last sum is added here: the batches that
+            # a `break` leaves behind are counted with the next one.
             self._of_workers += total - self._told.get(worker, Signals())
             self._told[worker] = total
             yield tuple(tensors)
@@ -273,7 +271,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             waiting = time.perf_counter()
 
     def _of_torch(self, call: Callable[[], Found]) -> Found:
-        """Return what torch's DataLoader answers.
+        """Return the answer of torch's DataLoader.
 
         Raises:
             WorkerDiedError: A worker was killed.
@@ -292,28 +290,24 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
                     ) from e
             raise
 
-    def _pool_for(
-        self, leg: EpochPartition, epoch: int, rank: int
-    ) -> "torch_data.DataLoader[Sent]":
-        """Return worker processes that yield a leg: those of the last epoch where they can.
+    def _pool_for(self, partition: EpochPartition, rank: int) -> "torch_data.DataLoader[Sent]":
+        """Return worker processes that yield a partition: those of the last epoch if they can.
 
-        They know an epoch by its number; what is left of one travels only to new ones.
+        Workers that stay can read a whole epoch of the rank and topology that they began with.
         """
-        who, pool = (rank, leg.topology), self._pool
-        if pool is not None and leg.is_whole and pool.who == who and pool.is_alive():
-            pool.stream.epoch.value = epoch
+        who, pool = (rank, partition.topology), self._pool
+        if pool is not None and partition.is_whole and pool.who == who and pool.is_alive():
+            pool.stream.epoch.value = partition.order.epoch
             self._told = {w: replace(s, queue_depth=0) for w, s in self._told.items()}
             return pool.batches
         self._told = {}
-        n_threads = threads_of(self._n_threads, leg.topology.world_size, self._num_workers)
+        n_threads = threads_of(self._n_threads, partition.topology.world_size, self._num_workers)
         stream = WorkerStream(
-            self._loading,
-            leg.topology,
-            None if leg.is_whole else leg.stretches,
-            epoch,
-            rank,
-            n_threads,
-            self._with_positions,
+            self._pipeline,
+            partition,
+            rank=rank,
+            n_threads=n_threads,
+            with_positions=self._with_positions,
         )
         batches = torch_data.DataLoader(
             stream,
@@ -321,10 +315,10 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             num_workers=self._num_workers,
             multiprocessing_context=self._context,
             pin_memory=self._pin_memory and self._can_pin,
-            persistent_workers=leg.is_whole,
+            persistent_workers=partition.is_whole,
             # For the seed that torch draws for workers: not from the generator that all share, or
             # a training would depend on num_workers.
             generator=torch.Generator(),
         )
-        self._pool = Pool(who, stream, batches) if leg.is_whole else None
+        self._pool = Pool(who, stream, batches) if partition.is_whole else None
         return batches

@@ -4,7 +4,7 @@ import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,29 +15,16 @@ from pcrstore.core import uniforms
 from pcrstore.dataset import Dataset
 from pcrstore.errors import JpegError, OptionError
 from pcrstore.fidelity import Fidelities
-from pcrstore.image import Crop, render
-from pcrstore.loader import Dialled, Opaque, Selection, Spec, Where, check_options
+from pcrstore.image import render
+from pcrstore.loader import LoaderProperties, SampleOptions, Spec, check_options
 from pcrstore.sampling import Mix, crop_keys
-from pcrstore.storage import Engine, ReadableStore
+from pcrstore.storage import ReadableStore
 from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
 
 __all__ = ["MapDataset"]
 
 
-class MapOptions(TypedDict, total=False):
-    """Options of `Loader` that mean something where samples are read one by one."""
-
-    crop: Crop | None
-    where: Where | None
-    select: Selection | None
-    dct_scaling: bool
-    apply_orientation: bool
-    opaque: Opaque
-    version: int | None
-    engine: Engine
-
-
-class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
+class MapDataset(LoaderProperties, torch_data.Dataset[tuple[Any, int]]):
     """Random access, for samplers: DistributedSampler, WeightedRandomSampler, your own.
 
     A batch of scattered samples costs a range read for each; `Loader` reads whole records and is
@@ -49,7 +36,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         fidelity: As `Loader`.
         size: As `Loader`.
         storage_options: As `Loader`.
-        seed: Of crops, with the epoch and the sample.
+        seed: Seed of crops, with the epoch and the sample.
         n_threads: Decoding threads; None: cores / ranks on this host / workers.
         transform: Applied to each image, a uint8 (3, height, width) tensor.
         options: Others of `Loader`: crop (`CenterCrop()` unless given), where, select,
@@ -70,10 +57,10 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         seed: int = 0,
         n_threads: int | None = None,
         transform: Callable[[torch.Tensor], Any] | None = None,
-        **options: Unpack[MapOptions],
+        **options: Unpack[SampleOptions],
     ) -> None:
         super().__init__()
-        check_options("MapDataset", options, MapOptions.__annotations__)
+        check_options("MapDataset", options, SampleOptions.__annotations__)
         if isinstance(dataset, Mix):
             raise OptionError("MapDataset reads one dataset; join several by torch's ConcatDataset")
         spec = Spec(
@@ -85,13 +72,13 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             seed=seed,
             **options,
         )
-        self._loading = load(spec, start=start_method())
+        self._pipeline = load(spec, start=start_method())
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._transform = transform
         self._epoch = SharedNumber(0)
-        self._images = self._loading.population.sources[0].positions
-        """Of each position, the image in the dataset; None: itself."""
+        self._images = self._pipeline.sample_set.sources[0].positions
+        """Image in the dataset for each position; None: the position itself."""
         if options.get("select") is not None:
             given = np.asarray(options["select"]).astype(np.int64)
             chosen = self._images
@@ -108,7 +95,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         self._epoch.value = epoch
 
     def __len__(self) -> int:
-        return len(self._loading.population.sources[0])
+        return len(self._pipeline.sample_set.sources[0])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Return one sample; see `__getitems__` for what is raised."""
@@ -122,17 +109,19 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             TypeError: Not an integer.
             JpegError: An image that cannot be decoded; it is named.
         """
-        settle(self._loading)
-        source, reader = self._loading.population.sources[0], self._loading.readers[0]
+        settle(self._pipeline)
+        source, reader = self._pipeline.sample_set.sources[0], self._pipeline.connections.readers[0]
         n = len(self)
         images = np.array([_position(index, n) for index in indices], np.int64)
         if self._images is not None:
             images = self._images[images]
-        rendering, epoch = self._loading.rendering, self._epoch.value
-        seed = self._loading.spec.seed
+        rendering, epoch = self._pipeline.rendering, self._epoch.value
+        seed = self._pipeline.settings.seed
         records = reader.index.locate(images).number.tolist()
         groups = [
-            self._loading.dial.choose(0, images[i : i + 1], record, seed=seed, epoch=epoch)
+            self._pipeline.shared_fidelity.choose(
+                0, images[i : i + 1], record, seed=seed, epoch=epoch
+            )
             for i, record in enumerate(records)
         ]
         files = reader.files_at(
@@ -141,7 +130,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         names = ["label", "orientation"]
         known = reader.index.columns(names, images.tolist())
         turns = np.asarray(known["orientation"]).tolist()
-        if not self._loading.spec.apply_orientation:
+        if not self._pipeline.settings.apply_orientation:
             turns = [1] * len(turns)
         draws = uniforms(crop_keys(seed, epoch, 0, images), rendering.crop.n_draws).tolist()
         out = np.empty((len(images), rendering.height, rendering.width, 3), np.uint8)
@@ -175,7 +164,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
 
 
 def _position(index: object, n: int) -> int:
-    """Return the position that an index of n means, as a list has it.
+    """Return the position for an index of n, as in a list: -1 is n - 1.
 
     Raises:
         IndexError: Outside of -n..n-1.

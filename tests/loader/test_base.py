@@ -30,7 +30,7 @@ import pcrstore
 from pcrstore import Mix, NumpyLoader
 from pcrstore.errors import DecodeError, FidelityError, OptionError, UsageError
 from pcrstore.loader.batches import BatchStream
-from pcrstore.loader.pipeline import Spec
+from pcrstore.loader.options import Spec
 from pcrstore.loader.state import STATE_FORMAT
 from pcrstore.loader.stats import Signals
 
@@ -372,23 +372,23 @@ def test_a_copy_goes_on_where_a_state_or_an_epoch_was_set(copied):
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-def test_a_copy_has_a_dial_of_its_own(copied):
+def test_a_copy_has_a_shared_fidelity_of_its_own(copied):
     loader = a_loader(PLAIN, fidelity=2)
-    dial = loader._loading.dial
+    shared_fidelity = loader._pipeline.shared_fidelity
     other = copied(loader)
     loader.fidelity = 5
     assert (loader.fidelity, other.fidelity) == (5, 2)
-    assert loader._loading.dial is dial  # that of an iteration under way
-    assert dial.mean_bytes(0) > other._loading.dial.mean_bytes(0)
+    assert loader._pipeline.shared_fidelity is shared_fidelity  # that of an iteration under way
+    assert shared_fidelity.mean_bytes(0) > other._pipeline.shared_fidelity.mean_bytes(0)
     other.fidelity = 1
-    assert loader._loading.dial.mean_bytes(0) == dial.mean_bytes(0)
+    assert loader._pipeline.shared_fidelity.mean_bytes(0) == shared_fidelity.mean_bytes(0)
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 def test_a_loader_is_small_in_a_pickle(copied):
     loader = a_loader(PLAIN, size=64)
     read(loader)
-    assert len(pickle.dumps(copied(loader))) < len(pickle.dumps(loader._loading)) + 5000
+    assert len(pickle.dumps(copied(loader))) < len(pickle.dumps(loader._pipeline)) + 5000
 
 
 # ---- the end
@@ -553,7 +553,7 @@ def test_a_state_that_is_loaded_wins_over_what_is_under_way():
 def test_what_is_selected_is_digested_once(monkeypatch):
     loader = a_loader(select=range(19))
     states = [loader.state_dict()]
-    monkeypatch.setattr("pcrstore.loader.pipeline.crc32c", lambda _: {}["again"])
+    monkeypatch.setattr("pcrstore.loader.fingerprint.crc32c", lambda _: {}["again"])
     states.append(loader.state_dict())
     states[0]["data"]["versions"].append("not ours to write")
     read(loader, 1)
@@ -610,7 +610,7 @@ def ranks(world, state, **options):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    legs=st.lists(
+    partitions=st.lists(
         st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(1, 7), st.integers(0, 4)),
         max_size=4,
     ),
@@ -619,10 +619,10 @@ def ranks(world, state, **options):
     shard=st.sampled_from([7, 2**18]),
     seed=st.integers(0, 3),
 )
-def test_any_ranks_go_on_to_the_sample(legs, uneven, last, shard, seed):
+def test_any_ranks_go_on_to_the_sample(partitions, uneven, last, shard, seed):
     state, got, extra = None, [], 0
     with shards_of(shard):
-        for world, batch, n in [*legs, (last, 5, None)]:
+        for world, batch, n in [*partitions, (last, 5, None)]:
             options = {"batch_size": batch, "uneven": uneven, "seed": seed, "prefetch": 1}
             with ranks(world, state, **options) as loaders:
                 if loaders[0].epoch == 1:
@@ -641,7 +641,7 @@ def test_any_ranks_go_on_to_the_sample(legs, uneven, last, shard, seed):
     else:
         assert not counts or max(counts.values()) == 1
         assert N - len(got) <= extra
-    if {world for world, *_ in legs} | {last} == {1}:
+    if {world for world, *_ in partitions} | {last} == {1}:
         assert sorted(got) == list(range(N))
 
 
@@ -882,7 +882,7 @@ def test_time_runs_inside_of_epochs_alone():
     assert loader.stats().seconds == loader.stats().seconds > running
 
 
-@pytest.mark.parametrize("name", ["_feed", "_started"])
+@pytest.mark.parametrize("name", ["_stream", "_started"])
 def test_signals_can_be_asked_for_while_another_thread_ends_the_iteration(name):
     """It does so between any two looks of this one at what is under way."""
 
@@ -987,10 +987,10 @@ def test_workers_are_not_sent_what_is_done_with(tmp_path):
     tree = write_tree(tmp_path / "photos", files(10))
     pcrstore.convert(str(tree), str(tmp_path / "ds"), workers=1)
     wanted = {"where": {"width": lambda w: w > 0}, "select": np.arange(9)}
-    loading = a_loader(str(tmp_path / "ds"), **wanted)._loading
-    again = pickle.loads(pickle.dumps(loading))  # noqa: S301 (our own bytes)
-    assert len(again.population.sources[0]) == 9
-    assert again.fingerprint() == loading.fingerprint()
+    pipeline = a_loader(str(tmp_path / "ds"), **wanted)._pipeline
+    again = pickle.loads(pickle.dumps(pipeline))  # noqa: S301 (our own bytes)
+    assert len(again.sample_set.sources[0]) == 9
+    assert again.fingerprint == pipeline.fingerprint
 
 
 def test_a_url_with_a_password_is_not_shown():

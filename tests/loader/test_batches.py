@@ -1,4 +1,4 @@
-"""A feed keeps the order and its word: what is yielded, held ready, raised and let go."""
+"""A stream keeps the order and its word: what is yielded, held ready, raised and let go."""
 
 import gc
 import subprocess
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feeds import SIZE, Fed, G, N, read_into, samples
 from flows import DictStore
 from small_datasets import (
     NO_GAPS,
@@ -24,6 +23,7 @@ from small_datasets import (
     threads,
     until,
 )
+from streams import LIMITS, SIZE, SMALL_TASKS, G, N, Streamed, read_into, samples
 
 from pcrstore.core.checksum import crc32c, place_words
 from pcrstore.dataset.reader import RecordSelection
@@ -37,11 +37,11 @@ from pcrstore.errors import (
 from pcrstore.fidelity.mixture import Mixture
 from pcrstore.format.record import parse_header
 from pcrstore.image.crops import CenterCrop
-from pcrstore.loader import batches as feed_module
-from pcrstore.loader import fetch_queue as in_flight
-from pcrstore.loader.batches import BATCHES_READY, BatchStream
-from pcrstore.sampling.lookup import Mix
-from pcrstore.sampling.order import n_of
+from pcrstore.loader import batches as batches_module
+from pcrstore.loader.batches import BatchStream
+from pcrstore.loader.limits import StreamLimits
+from pcrstore.sampling.mix import Mix
+from pcrstore.sampling.sharding import n_of
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -54,11 +54,11 @@ pytestmark = pytest.mark.usefixtures("no_threads_left")
 @pytest.mark.parametrize("batch", [1, 7, 20, 64])
 def test_batches_come_in_the_order_of_the_epoch(batch, prefetch, n_threads):
     ds = a_dataset()
-    with Fed(ds, batch=batch, prefetch=prefetch, n_threads=n_threads) as fed:
-        batches = list(fed.feed)
+    with Streamed(ds, batch=batch, prefetch=prefetch, n_threads=n_threads) as streamed:
+        batches = list(streamed.stream)
         expected = [
             (int(s), int(i))
-            for leaf in fed.leaflets()
+            for leaf in streamed.read_lists()
             for s, i in zip(leaf.source, leaf.image, strict=True)
         ]
     assert samples(batches) == expected
@@ -77,29 +77,29 @@ def test_ranks_read_everything_between_them(world, uneven):
     ds = a_dataset()
     seen, counts = [], set()
     for rank in range(world):
-        with Fed(ds, rank=rank, world=world, uneven=uneven) as fed:
-            mine = samples(fed.feed)
+        with Streamed(ds, rank=rank, world=world, uneven=uneven) as streamed:
+            mine = samples(streamed.stream)
             counts.add(len(mine))
             seen += [i for _, i in mine]
-            assert len(mine) == n_of(fed.leg.order, fed.stretches)
+            assert len(mine) == n_of(streamed.partition.order, streamed.slices)
     assert len(counts) == 1
     if uneven == "pad":
         assert set(seen) == set(range(N))
-        assert len(seen) == N + fed.leg.n_padded
+        assert len(seen) == N + streamed.partition.n_padded
     else:
-        assert len(seen) == len(set(seen)) == N - fed.leg.n_dropped
+        assert len(seen) == len(set(seen)) == N - streamed.partition.n_dropped
 
 
 def test_one_image_is_an_epoch():
-    with Fed(a_dataset(n=1, seed=90), batch=64, n_threads=16) as fed:
-        [batch] = fed.feed
+    with Streamed(a_dataset(n=1, seed=90), batch=64, n_threads=16) as streamed:
+        [batch] = streamed.stream
     assert batch.positions.tolist() == [0]
 
 
 def test_nothing_to_read_ends_at_once():
-    with Fed(a_dataset(n=1, seed=90), rank=1, world=2, uneven="drop") as fed:
-        assert list(fed.feed) == []
-        assert fed.allocated == []
+    with Streamed(a_dataset(n=1, seed=90), rank=1, world=2, uneven="drop") as streamed:
+        assert list(streamed.stream) == []
+        assert streamed.allocated == []
 
 
 def test_datasets_with_other_groups_are_mixed():
@@ -108,25 +108,25 @@ def test_datasets_with_other_groups_are_mixed():
     assert len({ds.n_groups for ds in (ours, theirs, other)}) > 1
     mix = Mix({ours: 1, theirs: 1, other: 1})
     for fidelity in (1, "full", "bytes<=100mb", Mixture({1: 1, "full": 1}, per="sample")):
-        with Fed(mix, fidelity=fidelity) as fed:
-            got = samples(fed.feed)
+        with Streamed(mix, fidelity=fidelity) as streamed:
+            got = samples(streamed.stream)
         assert len(got) == 32
         assert {s for s, _ in got} == {0, 1, 2}
 
 
 def test_opaque_images_are_decoded_among_others():
     ds = a_dataset(opaque=(0, 4, 11, 12))
-    with Fed(ds, crop=CenterCrop()) as fed:
-        batches = list(fed.feed)
+    with Streamed(ds, crop=CenterCrop()) as streamed:
+        batches = list(streamed.stream)
     assert sorted(i for _, i in samples(batches)) == list(range(N))
 
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 def test_what_is_counted_is_what_the_store_saw(layout):
     ds, store = recorded(layout)
-    with Fed(ds, fidelity=3) as fed:
-        batches = list(fed.feed)
-        signals, traffic = fed.feed.signals(), fed.loading.traffic()
+    with Streamed(ds, fidelity=3) as streamed:
+        batches = list(streamed.stream)
+        signals, traffic = streamed.stream.stats(), streamed.pipeline.connections.traffic()
     assert traffic.requests == len(store.named("get_range"))
     assert traffic.bytes == sum(r.n_bytes for r in store.named("get_range"))
     assert (signals.samples, signals.batches) == (N, len(batches))
@@ -137,36 +137,38 @@ def test_what_is_counted_is_what_the_store_saw(layout):
     assert signals.queue_depth == 0  # nothing is left when the last one was taken
 
 
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_a_consumer_that_stops_is_given_no_more(taken):
-    with Fed(a_dataset(n=60), batch=2) as fed:
-        batches = iter(fed.feed)
+    with Streamed(a_dataset(n=60), batch=2, limits=SMALL_TASKS) as streamed:
+        batches = iter(streamed.stream)
         for _ in range(taken):
             next(batches)
-        assert until(lambda: len(fed.allocated) == taken + BATCHES_READY)
+        assert until(lambda: len(streamed.allocated) == taken + LIMITS.batches_ready)
         time.sleep(0.1)
-        assert len(fed.allocated) == taken + BATCHES_READY
+        assert len(streamed.allocated) == taken + LIMITS.batches_ready
         batches.close()
 
 
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("is_quick", [True, False])
 def test_a_first_batch_that_came_quickly_is_decoded_before_more_is_read(monkeypatch, is_quick):
-    monkeypatch.setattr(feed_module, "_QUICK_SECONDS", 60.0 if is_quick else 0.0)
-    monkeypatch.setattr(feed_module, "_ALONE_SECONDS", 60.0)
-    decoding, go_on, render = threading.Event(), threading.Event(), feed_module.render
+    decoding, go_on, render = threading.Event(), threading.Event(), batches_module.render
 
     def slow(*args, **kwargs):
         decoding.set()
         assert go_on.wait(30)
         render(*args, **kwargs)
 
-    monkeypatch.setattr(feed_module, "render", slow)
+    monkeypatch.setattr(batches_module, "render", slow)
     store = GatedStore(DictStore(stored(n=60)))
-    with Fed(opened(store), batch=5) as fed:
-        [leaf] = fed.leaflets()
-        needed = sum(unit.first_use < 5 for unit in leaf.units)
+    with Streamed(
+        opened(store),
+        batch=5,
+        limits=StreamLimits(
+            task_bytes=1, quick_seconds=60.0 if is_quick else 0.0, alone_seconds=60.0
+        ),
+    ) as streamed:
+        [leaf] = streamed.read_lists()
+        needed = sum(read.first_use < 5 for read in leaf.reads)
         assert decoding.wait(30)
         if is_quick:
             time.sleep(0.1)
@@ -174,33 +176,33 @@ def test_a_first_batch_that_came_quickly_is_decoded_before_more_is_read(monkeypa
         else:
             assert until(lambda: store.n_asked > needed)
         go_on.set()
-        assert len(samples(fed.feed)) == 60
+        assert len(samples(streamed.stream)) == 60
 
 
 @pytest.mark.parametrize(("n_rendered", "alone"), [(0, 0.2), (4, 60.0)])
 def test_nothing_waits_long_for_the_first_batch_nor_for_others(monkeypatch, n_rendered, alone):
-    monkeypatch.setattr(feed_module, "_QUICK_SECONDS", 60.0)
-    monkeypatch.setattr(feed_module, "_ALONE_SECONDS", alone)
-    go_on, render, begun = threading.Event(), feed_module.render, []
+    go_on, render, begun = threading.Event(), batches_module.render, []
 
     def stopping(*args, **kwargs):
         begun.append(args)
         assert len(begun) <= n_rendered or go_on.wait(30)
         render(*args, **kwargs)
 
-    monkeypatch.setattr(feed_module, "render", stopping)
-    with Fed(a_dataset(), n_threads=1) as fed:
-        assert until(lambda: len(fed.allocated) == BATCHES_READY)
+    monkeypatch.setattr(batches_module, "render", stopping)
+    with Streamed(
+        a_dataset(), n_threads=1, limits=StreamLimits(quick_seconds=60.0, alone_seconds=alone)
+    ) as streamed:
+        assert until(lambda: len(streamed.allocated) == LIMITS.batches_ready)
         go_on.set()
-        assert len(samples(fed.feed)) == N
+        assert len(samples(streamed.stream)) == N
 
 
 # ---- ends
 
 
 def test_leaving_a_loop_ends_all_threads():
-    with Fed(a_dataset(n=60)) as fed:
-        for batch in fed.feed:
+    with Streamed(a_dataset(n=60)) as streamed:
+        for batch in streamed.stream:
             assert threads()
             del batch
             break
@@ -208,27 +210,27 @@ def test_leaving_a_loop_ends_all_threads():
 
 
 def test_closing_twice_and_reading_on_is_the_end():
-    with Fed(a_dataset(n=60)) as fed:
-        batches = iter(fed.feed)
+    with Streamed(a_dataset(n=60)) as streamed:
+        batches = iter(streamed.stream)
         next(batches)
-        assert until(lambda: len(fed.allocated) == 1 + BATCHES_READY)
-        fed.feed.close()
-        fed.feed.close()
+        assert until(lambda: len(streamed.allocated) == 1 + LIMITS.batches_ready)
+        streamed.stream.close()
+        streamed.stream.close()
         # What was ready belongs to nobody now: a loader has counted none of it.
         assert list(batches) == []
-        assert fed.feed.signals().batches == 1
+        assert streamed.stream.stats().batches == 1
 
 
 def test_a_consumer_that_waits_is_woken_by_close():
     store = GatedStore(DictStore(stored()))
     ds = opened(store)
     store.gate.clear()
-    with Fed(ds, batch=60) as fed:
+    with Streamed(ds, batch=60) as streamed:
         got = []
-        consumer = threading.Thread(target=lambda: got.extend(fed.feed))
+        consumer = threading.Thread(target=lambda: got.extend(streamed.stream))
         consumer.start()
         time.sleep(0.05)
-        fed.feed.close()
+        streamed.stream.close()
         consumer.join(5)
         assert not consumer.is_alive()
         assert got == []
@@ -236,19 +238,19 @@ def test_a_consumer_that_waits_is_woken_by_close():
 
 
 @pytest.mark.parametrize("hedge", [False, True])
-@pytest.mark.usefixtures("small_tasks")
-def test_close_while_the_store_answers_nothing(hedge, monkeypatch):
+def test_close_while_the_store_answers_nothing(hedge):
     """More records are asked for than there are threads, and close drops the ones that wait."""
-    monkeypatch.setattr(in_flight, "FETCHERS", 1)
     store = GatedStore(DictStore(stored(n=60)))
     ds = opened(store)
     store.gate.clear()
-    with Fed(ds, batch=30, hedge=hedge) as fed:
+    with Streamed(
+        ds, batch=30, hedge=hedge, limits=StreamLimits(task_bytes=1, n_fetchers=1)
+    ) as streamed:
         assert until(lambda: store.n_asked == 1)
         store.gate.set()
         assert until(lambda: store.n_asked > 2)
         store.gate.clear()
-        fed.feed.close()
+        streamed.stream.close()
         time.sleep(0.05)
         store.gate.set()
         assert until(lambda: not threads(), 5), threads()
@@ -257,8 +259,8 @@ def test_close_while_the_store_answers_nothing(hedge, monkeypatch):
 def test_close_at_any_moment_ends_all_threads():
     ds = a_dataset(n=60)
     for i in range(40):
-        with Fed(ds, batch=3, hedge=bool(i % 2), prefetch=1 + 1000 * (i % 3)) as fed:
-            batches = iter(fed.feed)
+        with Streamed(ds, batch=3, hedge=bool(i % 2), prefetch=1 + 1000 * (i % 3)) as streamed:
+            batches = iter(streamed.stream)
             for _ in range(i % 5):
                 next(batches)
             time.sleep(0.0005 * (i % 7))
@@ -266,12 +268,12 @@ def test_close_at_any_moment_ends_all_threads():
 
 
 def test_an_iterator_in_a_cycle_is_collected_with_its_threads():
-    fed = Fed(a_dataset(n=60))
-    batches = iter(fed.feed)
+    streamed = Streamed(a_dataset(n=60))
+    batches = iter(streamed.stream)
     next(batches)
     cycle = [batches]
     cycle.append(cycle)
-    del batches, cycle, fed
+    del batches, cycle, streamed
     gc.collect()
     assert until(lambda: not threads()), threads()
 
@@ -282,8 +284,8 @@ sys.path[:0] = {paths!r}
 import test_batches as t
 store = t.GatedStore(t.DictStore(t.stored(n=40)))
 ds = t.opened(store)
-fed = t.Fed(ds, batch=3, hedge={hedge})
-batches = iter(fed.feed)
+streamed = t.Streamed(ds, batch=3, hedge={hedge})
+batches = iter(streamed.stream)
 if {blocked}:
     next(batches)
     store.gate.clear()
@@ -365,21 +367,21 @@ def name_of(store):
     ],
     ids=["store", "missing", "damaged"],
 )
-@pytest.mark.usefixtures("small_tasks")
-def test_errors_name_the_object_and_come_in_their_turn(layout, answer, error, says, monkeypatch):
+def test_errors_name_the_object_and_come_in_their_turn(layout, answer, error, says):
     objects = DictStore(stored(layout))
     folder = name_of(objects).partition("/")[0]
     # One thread asks in order, so that the first records are whole.
     skip = {"record": 2, "zarr": 2 * G}[layout]
     store = Spoiled(objects, answer, skip=skip)
     ds = opened(store)
-    monkeypatch.setattr(in_flight, "FETCHERS", 1)
     got = []
     with (
-        Fed(ds, batch=3, shuffle=False, fidelity=5) as fed,
+        Streamed(
+            ds, batch=3, shuffle=False, fidelity=5, limits=StreamLimits(task_bytes=1, n_fetchers=1)
+        ) as streamed,
         pytest.raises(error, match=rf"{folder}/.*{says}"),
     ):
-        read_into(got, fed.feed)
+        read_into(got, streamed.stream)
     assert got == list(range(len(got)))
     assert 3 <= len(got) <= 6
 
@@ -421,13 +423,13 @@ def test_a_file_without_a_frame_is_one_image_that_cannot_be_decoded(fidelity):
     ds = without_frame(13)
     options = {"batch": 2, "shuffle": False, "fidelity": fidelity}
     got = []
-    with Fed(ds, **options) as fed:
+    with Streamed(ds, **options) as streamed:
         with pytest.raises(DecodeError, match=rf"{ds.url}: image 13: "):
-            read_into(got, fed.feed)
+            read_into(got, streamed.stream)
         assert got == list(range(12))
-    with Fed(ds, on_error="skip", **options) as fed:
-        assert len(samples(fed.feed)) == N
-        assert fed.feed.signals().skipped == 1
+    with Streamed(ds, on_error="skip", **options) as streamed:
+        assert len(samples(streamed.stream)) == N
+        assert streamed.stream.stats().skipped == 1
 
 
 def test_damage_comes_after_the_records_before_it():
@@ -441,10 +443,10 @@ def test_damage_comes_after_the_records_before_it():
     objects.objects[where.name] = bytes(data)
     got = []
     with (
-        Fed(opened(objects), batch=3, shuffle=False, fidelity=3) as fed,
+        Streamed(opened(objects), batch=3, shuffle=False, fidelity=3) as streamed,
         pytest.raises(ChecksumError),
     ):
-        read_into(got, fed.feed)
+        read_into(got, streamed.stream)
     assert got == list(range(15))
 
 
@@ -454,10 +456,10 @@ def test_damage_on_the_way_is_read_again(layout, times):
     clean = a_dataset(layout)
     store = Spoiled(DictStore(stored(layout)), flipped, times)
     ds = opened(store, NO_GAPS)
-    with Fed(clean, seed=4) as a, Fed(ds, seed=4) as b:
-        for x, y in zip(a.feed, b.feed, strict=True):
+    with Streamed(clean, seed=4) as a, Streamed(ds, seed=4) as b:
+        for x, y in zip(a.stream, b.stream, strict=True):
             assert (x.images == y.images).all()
-        assert b.loading.traffic().requests > a.loading.traffic().requests
+        assert b.pipeline.connections.traffic().requests > a.pipeline.connections.traffic().requests
         assert store.left == 0
 
 
@@ -465,10 +467,10 @@ def test_damage_on_the_way_is_read_again(layout, times):
 def test_a_file_that_no_decoder_takes_is_named_after_those_before_it(name):
     ds = a_dataset(text=(int(name[-3:]),))
     bad = ds.keys.index(f"{name}.jpg")
-    with Fed(ds, batch=2, shuffle=False) as fed:
+    with Streamed(ds, batch=2, shuffle=False) as streamed:
         got = []
         with pytest.raises(DecodeError, match=rf"{ds.url}: image {bad}: ") as caught:
-            read_into(got, fed.feed)
+            read_into(got, streamed.stream)
         assert caught.value.__cause__ is not None
     assert got == list(range(bad // 2 * 2))
 
@@ -479,8 +481,8 @@ def test_a_driver_that_fails_is_an_error_of_the_consumer(name, monkeypatch):
         raise MemoryError("made to fail")
 
     monkeypatch.setattr(BatchStream, name, fails)
-    with Fed(a_dataset()) as fed, pytest.raises(MemoryError, match="made to fail"):
-        list(fed.feed)
+    with Streamed(a_dataset()) as streamed, pytest.raises(MemoryError, match="made to fail"):
+        list(streamed.stream)
 
 
 def rows(n):
@@ -490,21 +492,22 @@ def rows(n):
 def test_a_store_that_fails_does_not_keep_what_was_read():
     """What is held by a cycle stays until the collector comes by, which knows no bytes."""
     store = Spoiled(DictStore(stored()), fails(TransientStoreError))
-    with Fed(opened(store)) as fed:
-        feed = fed.loading.feed(fed.leg, 0, rank=0, worker=0, n_threads=2, allocate=rows)
-        held = weakref.ref(feed._prefetcher)
+    with Streamed(opened(store)) as streamed:
+        stream = streamed.pipeline.stream_share(
+            streamed.partition, rank=0, worker=0, n_threads=2, allocate=rows
+        )
+        held = weakref.ref(stream._prefetcher)
         gc.disable()
         try:
             with pytest.raises(TransientStoreError) as caught:
-                list(feed)
-            del feed, caught
+                list(stream)
+            del stream, caught
             assert until(lambda: held() is None)
         finally:
             gc.enable()
 
 
-@pytest.mark.usefixtures("small_tasks")
-def test_a_feed_that_is_closed_while_it_waits_for_records_is_let_go():
+def test_a_stream_that_is_closed_while_it_waits_for_records_is_let_go():
     """The records come afterwards: nothing is made of them that would hold it."""
 
     class ClosesItself(GatedStore):
@@ -514,16 +517,20 @@ def test_a_feed_that_is_closed_while_it_waits_for_records_is_let_go():
             return super().get_ranges(ranges)
 
     store = ClosesItself(DictStore(stored(n=60)))
-    with Fed(opened(store, NO_GAPS), shuffle=False, prefetch=1) as fed:
-        feed = fed.loading.feed(fed.leg, 0, rank=0, worker=0, n_threads=2, allocate=rows)
-        held = weakref.ref(feed._prefetcher)
+    with Streamed(
+        opened(store, NO_GAPS), shuffle=False, prefetch=1, limits=SMALL_TASKS
+    ) as streamed:
+        stream = streamed.pipeline.stream_share(
+            streamed.partition, rank=0, worker=0, n_threads=2, allocate=rows
+        )
+        held = weakref.ref(stream._prefetcher)
         gc.disable()
         try:
-            batches = iter(feed)
+            batches = iter(stream)
             next(batches)
             assert until(lambda: store.n_asked > 12)
             batches.close()
-            del batches, feed
+            del batches, stream
             store.gate.set()
             assert until(lambda: held() is None)
         finally:
@@ -531,10 +538,10 @@ def test_a_feed_that_is_closed_while_it_waits_for_records_is_let_go():
 
 
 def test_batches_with_images_left_out_are_let_go():
-    with Fed(a_dataset(text=(1, 7, 12, 18)), on_error="skip", batch=5) as fed:
+    with Streamed(a_dataset(text=(1, 7, 12, 18)), on_error="skip", batch=5) as streamed:
         gc.disable()
         try:
-            seen = [weakref.ref(batch.done) for batch in fed.feed]
+            seen = [weakref.ref(batch.done) for batch in streamed.stream]
             assert len(seen) == 4
             assert until(lambda: not any(batch() for batch in seen))
         finally:
@@ -548,13 +555,13 @@ def test_a_decoder_that_fails_in_another_way_is_an_error_of_the_consumer(name, m
 
     monkeypatch.setattr(BatchStream, name, fails)
     with (
-        Fed(a_dataset(text=(3,)), on_error="skip") as fed,
+        Streamed(a_dataset(text=(3,)), on_error="skip") as streamed,
         pytest.raises(MemoryError, match="made to fail"),
     ):
-        list(fed.feed)
+        list(streamed.stream)
 
 
-def test_a_feed_that_cannot_have_its_threads_leaves_none(monkeypatch):
+def test_a_stream_that_cannot_have_its_threads_leaves_none(monkeypatch):
     start, n_started = threading.Thread.start, []
 
     def starts(thread):
@@ -565,12 +572,12 @@ def test_a_feed_that_cannot_have_its_threads_leaves_none(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", starts)
     with pytest.raises(RuntimeError, match="can't start"):
-        Fed(a_dataset(), hedge=True)
+        Streamed(a_dataset(), hedge=True)
     assert len(n_started) == 9
 
 
 def test_an_index_that_is_gone_is_an_error_of_the_consumer():
     objects = stored()
     ds = opened(DictStore({n: b for n, b in objects.items() if not n.startswith("objects/")}))
-    with Fed(ds) as fed, pytest.raises(FormatError, match="objects/"):
-        list(fed.feed)
+    with Streamed(ds) as streamed, pytest.raises(FormatError, match="objects/"):
+        list(streamed.stream)

@@ -7,7 +7,6 @@ import time
 import weakref
 
 import pytest
-from feeds import Fed, N, held_bytes, samples
 from flows import DictStore
 from small_datasets import (
     NO_GAPS,
@@ -18,12 +17,13 @@ from small_datasets import (
     stored,
     until,
 )
+from streams import LIMITS, SMALL_TASKS, N, Streamed, held_bytes, samples
 
 from pcrstore.concurrency.threads import StopFlag
 from pcrstore.errors import PcrstoreError, TransientStoreError
-from pcrstore.loader import fetch_queue as in_flight
-from pcrstore.loader.fetch_queue import FETCHERS, FetchQueue
-from pcrstore.sampling.lookup import Mix
+from pcrstore.loader.fetch_queue import FetchQueue
+from pcrstore.loader.limits import StreamLimits
+from pcrstore.sampling.mix import Mix
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -71,34 +71,40 @@ def reads():
 
 
 @pytest.fixture
-def life():
-    life = StopFlag()
-    yield life
-    life.is_over = True
+def stop_flag():
+    stop_flag = StopFlag()
+    yield stop_flag
+    stop_flag.is_over = True
 
 
 @pytest.fixture
-def flying(life, reads):
-    flying = FetchQueue(life, hedge=False)
-    yield flying
-    life.is_over = True
-    flying.close()
+def limits():
+    """Return the limits of a queue, for which a test may have its own by parametrisation."""
+    return LIMITS
+
+
+@pytest.fixture
+def queue(stop_flag, reads, limits):
+    queue = FetchQueue(stop_flag, hedge=False, limits=limits)
+    yield queue
+    stop_flag.is_over = True
+    queue.close()
     reads.end_all()
 
 
 @pytest.fixture
-def hedged(life, reads, monkeypatch):
+def hedged(stop_flag, reads, limits, monkeypatch):
     """Durations of a test's machine vary: only what is held back shall be slow."""
     monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.3)
-    flying = FetchQueue(life, hedge=True)
-    yield flying
-    life.is_over = True
-    flying.close()
+    queue = FetchQueue(stop_flag, hedge=True, limits=limits)
+    yield queue
+    stop_flag.is_over = True
+    queue.close()
     reads.end_all()
 
 
-def needed(flying, read, n_bytes=1):
-    return flying.submit(read, n_bytes, is_ahead=False)
+def needed(queue, read, n_bytes=1):
+    return queue.submit(read, n_bytes, is_ahead=False)
 
 
 # ---- bounds
@@ -117,37 +123,37 @@ def needed(flying, read, n_bytes=1):
         ([1] * 12, 10),
     ],
 )
-def test_as_many_begin_as_fit_in_order(sizes, n_begun, flying, reads, monkeypatch):
-    monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 10)
-    fetches = [needed(flying, reads.of(i, [[b"%d" % i]]), n) for i, n in enumerate(sizes)]
+@pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=10)])
+def test_as_many_begin_as_fit_in_order(sizes, n_begun, queue, reads):
+    fetches = [needed(queue, reads.of(i, [[b"%d" % i]]), n) for i, n in enumerate(sizes)]
     assert until(lambda: len(reads.begun) == n_begun)
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(n_begun))
-    assert flying.n_bytes == sum(sizes[:n_begun])
+    assert queue.n_bytes == sum(sizes[:n_begun])
     reads.end_all()
     for i, fetch in enumerate(fetches):
         assert fetch.done.wait(5)
-        assert flying.wait(fetch)
+        assert queue.wait(fetch)
         assert fetch.take(0) == [b"%d" % i]
-    assert (flying.n_bytes, flying._n_begun) == (0, 0)
+    assert (queue.n_bytes, queue._n_started) == (0, 0)
 
 
-def test_what_is_next_begins_when_there_is_room_and_not_before(flying, reads, monkeypatch):
-    monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 10)
+@pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=10)])
+def test_what_is_next_begins_when_there_is_room_and_not_before(queue, reads):
     for name, n in (("a", 5), ("b", 5), ("c", 6), ("d", 1)):
-        needed(flying, reads.of(name, [[b""]]), n)
+        needed(queue, reads.of(name, [[b""]]), n)
     reads.end("b")
-    assert until(lambda: flying.n_bytes == 5)
+    assert until(lambda: queue.n_bytes == 5)
     time.sleep(0.02)
     assert sorted(reads.begun) == ["a", "b"]  # c is next, and d does not overtake it
     reads.end("a")
     assert until(lambda: sorted(reads.begun) == ["a", "b", "c", "d"])
-    assert flying.n_bytes == 7
+    assert queue.n_bytes == 7
 
 
-def test_what_is_ahead_begins_with_four_and_one_more_for_each_that_came(flying, reads):
+def test_what_is_ahead_begins_with_four_and_one_more_for_each_that_came(queue, reads):
     for name in "abcdefgh":
-        flying.submit(reads.of(name, [[b""]]), 1, is_ahead=True)
+        queue.submit(reads.of(name, [[b""]]), 1, is_ahead=True)
     assert until(lambda: sorted(reads.begun) == [*"abcd"])
     time.sleep(0.02)
     assert sorted(reads.begun) == [*"abcd"]
@@ -159,64 +165,63 @@ def test_what_is_ahead_begins_with_four_and_one_more_for_each_that_came(flying, 
     assert until(lambda: sorted(reads.begun) == [*"abcdefgh"])
 
 
-def test_what_is_needed_begins_whatever_is_under_way(flying, reads):
+def test_what_is_needed_begins_whatever_is_under_way(queue, reads):
     for i in range(6):
-        needed(flying, reads.of(i, [[b""]]))
-    flying.submit(reads.of("ahead", [[b""]]), 1, is_ahead=True)
-    needed(flying, reads.of("behind it", [[b""]]))
+        needed(queue, reads.of(i, [[b""]]))
+    queue.submit(reads.of("ahead", [[b""]]), 1, is_ahead=True)
+    needed(queue, reads.of("behind it", [[b""]]))
     assert until(lambda: len(reads.begun) == 6)
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(6))
     reads.end(0)
-    assert until(lambda: flying.n_bytes == 5)  # five are under way, and five may be
+    assert until(lambda: queue.n_bytes == 5)  # five are under way, and five may be
     time.sleep(0.02)
     assert len(reads.begun) == 6
     reads.end(1)
     assert until(lambda: set(reads.begun[6:]) == {"ahead", "behind it"})
 
 
-def test_requests_are_bounded_too(flying, reads):
-    for i in range(FETCHERS + 3):
-        needed(flying, reads.of(i, [[b""]]))
-    assert until(lambda: len(reads.begun) == FETCHERS)
+def test_requests_are_bounded_too(queue, reads):
+    for i in range(LIMITS.n_fetchers + 3):
+        needed(queue, reads.of(i, [[b""]]))
+    assert until(lambda: len(reads.begun) == LIMITS.n_fetchers)
     time.sleep(0.02)
-    assert sorted(reads.begun) == list(range(FETCHERS))
+    assert sorted(reads.begun) == list(range(LIMITS.n_fetchers))
 
 
-@pytest.mark.parametrize("bound", [("IN_FLIGHT_BYTES", 1), ("FETCHERS", 1)])
-def test_close_drops_what_waits_for_room_and_for_a_thread(bound, life, reads, monkeypatch):
-    monkeypatch.setattr(in_flight, *bound)
-    flying = FetchQueue(life, hedge=False)
-    waiting = [needed(flying, reads.of(i, [[b""]])) for i in range(3)]
+@pytest.mark.parametrize("bound", [{"in_flight_bytes": 1}, {"n_fetchers": 1}])
+def test_close_drops_what_waits_for_room_and_for_a_thread(bound, stop_flag, reads):
+    queue = FetchQueue(stop_flag, hedge=False, limits=StreamLimits(**bound))
+    waiting = [needed(queue, reads.of(i, [[b""]])) for i in range(3)]
     assert until(lambda: reads.begun == [0])
-    life.is_over = True
-    flying.close()
+    stop_flag.is_over = True
+    queue.close()
     reads.end_all()
     assert until(waiting[0].done.is_set)
-    assert not flying.wait(waiting[2])
+    assert not queue.wait(waiting[2])
     assert reads.begun == [0]
 
 
-def test_who_waits_is_let_go_when_life_is_over(flying, life, reads):
-    fetch = needed(flying, reads.of("a", [[b""]]))
-    threading.Timer(0.1, setattr, (life, "is_over", True)).start()
-    assert not flying.wait(fetch)
+def test_who_waits_is_let_go_when_the_stream_is_stopped(queue, stop_flag, reads):
+    fetch = needed(queue, reads.of("a", [[b""]]))
+    threading.Timer(0.1, setattr, (stop_flag, "is_over", True)).start()
+    assert not queue.wait(fetch)
 
 
-def test_work_beside_counts_no_bytes(flying, reads, monkeypatch):
-    monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 1)
-    needed(flying, reads.of("a", [[b""]]))
+@pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=1)])
+def test_work_beside_counts_no_bytes(queue, reads):
+    needed(queue, reads.of("a", [[b""]]))
     ran = threading.Event()
-    flying.beside(ran.set)
+    queue.beside(ran.set)
     assert ran.wait(5)
 
 
 # ---- what came
 
 
-def test_what_came_before_an_error_is_good_and_each_is_given_once(flying, reads):
+def test_what_came_before_an_error_is_good_and_each_is_given_once(queue, reads):
     error = TransientStoreError("gone")
-    fetch = needed(flying, reads.of("a", [[b"0", b"1"], [b"2"], error]), 3)
+    fetch = needed(queue, reads.of("a", [[b"0", b"1"], [b"2"], error]), 3)
     reads.end("a")
     assert fetch.done.wait(5)
     assert fetch.take(1) == [b"2"]
@@ -226,10 +231,10 @@ def test_what_came_before_an_error_is_good_and_each_is_given_once(flying, reads)
         fetch.take(2)
     with pytest.raises(PcrstoreError, match="neither read nor failed"):
         fetch.take(2)
-    assert flying.n_bytes == 0
+    assert queue.n_bytes == 0
 
 
-def test_an_error_is_held_by_nobody_once_it_was_raised(flying):
+def test_an_error_is_held_by_nobody_once_it_was_raised(queue):
     held = []
 
     def noted(error):
@@ -239,7 +244,7 @@ def test_an_error_is_held_by_nobody_once_it_was_raised(flying):
     def read():
         raise noted(TransientStoreError("gone"))
 
-    fetch = needed(flying, read)
+    fetch = needed(queue, read)
     assert fetch.done.wait(5)
     gc.disable()
     try:
@@ -250,40 +255,42 @@ def test_an_error_is_held_by_nobody_once_it_was_raised(flying):
         gc.enable()
 
 
-def test_seconds_are_those_of_all_threads(flying, reads):
-    fetches = [needed(flying, reads.of(i, [[b""]])) for i in range(3)]
+def test_seconds_are_those_of_all_threads(queue, reads):
+    fetches = [needed(queue, reads.of(i, [[b""]])) for i in range(3)]
     assert until(lambda: len(reads.begun) == 3)
     time.sleep(0.1)
     reads.end_all()
     assert all(fetch.done.wait(5) for fetch in fetches)
-    assert flying.seconds >= 0.3
+    assert queue.seconds >= 0.3
 
 
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("limit", [1, 3000, 20_000])
-def test_bytes_of_records_come_back_to_nothing_in_whatever_order_they_end(limit, monkeypatch):
-    monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", limit)
+def test_bytes_of_records_come_back_to_nothing_in_whatever_order_they_end(limit):
     big, small = a_dataset(n=21), a_dataset(n=40, seed=100, script="al3")
-    with Fed(Mix({big: 1, small: 2}), fidelity="full", batch=8) as fed:
+    with Streamed(
+        Mix({big: 1, small: 2}),
+        fidelity="full",
+        batch=8,
+        limits=StreamLimits(task_bytes=1, in_flight_bytes=limit),
+    ) as streamed:
         for epoch in range(3):
-            feed = fed.loading.feed(
-                fed.leg, epoch, rank=0, worker=0, n_threads=2, allocate=fed.allocate
+            partition = streamed.pipeline.partition(epoch, None, streamed.partition.topology)
+            stream = streamed.pipeline.stream_share(
+                partition, rank=0, worker=0, n_threads=2, allocate=streamed.allocate
             )
-            assert len(samples(feed)) == 61
-            assert feed._prefetcher._in_flight.n_bytes == 0
-        assert len(samples(fed.feed)) == 61
+            assert len(samples(stream)) == 61
+            assert stream._prefetcher._fetch_queue.n_bytes == 0
+        assert len(samples(streamed.stream)) == 61
 
 
-@pytest.mark.usefixtures("small_tasks")
-@pytest.mark.parametrize("bound", [("IN_FLIGHT_BYTES", 1), ("FETCHERS", 1)])
-def test_a_store_is_asked_for_nothing_after_close(bound, monkeypatch):
-    monkeypatch.setattr(in_flight, *bound)
+@pytest.mark.parametrize("bound", [{"in_flight_bytes": 1}, {"n_fetchers": 1}])
+def test_a_store_is_asked_for_nothing_after_close(bound):
     store = GatedStore(DictStore(stored(n=60)))
     ds = opened(store)
     store.gate.clear()
-    with Fed(ds, batch=30) as fed:
+    with Streamed(ds, batch=30, limits=StreamLimits(task_bytes=1, **bound)) as streamed:
         assert until(lambda: store.n_asked == 1)
-        fed.feed.close()
+        streamed.stream.close()
         store.gate.set()
         time.sleep(0.1)
         assert store.n_asked == 1
@@ -301,7 +308,7 @@ def test_the_second_answer_is_taken_and_the_late_one_dropped(hedged, reads):
     reads.end("a", turn=0)
     assert until(lambda: fetch.n_trying == 0)
     assert fetch.take(0) == []
-    assert (hedged.n_bytes, hedged._n_begun) == (0, 0)
+    assert (hedged.n_bytes, hedged._n_started) == (0, 0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -335,11 +342,11 @@ def test_two_requests_that_fail_are_an_error(hedged, reads):
     waiting.join(5)
     with pytest.raises(TransientStoreError):
         fetch.take(0)
-    assert (hedged.n_hedges, hedged.n_bytes, hedged._n_begun) == (1, 0, 0)
+    assert (hedged.n_hedges, hedged.n_bytes, hedged._n_started) == (1, 0, 0)
 
 
-def test_nothing_is_asked_for_twice_that_is_not_slow_or_not_under_way(hedged, reads, monkeypatch):
-    monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", 1)
+@pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=1)])
+def test_nothing_is_asked_for_twice_that_is_not_slow_or_not_under_way(hedged, reads):
     first = needed(hedged, reads.of("a", [[b""]]))
     second = needed(hedged, reads.of("b", [[b""]]))  # waits for room, longer than is patient
     threading.Timer(0.8, reads.end_all).start()
@@ -367,16 +374,16 @@ def test_a_second_request_is_dropped_when_the_first_answers_before_it_begins(hed
     assert until(lambda: hedged._hedgers._queue.qsize() == 0)
     time.sleep(0.05)
     assert reads.begun.count(last) == 1
-    assert (hedged.n_hedges, hedged._n_begun) == (2, 0)
+    assert (hedged.n_hedges, hedged._n_started) == (2, 0)
 
 
 @pytest.mark.parametrize(
     ("durations", "seconds"),
     [([], 3.0), ([0.001], 0.05), ([0.016, 0.016], 0.05), ([0.017], 0.051), ([0.1, 9, 0.2], 0.6)],
 )
-def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second(durations, seconds, flying):
-    flying._durations.extend(durations)
-    assert flying._patience() == pytest.approx(seconds)
+def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second(durations, seconds, queue):
+    queue._durations.extend(durations)
+    assert queue._patience() == pytest.approx(seconds)
 
 
 class Slow(PassingStore):
@@ -401,32 +408,31 @@ class Slow(PassingStore):
         return self.store.get_ranges(ranges)
 
 
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("limit", [1, 2**24])
-def test_a_feed_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, monkeypatch):
+def test_a_stream_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, monkeypatch):
     """One that was asked for again makes room, where only one may be under way."""
-    monkeypatch.setattr(in_flight, "IN_FLIGHT_BYTES", limit)
     store = Slow(DictStore(stored()), 3)
     monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.2 if store.holds else 20.0)
-    with Fed(opened(store, NO_GAPS), hedge=True) as fed:
-        batches = iter(fed.feed)
+    with Streamed(
+        opened(store, NO_GAPS), hedge=True, limits=StreamLimits(task_bytes=1, in_flight_bytes=limit)
+    ) as streamed:
+        batches = iter(streamed.stream)
         got = [next(batches) for _ in range(4)]
-        assert fed.feed.signals().hedges == 1
+        assert streamed.stream.stats().hedges == 1
         assert until(lambda: len(store.asked) == len(set(store.asked)) + 1)
         store.go.set()
         time.sleep(0.1)
         got += batches
-        assert held_bytes(fed) == 0
+        assert held_bytes(streamed) == 0
     assert sorted(i for _, i in samples(got)) == list(range(N))
 
 
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize(("hedge", "held"), [(True, None), (False, 3)])
-def test_a_feed_asks_once_where_nothing_is_slow_or_nobody_wants_it(hedge, held, monkeypatch):
+def test_a_stream_asks_once_where_nothing_is_slow_or_nobody_wants_it(hedge, held, monkeypatch):
     store = Slow(DictStore(stored()), held)
     monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.2 if store.holds else 20.0)
-    with Fed(opened(store, NO_GAPS), hedge=hedge) as fed:
+    with Streamed(opened(store, NO_GAPS), hedge=hedge, limits=SMALL_TASKS) as streamed:
         threading.Timer(0.8, store.go.set).start()
-        list(fed.feed)
-        assert fed.feed.signals().hedges == 0
+        list(streamed.stream)
+        assert streamed.stream.stats().hedges == 0
     assert len(store.asked) == len(set(store.asked))

@@ -6,7 +6,6 @@ from itertools import accumulate
 import numpy as np
 import pytest
 from epochs import shards_of
-from feeds import Fed, G, N, held_bytes, prefixes, samples
 from flows import DictStore
 from small_datasets import (
     NO_GAPS,
@@ -18,16 +17,16 @@ from small_datasets import (
     stored,
     until,
 )
+from streams import LIMITS, SMALL_TASKS, G, N, Streamed, held_bytes, prefixes, samples
 
 from pcrstore.concurrency.threads import StopFlag
 from pcrstore.core.hashing import uniforms
 from pcrstore.dataset.index_reader import IndexReader
 from pcrstore.errors import TransientStoreError
 from pcrstore.image.crops import RandomResizedCrop
-from pcrstore.loader import pipeline as loading_module
 from pcrstore.loader import prefetch
-from pcrstore.loader.batches import BATCHES_READY
-from pcrstore.loader.fetch_queue import FETCHERS, FetchQueue
+from pcrstore.loader.fetch_queue import FetchQueue
+from pcrstore.loader.limits import StreamLimits
 from pcrstore.loader.prefetch import Prefetcher, ReadSpec
 from pcrstore.sampling.lookup import SampleSet
 from pcrstore.sampling.order import ShardSlice
@@ -41,19 +40,18 @@ pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("layout", ["record", "zarr"])
-@pytest.mark.usefixtures("small_tasks")
 def test_an_epoch_asks_for_whole_prefixes_once(layout, k):
     ds, store = recorded(layout)
-    with Fed(ds, fidelity=k) as fed:
-        list(fed.feed)
+    with Streamed(ds, fidelity=k, limits=SMALL_TASKS) as streamed:
+        list(streamed.stream)
     assert of_images(store) == prefixes(ds, k)
 
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 def test_neighbours_are_asked_for_together_where_that_pays(layout):
     ds, store = recorded(layout)
-    with Fed(ds, fidelity=5, shuffle=False) as fed:
-        list(fed.feed)
+    with Streamed(ds, fidelity=5, shuffle=False) as streamed:
+        list(streamed.stream)
     wanted = sum(b - a for _, a, b in prefixes(ds, 5))
     asked = of_images(store)
     assert sum(b - a for _, a, b in asked) == wanted
@@ -62,13 +60,11 @@ def test_neighbours_are_asked_for_together_where_that_pays(layout):
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 @pytest.mark.parametrize("size", [97, 200, 10**6])
-@pytest.mark.usefixtures("small_tasks")
-def test_long_prefixes_are_asked_for_in_parts(layout, size, monkeypatch):
-    monkeypatch.setattr(loading_module, "PART_BYTES", size)
+def test_long_prefixes_are_asked_for_in_parts(layout, size):
     ds, store = recorded(layout)
-    with Fed(ds, fidelity=4) as fed:
-        list(fed.feed)
-        traffic = fed.loading.traffic()
+    with Streamed(ds, fidelity=4, limits=StreamLimits(task_bytes=1, part_bytes=size)) as streamed:
+        list(streamed.stream)
+        traffic = streamed.pipeline.connections.traffic()
     expected = prefixes(ds, 4)
     asked = of_images(store)
     assert len(asked) == sum(-(-(b - a) // size) for _, a, b in expected)
@@ -83,8 +79,8 @@ def test_long_prefixes_are_asked_for_in_parts(layout, size, monkeypatch):
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
     ds, store = recorded(layout)
-    with Fed(ds, fidelity=[i % G + 1 for i in range(N)], select=[0, 1, 5, 9, 19]) as fed:
-        list(fed.feed)
+    with Streamed(ds, fidelity=[i % G + 1 for i in range(N)], select=[0, 1, 5, 9, 19]) as streamed:
+        list(streamed.stream)
     wanted = 0
     for i in (0, 1, 5, 9, 19):
         p = ds.index.part_of_image(i)
@@ -97,18 +93,17 @@ def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
 
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
-def test_a_fidelity_that_changes_counts_from_the_next_request(layout, small_tasks):
-    del small_tasks
+def test_a_fidelity_that_changes_counts_from_the_next_request(layout):
     ds, store = recorded(layout, n=40)
-    with Fed(ds, fidelity=2, prefetch=1) as fed:
-        batches = iter(fed.feed)
+    with Streamed(ds, fidelity=2, prefetch=1, limits=SMALL_TASKS) as streamed:
+        batches = iter(streamed.stream)
         got = samples([next(batches)])
-        assert until(lambda: len(fed.allocated) == BATCHES_READY + 1)
+        assert until(lambda: len(streamed.allocated) == LIMITS.batches_ready + 1)
         time.sleep(0.05)  # the request ahead of them
         before = of_images(store)
         assert set(before) < set(prefixes(ds, 2))
         store.clear()
-        fed.loading.dial.set(5)
+        streamed.pipeline.shared_fidelity.set(5)
         got += samples(batches)
         after = of_images(store)
     assert after
@@ -120,7 +115,6 @@ def test_a_fidelity_that_changes_counts_from_the_next_request(layout, small_task
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
-    monkeypatch.setattr(prefetch, "_FIRST_HEADERS", 2)
     asked = []
     headers = IndexReader.headers
 
@@ -130,52 +124,58 @@ def test_headers_are_read_a_few_at_first_and_then_more(layout, monkeypatch):
 
     ds = a_dataset(layout, n=60)
     assert 16 < ds.n_records < 32
-    with Fed(ds, batch=60) as fed:
+    with Streamed(ds, batch=60, limits=StreamLimits(first_headers=2)) as streamed:
         monkeypatch.setattr(IndexReader, "headers", noted)
-        list(fed.feed)
+        list(streamed.stream)
     by_the_prefetcher = [2, 2, 4, 8, ds.n_records - 16] if layout == "zarr" else [0] * 5
     assert [n for n in asked if n != 1][: len(by_the_prefetcher)] == by_the_prefetcher
 
 
 @pytest.fixture
-def looked_up(monkeypatch):
-    """Yield a prefetcher of four stretches, those looked up, and those that cannot be."""
+def limits():
+    """Return the limits of `looked_up`, for which a test may have its own by parametrisation."""
+    return LIMITS
+
+
+@pytest.fixture
+def looked_up(limits, monkeypatch):
+    """Yield a prefetcher of four slices, those looked up, and those that cannot be."""
     tried, failing = [], set()
-    leaflet = SampleSet.leaflet
+    read_list = SampleSet.read_list
 
-    def noted(self, order, stretch):
-        tried.append(stretch.start)
-        if stretch.start in failing:
+    def noted(self, order, shard_slice):
+        tried.append(shard_slice.start)
+        if shard_slice.start in failing:
             raise TransientStoreError("no index")
-        return leaflet(self, order, stretch)
+        return read_list(self, order, shard_slice)
 
-    with Fed(a_dataset()) as fed:
-        list(fed.feed)
-    monkeypatch.setattr(SampleSet, "leaflet", noted)
-    stretches = [ShardSlice(shard=0, start=a, stop=a + 5, after=0) for a in range(0, 20, 5)]
-    life = StopFlag()
+    with Streamed(a_dataset()) as streamed:
+        list(streamed.stream)
+    monkeypatch.setattr(SampleSet, "read_list", noted)
+    slices = [ShardSlice(shard=0, start=a, stop=a + 5, after=0) for a in range(0, 20, 5)]
+    stop_flag = StopFlag()
     prefetcher = Prefetcher(
         ReadSpec(
-            population=fed.loading.population,
-            readers=fed.loading.readers,
-            order=fed.leg.order,
-            stretches=stretches,
-            dial=fed.loading.dial,
+            sample_set=streamed.pipeline.sample_set,
+            readers=streamed.pipeline.connections.readers,
+            order=streamed.partition.order,
+            slices=slices,
+            fidelity=streamed.pipeline.shared_fidelity,
             prefetch_bytes=10**9,
             hedge=False,
             apply_orientation=False,
             seed=0,
-            epoch=0,
             n_draws=0,
+            limits=limits,
         ),
-        life,
+        stop_flag,
     )
     yield prefetcher, tried, failing
-    life.is_over = True
+    stop_flag.is_over = True
     prefetcher.close()
 
 
-def test_a_stretch_is_looked_up_when_it_is_needed_or_there_is_room(looked_up):
+def test_a_shard_slice_is_looked_up_when_it_is_needed_or_there_is_room(looked_up):
     prefetcher, tried, _ = looked_up
     for stop, ahead, expected in [
         (0, False, 0), (1, False, 1), (5, False, 1), (6, False, 2), (10, False, 2), (10, True, 4),
@@ -197,23 +197,23 @@ def test_an_index_that_cannot_be_read_is_no_error_before_it_is_due(looked_up):
     assert tried == [0, 5, 10, 10]
 
 
+@pytest.mark.parametrize("limits", [StreamLimits(first_headers=1)])
 def test_headers_of_what_is_ahead_keep_no_record_waiting(looked_up, monkeypatch):
     prefetcher, _, _ = looked_up
-    monkeypatch.setattr(prefetch, "_FIRST_HEADERS", 1)
     load, waiting = Prefetcher._load_headers, []
 
-    def noted(self, lane):
-        waiting.append(lane.next_unit - len(lane.fetches))
-        load(self, lane)
+    def noted(self, slice_reader):
+        waiting.append(slice_reader.n_asked - len(slice_reader.fetches))
+        load(self, slice_reader)
 
     monkeypatch.setattr(Prefetcher, "_load_headers", noted)
     prefetcher.ask(20, ahead=False)
-    assert len(waiting) > 4  # more than one batch of headers of a stretch
+    assert len(waiting) > 4  # more than one batch of headers of a shard_slice
     assert not any(waiting)
 
 
-def test_what_nothing_waits_for_yet_is_fetched_as_such(looked_up, monkeypatch, small_tasks):
-    del small_tasks
+@pytest.mark.parametrize("limits", [SMALL_TASKS])
+def test_what_nothing_waits_for_yet_is_fetched_as_such(looked_up, monkeypatch):
     prefetcher, _, _ = looked_up
     found = []
     submit = FetchQueue.submit
@@ -243,7 +243,6 @@ def test_an_index_that_can_be_read_when_it_is_due_leaves_nothing_out(looked_up):
     assert len(prefetcher.take(0, 20).files) == 20
 
 
-@pytest.mark.usefixtures("small_tasks")
 def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monkeypatch):
     headers = IndexReader.headers
 
@@ -255,21 +254,25 @@ def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monke
     ds = a_dataset("zarr", n=60)
     n_before = int(ds.index.image_edges[3])
     got = []
-    with Fed(ds, batch=4, shuffle=False) as fed:
+    with Streamed(ds, batch=4, shuffle=False, limits=SMALL_TASKS) as streamed:
         monkeypatch.setattr(IndexReader, "headers", failing)
         with pytest.raises(TransientStoreError, match="no header"):
-            got.extend(position for batch in fed.feed for position in batch.positions.tolist())
+            got.extend(
+                position for batch in streamed.stream for position in batch.positions.tolist()
+            )
     assert got == list(range(n_before // 4 * 4))
 
 
 @pytest.mark.parametrize("shard", [100, 9])
 @pytest.mark.parametrize("at_once", [1, 3, 4, 7, 1024])
-def test_draws_are_those_of_each_sample(at_once, shard, monkeypatch):
-    monkeypatch.setattr(prefetch, "_DRAWN_AT_ONCE", at_once)
-    with shards_of(shard), Fed(a_dataset(n=21), batch=4) as fed:
-        assert len(fed.leaflets()) == -(-21 // shard)
-        keys = np.concatenate([leaf.crop_key for leaf in fed.leaflets()])
-        drawn = np.concatenate([b.draws for b in fed.feed])
+def test_draws_are_those_of_each_sample(at_once, shard):
+    with (
+        shards_of(shard),
+        Streamed(a_dataset(n=21), batch=4, limits=StreamLimits(drawn_at_once=at_once)) as streamed,
+    ):
+        assert len(streamed.read_lists()) == -(-21 // shard)
+        keys = np.concatenate([leaf.crop_key for leaf in streamed.read_lists()])
+        drawn = np.concatenate([b.draws for b in streamed.stream])
     expected = uniforms(keys, RandomResizedCrop.n_draws)
     assert (drawn[: len(expected)] == expected).all()
     assert len(drawn) == 21 == len(expected)
@@ -278,18 +281,17 @@ def test_draws_are_those_of_each_sample(at_once, shard, monkeypatch):
 # ---- bounds
 
 
-@pytest.mark.usefixtures("small_tasks")
 @pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
 def test_bytes_ahead_are_bounded(prefetch):
     ds, store = recorded(n=60)
-    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
-        units = fed.units()
+    with Streamed(ds, batch=2, prefetch=prefetch, fidelity=5, limits=SMALL_TASKS) as streamed:
+        reads = streamed.reads()
         # The driver gathers one batch more than there are tokens, and waits for one.
-        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
-        sums = accumulate(size for _, size in units[needed:])
+        needed = sum(first < 2 * (LIMITS.batches_ready + 1) for first, _ in reads)
+        sums = accumulate(size for _, size in reads[needed:])
         ahead = 1 + sum(prefetch - total >= 1 for total in sums)
-        expected = min(len(units), needed + ahead)
-        assert expected < len(units)
+        expected = min(len(reads), needed + ahead)
+        assert expected < len(reads)
         assert until(lambda: len(of_images(store)) == expected), (len(of_images(store)), expected)
         time.sleep(0.1)
         assert len(of_images(store)) == expected
@@ -298,11 +300,11 @@ def test_bytes_ahead_are_bounded(prefetch):
 @pytest.mark.parametrize("prefetch", [1, 2000, 5000, 12000])
 def test_bytes_ahead_are_bounded_where_records_are_asked_for_together(prefetch):
     ds, store = recorded(n=60)
-    with Fed(ds, batch=2, prefetch=prefetch, fidelity=5) as fed:
-        units = fed.units()
-        needed = sum(first < 2 * (BATCHES_READY + 1) for first, _ in units)
-        ahead = sum(total < prefetch for total in accumulate(n for _, n in units[needed:])) + 1
-        records = {u.number: u for leaf in fed.leaflets() for u in leaf.units}
+    with Streamed(ds, batch=2, prefetch=prefetch, fidelity=5) as streamed:
+        reads = streamed.reads()
+        needed = sum(first < 2 * (LIMITS.batches_ready + 1) for first, _ in reads)
+        ahead = sum(total < prefetch for total in accumulate(n for _, n in reads[needed:])) + 1
+        records = {u.number: u for leaf in streamed.read_lists() for u in leaf.reads}
         sizes = np.array([len(r) for r in prefixes_of(ds, records)])
 
         def asked():
@@ -313,61 +315,60 @@ def test_bytes_ahead_are_bounded_where_records_are_asked_for_together(prefetch):
         assert asked() <= sizes[: needed + ahead].sum() < sizes.sum()
 
 
-def prefixes_of(ds, units):
-    """The prefix of every unit at full fidelity, in order."""
-    for u in units.values():
+def prefixes_of(ds, reads):
+    """The prefix of every read at full fidelity, in order."""
+    for u in reads.values():
         [part] = ds.index.parts([u.part])
         [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
         yield prefix
 
 
-@pytest.mark.usefixtures("small_tasks")
 def test_the_first_batch_shares_the_link_with_nothing():
     store = GatedStore(DictStore(stored(n=60)))
     ds = opened(store)
     store.gate.clear()
-    with Fed(ds, batch=5) as fed:
-        [leaf] = fed.leaflets()
-        needed = sum(unit.first_use < 5 for unit in leaf.units)
-        assert needed < min(FETCHERS, len(leaf.units))
+    with Streamed(ds, batch=5, limits=SMALL_TASKS) as streamed:
+        [leaf] = streamed.read_lists()
+        needed = sum(read.first_use < 5 for read in leaf.reads)
+        assert needed < min(LIMITS.n_fetchers, len(leaf.reads))
         assert until(lambda: store.n_asked == needed)
         time.sleep(0.1)
         assert store.n_asked == needed
         store.gate.set()
-        assert len(samples(fed.feed)) == 60
+        assert len(samples(streamed.stream)) == 60
 
 
 def test_files_are_let_go_when_their_samples_are_taken():
     ds = a_dataset(n=60)
-    with Fed(ds, batch=5, fidelity=5) as fed:
-        batches = iter(fed.feed)
+    with Streamed(ds, batch=5, fidelity=5) as streamed:
+        batches = iter(streamed.stream)
         for _ in range(4):
             held = next(batches)
-        assert until(lambda: len(fed.allocated) == 4 + BATCHES_READY)
+        assert until(lambda: len(streamed.allocated) == 4 + LIMITS.batches_ready)
         assert held.files == []
         # One batch more has been gathered than was allocated.
-        [leaf] = fed.leaflets()
-        left = leaf.image[5 * (4 + BATCHES_READY + 1) :]
+        [leaf] = streamed.read_lists()
+        left = leaf.image[5 * (4 + LIMITS.batches_ready + 1) :]
         expected = sum(map(len, ds.fetch(left.tolist())))
-        assert until(lambda: held_bytes(fed) == expected)
+        assert until(lambda: held_bytes(streamed) == expected)
 
 
-@pytest.mark.usefixtures("small_tasks")
 def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
     taken = []
     monkeypatch.setattr(prefetch, "trim", lambda: taken.append("trim"))
-    monkeypatch.setattr(prefetch, "_TRIM_AFTER", 10_000)
     files = Prefetcher._files
 
-    def noted(self, lane, unit):
+    def noted(self, slice_reader, read):
         before = len(taken)
-        found = files(self, lane, unit)
+        found = files(self, slice_reader, read)
         taken.insert(before, sum(map(len, found)))
         return found
 
     monkeypatch.setattr(Prefetcher, "_files", noted)
-    with Fed(a_dataset(n=60)) as fed:
-        list(fed.feed)
+    with Streamed(
+        a_dataset(n=60), limits=StreamLimits(task_bytes=1, trim_after=10_000)
+    ) as streamed:
+        list(streamed.stream)
     assert taken.count("trim") >= 3
     since = 0
     for one in taken:
@@ -385,7 +386,7 @@ def test_a_recording_store_sees_the_same_whatever_the_threads():
     for n_threads in (1, 8):
         store = RecordingStore(DictStore(stored()))
         ds = opened(store, NO_GAPS)
-        with Fed(ds, n_threads=n_threads, seed=2) as fed:
-            list(fed.feed)
+        with Streamed(ds, n_threads=n_threads, seed=2) as streamed:
+            list(streamed.stream)
         seen.append(of_images(store))
     assert seen[0] == seen[1]

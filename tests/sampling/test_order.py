@@ -1,8 +1,6 @@
 """The order of an epoch is a function of sizes, seed and epoch, and what is left of it is kept."""
 
 from collections import Counter
-from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,18 +9,23 @@ from epochs import (
     an_order,
     edges_of,
     epoch_of,
-    line_of,
-    lines_of,
-    read,
+    flat,
+    left_of,
+    orders,
     records_of,
+    shard_order_of,
+    shard_orders_of,
     shards_of,
+    stopped_orders,
+    walk_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.core.hashing import key_of
 from pcrstore.errors import OptionError
-from pcrstore.sampling.order import EpochOrder, Run, ShardSlice, crop_keys, cut, n_of, skip
+from pcrstore.sampling.order import EpochOrder, Run, ShardSlice, crop_keys
+from pcrstore.sampling.sharding import n_of
 
 GOLDEN = {
     # sizes, what differs from seed 0, epoch 0, window 4, blocks of 10: the first of the epoch
@@ -70,63 +73,12 @@ def test_the_order_is_that_of_other_releases(name):
     assert found[:12] == wanted
 
 
-@st.composite
-def orders(draw, *, counts=False):
-    """Draw orders of small epochs, with small shards."""
-    edges = st.lists(st.integers(0, 13), min_size=1, max_size=6).map(
-        lambda sizes: np.cumsum([0, *sizes])
-    )
-    blocks = draw(st.lists(edges, min_size=1, max_size=3 if counts else 1))
-    return an_order(
-        *blocks,
-        counts=[draw(st.integers(0, 60)) if counts and b[-1] else int(b[-1]) for b in blocks],
-        seed=draw(st.integers(0, 3)),
-        epoch=draw(st.integers(0, 3)),
-        shuffle=draw(st.booleans()),
-        window=draw(st.sampled_from([1, 2, 5, 16, 1000])),
-        shard=draw(st.integers(1, 50)),
-    )
-
-
-@st.composite
-def stretched(draw):
-    """Draw an order and stretches that it was stopped at."""
-    order = draw(orders(counts=True))
-    out = []
-    for whole in order.all():
-        edges = sorted(draw(st.lists(st.integers(0, whole.stop), max_size=4)))
-        for start, stop in pairwise([0, *edges, whole.stop]):
-            codes = [0, *order.codes(whole.shard, start, stop).tolist()]
-            after = draw(st.sampled_from(codes)) + draw(st.sampled_from([0, 0, 1]))
-            out.append(replace(whole, start=start, stop=stop, after=after))
-    return order, out
-
-
-def left_of(order, stretch):
-    """Return what `order.left` should, read off the definition."""
-    codes = order.codes(stretch.shard, stretch.start, stretch.stop).tolist()
-    at = enumerate(codes, start=stretch.start)
-    return [position for position, code in at if code >= stretch.after]
-
-
-def walk_of(order, stretch):
-    """Return what `order.walk` should, read off the definition."""
-    codes = order.codes(stretch.shard, stretch.start, stretch.stop).tolist()
-    by_code = sorted(left_of(order, stretch), key=lambda p: codes[p - stretch.start])
-    return [(stretch.shard, p) for p in by_code]
-
-
-def flat(order, stretches):
-    """Return what is left of stretches along the line, as (shard, position)."""
-    return [(s.shard, p) for s in stretches for p in left_of(order, s)]
-
-
 @settings(deadline=None)
 @given(orders())
 def test_an_epoch_reads_every_image_once(order):
     n = order.n_samples
     assert sorted(image for _, _, image in epoch_of(order)) == list(range(n))
-    assert [len(line) for line in lines_of(order)] == [
+    assert [len(shard_order) for shard_order in shard_orders_of(order)] == [
         order.size(shard) for shard in range(order.n_shards)
     ]
     assert n_of(order, order.all()) == n
@@ -152,7 +104,7 @@ def test_shards_are_equal_and_small(samples, n_shards, least, most):
 def test_a_shard_has_as_much_of_every_source():
     order = an_order(100, 50, 7, shard=20)
     for shard in range(order.n_shards):
-        by_source = Counter(source for source, _, _ in line_of(order, shard))
+        by_source = Counter(source for source, _, _ in shard_order_of(order, shard))
         for source, n in enumerate((100, 50, 7)):
             assert abs(by_source[source] - n / order.n_shards) < 1
 
@@ -179,11 +131,11 @@ def test_blocks_of_which_nothing_is_selected_are_passed_over():
 
 @settings(deadline=None)
 @given(orders())
-def test_a_record_is_whole_on_the_line_of_a_shard(order):
+def test_a_record_is_whole_on_the_shard_order_of_a_shard(order):
     for shard in range(order.n_shards):
         runs = {(r.turn, r.start, r.stop): r for r in order.runs(shard)}
-        line = line_of(order, shard)
-        places = {image: i for i, (_, _, image) in enumerate(line)}
+        shard_order = shard_order_of(order, shard)
+        places = {image: i for i, (_, _, image) in enumerate(shard_order)}
         for run in runs.values():
             for n in records_of(run).tolist():
                 images = range(max(run.start, n * RECORD), min(run.stop, (n + 1) * RECORD))
@@ -193,8 +145,8 @@ def test_a_record_is_whole_on_the_line_of_a_shard(order):
 @settings(deadline=None)
 @given(orders())
 def test_a_sample_moves_by_less_than_the_window(order):
-    for stretch in order.all():
-        walk = order.walk(stretch)
+    for shard_slice in order.all():
+        walk = order.walk(shard_slice)
         moved = np.abs(walk - np.arange(len(walk)))
         assert moved.max() < (order._window if order._shuffle else 1)
 
@@ -215,7 +167,7 @@ def test_samples_move_by_up_to_the_window():
 def test_codes_are_moves_by_a_hash(order):
     for shard in range(order.n_shards):
         size = order.size(shard)
-        key = (2, order._seed, order._epoch, shard)
+        key = (2, order._seed, order.epoch, shard)
         edges = [min(p + 64, (size - p + 1) // 2) for p in range(size)]
         reach = [min(order._window, e) if order._shuffle else 1 for e in edges]
         moves = [key_of(*key, p) % r for p, r in enumerate(reach)]
@@ -330,10 +282,10 @@ def test_sources_are_mixed_all_along():
 
 
 @settings(max_examples=60, deadline=None)
-@given(stretched())
-def test_what_is_left_of_a_stretch_is_what_its_definition_says(given_):
-    order, stretches = given_
-    for s in stretches:
+@given(stopped_orders())
+def test_what_is_left_of_a_shard_slice_is_what_its_definition_says(given_):
+    order, slices = given_
+    for s in slices:
         left = left_of(order, s)
         assert order.left(s).tolist() == left
         assert order.n_left(s) == len(left)
@@ -342,7 +294,7 @@ def test_what_is_left_of_a_stretch_is_what_its_definition_says(given_):
         assert [(s.shard, p) for p in order.walk(s).tolist()] == walk
         codes = [int(order.codes(s.shard, p, p + 1)[0]) for _, p in walk]
         assert [order.code_of(s, n) for n in range(len(left))] == codes
-    assert n_of(order, stretches) == len(flat(order, stretches))
+    assert n_of(order, slices) == len(flat(order, slices))
 
 
 def test_what_is_left_is_told_apart_from_what_was_left_before():
@@ -350,77 +302,19 @@ def test_what_is_left_is_told_apart_from_what_was_left_before():
     for start, stop in ((0, 40), (3, 40), (3, 9)):
         for code in order.codes(0, 0, 40).tolist():
             for after in (code, code + 1, code + 2):
-                stretch = ShardSlice(shard=0, start=start, stop=stop, after=after)
+                shard_slice = ShardSlice(shard=0, start=start, stop=stop, after=after)
                 assert (
-                    order.n_left(stretch) == order.n_left(stretch) == len(left_of(order, stretch))
+                    order.n_left(shard_slice)
+                    == order.n_left(shard_slice)
+                    == len(left_of(order, shard_slice))
                 )
-
-
-@settings(max_examples=60, deadline=None)
-@given(stretched(), st.data())
-def test_a_cut_shares_out_the_line(given_, data):
-    order, stretches = given_
-    line = flat(order, stretches)
-    edges = sorted(data.draw(st.lists(st.integers(0, len(line)), min_size=1, max_size=5)))
-    sizes = [b - a for a, b in pairwise([0, *edges])]
-    shares = cut(order, stretches, sizes)
-    assert [flat(order, share) for share in shares] == [line[a:b] for a, b in pairwise([0, *edges])]
-    # What a reader reads of its share depends on its share alone.
-    for share in shares:
-        walks = [w for s in share for w in walk_of(order, s)]
-        assert [(s.shard, int(p)) for s in share for p in order.walk(s)] == walks
-
-
-@settings(max_examples=60, deadline=None)
-@given(stretched(), st.data())
-def test_skipping_leaves_the_rest_in_order(given_, data):
-    order, stretches = given_
-    walk = [w for s in stretches for w in walk_of(order, s)]
-    n = data.draw(st.integers(0, len(walk)))
-    rest = skip(order, stretches, n)
-    assert [w for s in rest for w in walk_of(order, s)] == walk[n:]
-    m = data.draw(st.integers(0, len(walk) - n))
-    again = skip(order, rest, m)
-    assert [w for s in again for w in walk_of(order, s)] == walk[n + m :]
-
-
-@settings(max_examples=60, deadline=None)
-@given(stretched(), st.integers(1, 3))
-def test_more_than_there_is_can_be_neither_cut_nor_skipped(given_, more):
-    order, stretches = given_
-    n = n_of(order, stretches)
-    assert n_of(order, cut(order, stretches, [n])[0]) == n
-    assert n_of(order, skip(order, stretches, n)) == 0
-    with pytest.raises(OptionError, match=f"{more} samples are missing of {n + more} asked for"):
-        cut(order, stretches, [n + more])
-    with pytest.raises(OptionError, match=f"{more} samples too few"):
-        skip(order, stretches, n + more)
-
-
-def test_cuts_divide_records_only_where_they_are():
-    order = an_order(90, shard=50)
-    lines = lines_of(order)
-    shares = cut(order, order.all(), [20, 20, 20, 20, 10])
-    touched = Counter()
-    for share in shares:
-        touched.update({(image // RECORD) for _, _, image in read(order, lines, share)})
-    # 30 records, four cuts, and one edge of shards at which a record may be divided too.
-    assert sum(touched.values()) <= 30 + 4 + 1
-    assert max(touched.values()) <= 2
-
-
-def test_a_cut_at_the_edge_of_a_shard_leaves_nothing_empty():
-    order = an_order(90, shard=45)
-    assert cut(order, order.all(), [45, 45]) == [[stretch] for stretch in order.all()]
-    assert cut(order, order.all(), [0, 90]) == [[], order.all()]
-    assert skip(order, order.all(), 45) == order.all()[1:]
 
 
 def test_reading_begins_with_few_records():
     order = an_order(9_000, window=64)
     first = [image // RECORD for _, _, image in epoch_of(order)[:8]]
-    line = [image // RECORD for _, _, image in line_of(order, 0)[:64]]
-    assert set(first) <= set(line)
+    shard_order = [image // RECORD for _, _, image in shard_order_of(order, 0)[:64]]
+    assert set(first) <= set(shard_order)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +370,7 @@ def test_the_keys_of_crops_are_of_the_sample_and_not_of_its_place():
             for image, key in zip(inside, order.crop_keys(run, inside).tolist(), strict=True):
                 found[run.turn, int(image)] = key
     assert len(set(found.values())) == len(found) == 30
-    # Epoch 1 goes from image 30 of an endless line to image 60: turns 2, 3 and 4.
+    # Epoch 1 goes from image 30 of an endless shard_order to image 60: turns 2, 3 and 4.
     for (turn, image), key in found.items():
         assert key == key_of(3, 0, 1, 0, turn - 2, image)
 

@@ -1,16 +1,16 @@
 """Ranks and workers read an epoch once between them, however often it is stopped and by whom."""
 
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
-from epochs import RECORD, an_order, lines_of, read
+from epochs import RECORD, an_order, flat, read, shard_orders_of, stopped_orders, walk_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.errors import OptionError
-from pcrstore.sampling.order import EpochOrder, ShardSlice, n_of
-from pcrstore.sampling.sharding import EpochPartition, Topology
+from pcrstore.sampling.order import EpochOrder, ShardSlice
+from pcrstore.sampling.sharding import EpochPartition, Topology, cut, n_of, skip
 
 RANKS = (1, 2, 3, 8)
 WORKERS = (0, 1, 4)
@@ -40,16 +40,16 @@ TOPOLOGIES = st.builds(
 
 
 class Played:
-    """A leg played to its end: what every rank yields, batch by batch, and what is real of it."""
+    """A partition read to its end: the batches of every rank, and how many samples are real."""
 
-    def __init__(self, leg, lines):
-        t, at = leg.topology, 0
-        left = n_of(leg.order, leg.stretches)
-        self.batches = [[None] * leg.n_batches for _ in range(t.world_size)]
-        self.n_real = [[0] * leg.n_batches for _ in range(t.world_size)]
+    def __init__(self, partition, shard_orders):
+        t, at = partition.topology, 0
+        left = n_of(partition.order, partition.slices)
+        self.batches = [[None] * partition.n_batches for _ in range(t.world_size)]
+        self.n_real = [[0] * partition.n_batches for _ in range(t.world_size)]
         for rank, worker in product(range(t.world_size), range(t.n_workers)):
-            samples = read(leg.order, lines, leg.share(rank, worker))
-            sizes = leg.batch_sizes(worker)
+            samples = read(partition.order, shard_orders, partition.share(rank, worker))
+            sizes = partition.batch_sizes(worker)
             assert len(samples) == sum(sizes)
             # All but what stands behind what was left is padding.
             n_real = min(len(samples), max(0, left - at))
@@ -76,25 +76,27 @@ class Played:
         ]
 
 
-def check(leg, lines):
-    """Check a leg that is read to its end; return it played."""
-    t, left = leg.topology, read(leg.order, lines, leg.stretches)
-    played = Played(leg, lines)
+def check(partition, shard_orders):
+    """Check a partition that is read to its end; return it played."""
+    t, left = partition.topology, read(partition.order, shard_orders, partition.slices)
+    played = Played(partition, shard_orders)
     for batches in played.batches:
-        assert len(batches) == leg.n_batches
+        assert len(batches) == partition.n_batches
         sizes = list(map(len, batches))
-        assert sizes[:-1] == [t.batch_size] * (leg.n_batches - 1)
+        assert sizes[:-1] == [t.batch_size] * (partition.n_batches - 1)
         if sizes:
             assert 1 <= sizes[-1] <= t.batch_size
             assert sizes[-1] == t.batch_size or not t.drop_last
-        assert sum(sizes) == leg.n_per_rank
-    seen = Counter(played.until(leg.n_batches))
+        assert sum(sizes) == partition.n_per_rank
+    seen = Counter(played.until(partition.n_batches))
     assert set(seen) <= set(left)
-    assert sum(seen.values()) - len(seen) == leg.n_padded
-    assert len(left) - len(seen) == leg.n_dropped
-    assert leg.n_padded < t.world_size
-    assert leg.n_dropped < t.world_size * (t.batch_size if t.drop_last else 1)
-    assert not (leg.n_padded if t.uneven == "drop" else leg.n_dropped and not t.drop_last)
+    assert sum(seen.values()) - len(seen) == partition.n_padded
+    assert len(left) - len(seen) == partition.n_dropped
+    assert partition.n_padded < t.world_size
+    assert partition.n_dropped < t.world_size * (t.batch_size if t.drop_last else 1)
+    assert not (
+        partition.n_padded if t.uneven == "drop" else partition.n_dropped and not t.drop_last
+    )
     assert sorted(played.real()) == sorted(seen)
     return played
 
@@ -107,7 +109,7 @@ def test_every_sample_is_read_once_but_for_padding_and_dropping(ranks, workers, 
     for n, batch in product((1, 7, 8, 97), BATCHES):
         order = an_order(n, shard=40)
         t = topology(ranks, workers, batch, uneven, drop_last=drop_last)
-        check(EpochPartition(order, order.all(), t), lines_of(order))
+        check(EpochPartition(order, order.all(), t), shard_orders_of(order))
 
 
 COUNTS = {
@@ -137,9 +139,16 @@ COUNTS = {
 def test_counts_on_each_side_of_even(name):
     (n, ranks, batch, uneven, drop_last), wanted = COUNTS[name]
     order = an_order(n)
-    leg = EpochPartition(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
-    assert (leg.n_per_rank, leg.n_padded, leg.n_dropped, leg.n_batches) == wanted
-    check(leg, lines_of(order))
+    partition = EpochPartition(
+        order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last)
+    )
+    assert (
+        partition.n_per_rank,
+        partition.n_padded,
+        partition.n_dropped,
+        partition.n_batches,
+    ) == wanted
+    check(partition, shard_orders_of(order))
 
 
 @pytest.mark.parametrize(
@@ -157,8 +166,8 @@ def test_counts_on_each_side_of_even(name):
 )
 def test_workers_take_turns_in_whole_batches(n, workers, batch, wanted):
     order = an_order(n)
-    leg = EpochPartition(order, order.all(), topology(1, workers, batch))
-    assert [leg.batch_sizes(worker) for worker in range(workers)] == wanted
+    partition = EpochPartition(order, order.all(), topology(1, workers, batch))
+    assert [partition.batch_sizes(worker) for worker in range(workers)] == wanted
 
 
 @settings(max_examples=300, deadline=None)
@@ -178,27 +187,27 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
     order = an_order(
         *sizes, counts=counts, shard=shard, window=window, shuffle=shuffle, epoch=1, block=7
     )
-    lines, stretches = lines_of(order), order.all()
+    shard_orders, slices = shard_orders_of(order), order.all()
     seen, real, n_padded, n_dropped = Counter(), Counter(), 0, 0
-    left = set(read(order, lines, stretches))
+    left = set(read(order, shard_orders, slices))
     for i, t in enumerate(topologies):
-        leg = EpochPartition(order, stretches, t)
-        played = check(leg, lines)
+        partition = EpochPartition(order, slices, t)
+        played = check(partition, shard_orders)
         last = i == len(topologies) - 1
-        n = leg.n_batches if last else data.draw(st.integers(0, leg.n_batches))
+        n = partition.n_batches if last else data.draw(st.integers(0, partition.n_batches))
         seen.update(played.until(n))
         real.update(played.real(0, n))
-        n_padded += leg.n_padded
+        n_padded += partition.n_padded
         left -= set(played.real(0, n))
-        if n and n == leg.n_batches:  # at its end what it drops is dropped for good
-            n_dropped += leg.n_dropped
+        if n and n == partition.n_batches:  # at its end what it drops is dropped for good
+            n_dropped += partition.n_dropped
             left.clear()
-        stretches = leg.left_after(n)
-        assert sorted(read(order, lines, stretches)) == sorted(left)
-        assert n or stretches == leg.stretches
-    assert set(seen) <= {x for line in lines for x in line}
+        slices = partition.left_after(n)
+        assert sorted(read(order, shard_orders, slices)) == sorted(left)
+        assert n or slices == partition.slices
+    assert set(seen) <= {x for shard_order in shard_orders for x in shard_order}
     assert set(real.values()) <= {1}
-    # A leg may drop what one before, stopped early, has read for padding.
+    # A partition may drop what one before, stopped early, has read for padding.
     assert order.n_samples - len(real) == n_dropped + len(left)
     assert len(seen) >= len(real)
     assert sum(seen.values()) - len(seen) <= n_padded
@@ -208,18 +217,18 @@ def test_an_epoch_stopped_anywhere_goes_on_with_any_readers(
 @given(st.integers(1, 200), TOPOLOGIES, st.integers(2, 50))
 def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
     order = an_order(n, shard=shard, block=9)
-    lines = lines_of(order)
-    leg = EpochPartition(order, order.all(), t)
+    shard_orders = shard_orders_of(order)
+    partition = EpochPartition(order, order.all(), t)
     readers = [(r, w) for r in range(t.world_size) for w in range(t.n_workers)]
     touched = Counter()
     at = 0
     for rank, worker in readers:
-        share = leg.share(rank, worker)
+        share = partition.share(rank, worker)
         n_real = max(0, min(n_of(order, share), n - at))
         at += n_of(order, share)
         # Padding reads what others read: look only at shares without.
         if n_real == n_of(order, share):
-            touched.update({image // RECORD for _, _, image in read(order, lines, share)})
+            touched.update({image // RECORD for _, _, image in read(order, shard_orders, share)})
     whole = -(-n // RECORD)
     assert sum(touched.values()) <= whole + len(readers) - 1 + order.n_shards - 1
 
@@ -228,25 +237,30 @@ def test_ranks_read_records_of_their_own_but_at_cuts(n, t, shard):
 @given(st.integers(0, 90), TOPOLOGIES, st.integers(1, 50))
 def test_what_an_epoch_reads_does_not_depend_on_who_reads(n, t, shard):
     order = an_order(n, shard=shard)
-    lines = lines_of(order)
-    leg = EpochPartition(order, order.all(), t)
-    if leg.n_dropped:
+    shard_orders = shard_orders_of(order)
+    partition = EpochPartition(order, order.all(), t)
+    if partition.n_dropped:
         return
     readers = product(range(t.world_size), range(t.n_workers))
-    found = {x for r, w in readers for x in read(order, lines, leg.share(r, w))}
+    found = {x for r, w in readers for x in read(order, shard_orders, partition.share(r, w))}
     alone = EpochPartition(order, order.all(), topology())
-    assert found == set(read(order, lines, alone.share(0, 0)))
+    assert found == set(read(order, shard_orders, alone.share(0, 0)))
 
 
 def test_one_reader_reads_the_order_as_it_is():
     order = an_order(50, shard=20)
-    leg = EpochPartition(order, order.all(), topology(1, 0, 8))
-    lines = lines_of(order)
-    assert read(order, lines, leg.share(0, 0)) == read(order, lines, order.all())
+    partition = EpochPartition(order, order.all(), topology(1, 0, 8))
+    shard_orders = shard_orders_of(order)
+    assert read(order, shard_orders, partition.share(0, 0)) == read(
+        order, shard_orders, order.all()
+    )
     # Stopped and resumed, too.
-    for n in range(leg.n_batches + 1):
-        rest = EpochPartition(order, leg.left_after(n), topology(1, 0, 3))
-        assert read(order, lines, rest.share(0, 0)) == read(order, lines, order.all())[n * 8 :]
+    for n in range(partition.n_batches + 1):
+        rest = EpochPartition(order, partition.left_after(n), topology(1, 0, 3))
+        assert (
+            read(order, shard_orders, rest.share(0, 0))
+            == read(order, shard_orders, order.all())[n * 8 :]
+        )
 
 
 @settings(deadline=None)
@@ -261,28 +275,28 @@ def test_one_reader_reads_the_order_as_it_is():
     ),
     st.data(),
 )
-def test_a_leg_resumed_as_it_was_yields_the_same_batches_in_one_process(n, t, data):
+def test_a_partition_resumed_as_it_was_yields_the_same_batches_in_one_process(n, t, data):
     order = an_order(n, shard=40)
-    lines = lines_of(order)
-    leg = EpochPartition(order, order.all(), t)
-    stopped = data.draw(st.integers(0, max(0, leg.n_batches - 1)))
-    rest = EpochPartition(order, leg.left_after(stopped), t)
-    assert rest.n_batches == leg.n_batches - stopped
-    wanted, got = check(leg, lines), check(rest, lines)
+    shard_orders = shard_orders_of(order)
+    partition = EpochPartition(order, order.all(), t)
+    stopped = data.draw(st.integers(0, max(0, partition.n_batches - 1)))
+    rest = EpochPartition(order, partition.left_after(stopped), t)
+    assert rest.n_batches == partition.n_batches - stopped
+    wanted, got = check(partition, shard_orders), check(rest, shard_orders)
     padded = len(wanted.until(stopped)) - len(wanted.real(stop=stopped))
-    assert (rest.n_padded, rest.n_dropped) == (leg.n_padded - padded, leg.n_dropped)
-    # Padding is what a leg begins with: another one has another.
+    assert (rest.n_padded, rest.n_dropped) == (partition.n_padded - padded, partition.n_dropped)
+    # Padding is what a partition begins with: another one has another.
     assert got.real() == wanted.real(stopped)
-    if not leg.n_padded:
+    if not partition.n_padded:
         assert got.batches == [batches[stopped:] for batches in wanted.batches]
 
 
 def test_without_shuffle_ranks_read_the_stored_order_one_after_the_other():
     order = an_order(12, shuffle=False)
-    leg = EpochPartition(order, order.all(), topology(2, 2, 2))
-    lines = lines_of(order)
+    partition = EpochPartition(order, order.all(), topology(2, 2, 2))
+    shard_orders = shard_orders_of(order)
     shares = [
-        [image for _, _, image in read(order, lines, leg.share(rank, worker))]
+        [image for _, _, image in read(order, shard_orders, partition.share(rank, worker))]
         for rank in range(2)
         for worker in range(2)
     ]
@@ -293,22 +307,22 @@ def test_without_shuffle_ranks_read_the_stored_order_one_after_the_other():
 def test_padding_that_was_read_before_a_stop_is_not_read_again():
     order = an_order(17)
     t = topology(8, 0, 1)
-    leg = EpochPartition(order, order.all(), t)
+    partition = EpochPartition(order, order.all(), t)
     # Three each: five ranks read their own, one has two of them, two read padding alone.
-    assert (leg.n_per_rank, leg.n_padded) == (3, 7)
-    rests = [EpochPartition(order, leg.left_after(n), t) for n in range(4)]
-    assert [n_of(order, rest.stretches) for rest in rests] == [17, 11, 5, 0]
+    assert (partition.n_per_rank, partition.n_padded) == (3, 7)
+    rests = [EpochPartition(order, partition.left_after(n), t) for n in range(4)]
+    assert [n_of(order, rest.slices) for rest in rests] == [17, 11, 5, 0]
     assert [rest.n_batches for rest in rests] == [3, 2, 1, 0]
     assert [rest.n_padded for rest in rests] == [7, 5, 3, 0]
 
 
 def test_padding_reads_the_first_samples_again():
     order = an_order(2, shuffle=False)
-    leg = EpochPartition(order, order.all(), topology(8, 0, 1))
-    lines = lines_of(order)
-    images = [read(order, lines, leg.share(rank, 0))[0][2] for rank in range(8)]
+    partition = EpochPartition(order, order.all(), topology(8, 0, 1))
+    shard_orders = shard_orders_of(order)
+    images = [read(order, shard_orders, partition.share(rank, 0))[0][2] for rank in range(8)]
     assert images == [0, 1] * 4
-    assert leg.left_after(1) == []
+    assert partition.left_after(1) == []
 
 
 DROPPED = {
@@ -323,33 +337,35 @@ DROPPED = {
 
 
 @pytest.mark.parametrize("name", DROPPED)
-def test_what_a_leg_drops_is_left_until_its_end(name):
+def test_what_a_partition_drops_is_left_until_its_end(name):
     (n, ranks, batch, uneven, drop_last), dropped, wanted = DROPPED[name]
     order = an_order(n)
-    leg = EpochPartition(order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last))
-    assert leg.n_dropped == dropped
-    assert [n_of(order, leg.left_after(i)) for i in range(leg.n_batches + 1)] == wanted
+    partition = EpochPartition(
+        order, order.all(), topology(ranks, 0, batch, uneven, drop_last=drop_last)
+    )
+    assert partition.n_dropped == dropped
+    assert [n_of(order, partition.left_after(i)) for i in range(partition.n_batches + 1)] == wanted
 
 
 def test_one_reader_reads_what_ranks_that_stopped_would_have_dropped():
     order = an_order(250)
-    lines = lines_of(order)
+    shard_orders = shard_orders_of(order)
     stopped = EpochPartition(order, order.all(), topology(3, 0, 8, "drop", drop_last=True))
     rest = EpochPartition(order, stopped.left_after(1), topology(1, 0, 8))
     assert (stopped.n_dropped, rest.n_dropped) == (10, 0)
-    seen = Played(stopped, lines).until(1) + Played(rest, lines).until(rest.n_batches)
-    assert sorted(seen) == sorted(read(order, lines, order.all()))
+    seen = Played(stopped, shard_orders).until(1) + Played(rest, shard_orders).until(rest.n_batches)
+    assert sorted(seen) == sorted(read(order, shard_orders, order.all()))
 
 
 @pytest.mark.parametrize("n", [-1, 0, 3, 4])
 def test_so_many_batches_can_have_been_yielded(n):
     order = an_order(11)
-    leg = EpochPartition(order, order.all(), topology(1, 0, 4))
+    partition = EpochPartition(order, order.all(), topology(1, 0, 4))
     if n in (0, 3):
-        assert n_of(order, leg.left_after(n)) == 11 - min(11, 4 * n)
+        assert n_of(order, partition.left_after(n)) == 11 - min(11, 4 * n)
     else:
         with pytest.raises(OptionError, match=rf"batches yielded must be in 0\.\.3, got {n}"):
-            leg.left_after(n)
+            partition.left_after(n)
 
 
 @pytest.mark.parametrize(
@@ -358,15 +374,15 @@ def test_so_many_batches_can_have_been_yielded(n):
 )
 def test_ranks_and_workers_are_those_of_the_topology(rank, worker, ok):
     order = an_order(30)
-    leg = EpochPartition(order, order.all(), topology(2, 3))
+    partition = EpochPartition(order, order.all(), topology(2, 3))
     if ok:
-        assert n_of(order, leg.share(rank, worker)) == 5
+        assert n_of(order, partition.share(rank, worker)) == 5
     else:
         with pytest.raises(
             OptionError,
             match=f"rank and worker must be below 2 and 3, got {rank} and {worker}",
         ):
-            leg.share(rank, worker)
+            partition.share(rank, worker)
 
 
 @pytest.mark.parametrize("name", ["world_size", "n_workers", "batch_size"])
@@ -427,10 +443,75 @@ def test_a_large_epoch_is_shared_out_without_walking_it(monkeypatch):
         return codes(self, shard, start, stop)
 
     monkeypatch.setattr(EpochOrder, "codes", counted)
-    leg = EpochPartition(order, order.all(), topology(64, 4, 64))
-    share = leg.share(63, 3)
+    partition = EpochPartition(order, order.all(), topology(64, 4, 64))
+    share = partition.share(63, 3)
     assert walked == []
     assert isinstance(share[0], ShardSlice)
-    rest = EpochPartition(order, leg.left_after(leg.n_batches // 2), leg.topology)
+    rest = EpochPartition(order, partition.left_after(partition.n_batches // 2), partition.topology)
     rest.share(63, 3)
     assert sum(walked) < 5_000_000
+
+
+# ---- slices that are cut and skipped
+
+
+@settings(max_examples=60, deadline=None)
+@given(stopped_orders(), st.data())
+def test_a_cut_shares_out_the_shard_order(given_, data):
+    order, slices = given_
+    shard_order = flat(order, slices)
+    edges = sorted(data.draw(st.lists(st.integers(0, len(shard_order)), min_size=1, max_size=5)))
+    sizes = [b - a for a, b in pairwise([0, *edges])]
+    shares = cut(order, slices, sizes)
+    assert [flat(order, share) for share in shares] == [
+        shard_order[a:b] for a, b in pairwise([0, *edges])
+    ]
+    # What a reader reads of its share depends on its share alone.
+    for share in shares:
+        walks = [w for s in share for w in walk_of(order, s)]
+        assert [(s.shard, int(p)) for s in share for p in order.walk(s)] == walks
+
+
+@settings(max_examples=60, deadline=None)
+@given(stopped_orders(), st.data())
+def test_skipping_leaves_the_rest_in_order(given_, data):
+    order, slices = given_
+    walk = [w for s in slices for w in walk_of(order, s)]
+    n = data.draw(st.integers(0, len(walk)))
+    rest = skip(order, slices, n)
+    assert [w for s in rest for w in walk_of(order, s)] == walk[n:]
+    m = data.draw(st.integers(0, len(walk) - n))
+    again = skip(order, rest, m)
+    assert [w for s in again for w in walk_of(order, s)] == walk[n + m :]
+
+
+@settings(max_examples=60, deadline=None)
+@given(stopped_orders(), st.integers(1, 3))
+def test_more_than_there_is_can_be_neither_cut_nor_skipped(given_, more):
+    order, slices = given_
+    n = n_of(order, slices)
+    assert n_of(order, cut(order, slices, [n])[0]) == n
+    assert n_of(order, skip(order, slices, n)) == 0
+    with pytest.raises(OptionError, match=f"{more} samples are missing of {n + more} asked for"):
+        cut(order, slices, [n + more])
+    with pytest.raises(OptionError, match=f"{more} samples too few"):
+        skip(order, slices, n + more)
+
+
+def test_cuts_divide_records_only_where_they_are():
+    order = an_order(90, shard=50)
+    shard_orders = shard_orders_of(order)
+    shares = cut(order, order.all(), [20, 20, 20, 20, 10])
+    touched = Counter()
+    for share in shares:
+        touched.update({(image // RECORD) for _, _, image in read(order, shard_orders, share)})
+    # 30 records, four cuts, and one edge of shards at which a record may be divided too.
+    assert sum(touched.values()) <= 30 + 4 + 1
+    assert max(touched.values()) <= 2
+
+
+def test_a_cut_at_the_edge_of_a_shard_leaves_nothing_empty():
+    order = an_order(90, shard=45)
+    assert cut(order, order.all(), [45, 45]) == [[shard_slice] for shard_slice in order.all()]
+    assert cut(order, order.all(), [0, 90]) == [[], order.all()]
+    assert skip(order, order.all(), 45) == order.all()[1:]

@@ -166,11 +166,11 @@ def kept_while_waiting(monkeypatch):
         taken.append(ref(array))
         return array
 
-    def waiting(feed):
+    def waiting(stream):
         n_waits.append(1)
         if len(n_waits) == 2:  # decoders let go a moment after it is done
             kept.append(not until(lambda: taken[0]() is None, 2))
-        return wait(feed)
+        return wait(stream)
 
     monkeypatch.setattr(BatchMemory, "take", taking)
     monkeypatch.setattr(BatchStream, "_take", waiting)

@@ -155,7 +155,7 @@ def test_a_loader_takes_its_share_of_the_threads(environment, url, monkeypatch):
     environment(LOCAL_WORLD_SIZE="3", RANK="1", WORLD_SIZE="6")
     loader = Loader(url, 4, size=16)
     next(batches := iter(loader))
-    assert loader._feed._n_threads == 4
+    assert loader._stream._n_threads == 4
     batches.close()
     assert usable_cores() >= 1
 
@@ -208,6 +208,7 @@ def main(rank, meeting, url):
     ds = IterableDataset(url, size=16, transform=fingerprint)
     for method in ("fork", "spawn"):
         for kind, each in ((method, ds), (f"sent {method}", sent_ds)):
+            each.set_epoch(0)
             workers = DataLoader(each, 4, num_workers=1, multiprocessing_context=method)
             out[kind] = [x for hashes, _ in workers for x in hashes.tolist()]
     ds = IterableDataset(url, size=16, transform=fingerprint, rank=0, world_size=1)

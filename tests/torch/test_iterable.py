@@ -269,6 +269,16 @@ def test_an_iteration_that_has_given_all_ends_as_others_do(url):
     assert list(older) == []
 
 
+def test_an_older_iteration_of_nothing_does_not_count(url):
+    ds = IterableDataset(url, 1, 8, rank=0, world_size=N + 1, uneven="drop")
+    older = iter(ds)
+    assert list(ds) == []
+    ds.set_epoch(5)
+    assert list(older) == []
+    assert list(ds) == []
+    assert ds.state_dict()["epoch"] == 5
+
+
 def test_the_epoch_is_the_one_of_when_the_first_sample_was_given(url):
     ds = IterableDataset(url, size=16)
     iterator = iter(ds)

@@ -34,7 +34,7 @@ from pcrstore import (
     WorkerDiedError,
 )
 from pcrstore.image.crops import CenterCrop
-from pcrstore.loader.pipeline import Spec
+from pcrstore.loader.options import Spec
 from pcrstore.loader.stats import Signals
 
 torch = pytest.importorskip("torch")
@@ -123,12 +123,12 @@ def test_workers_take_turns_each_in_the_order_of_its_share(url, num_workers, dro
     loader = Loader(url, 7, num_workers=num_workers, drop_last=drop_last, **SMALL)
     n_workers = max(1, num_workers)
     rank, topology = loader._topology()
-    leg = loader._loading.leg(0, None, topology)
+    partition = loader._pipeline.partition(0, None, topology)
     shares = []
     for worker in range(n_workers):
-        stretches = leg.share(rank, worker)
-        leaflets = [loader._loading.population.leaflet(leg.order, s) for s in stretches]
-        line = list(chain.from_iterable(leaflet.image.tolist() for leaflet in leaflets))
+        slices = partition.share(rank, worker)
+        read_lists = [loader._pipeline.sample_set.read_list(partition.order, s) for s in slices]
+        line = list(chain.from_iterable(read_list.image.tolist() for read_list in read_lists))
         shares.append([line[i : i + 7] for i in range(0, len(line), 7)])
     got = [positions.tolist() for *_, positions in loader]
     assert got == [shares[n % n_workers][n // n_workers] for n in range(len(loader))]
@@ -312,10 +312,10 @@ LEGS = st.tuples(st.sampled_from([1, 2, 3, 8]), st.integers(1, 9), st.integers(0
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(LEGS, min_size=1, max_size=3), st.sampled_from(["pad", "drop"]))
-def test_an_epoch_that_is_stopped_anywhere_is_read_once(url, legs, uneven):
+def test_an_epoch_that_is_stopped_anywhere_is_read_once(url, partitions, uneven):
     ds = pcrstore.open(url)
     job = Job(ds, select=range(23), uneven=uneven)
-    for world_size, batch_size, n_batches in legs:
+    for world_size, batch_size, n_batches in partitions:
         job.run(world_size, 0, batch_size, n_batches)
     job.run(1, 0, 4)
     job.check(23)
@@ -333,12 +333,12 @@ TRANSITIONS = {
 }
 
 
-@pytest.mark.parametrize("legs", TRANSITIONS.values(), ids=TRANSITIONS)
+@pytest.mark.parametrize("partitions", TRANSITIONS.values(), ids=TRANSITIONS)
 @pytest.mark.parametrize("uneven", ["pad", "drop"])
-def test_a_state_goes_on_with_any_number_of_processes_and_ranks(url, legs, uneven):
+def test_a_state_goes_on_with_any_number_of_processes_and_ranks(url, partitions, uneven):
     job = Job(pcrstore.open(url), uneven=uneven)
-    for leg in legs:
-        job.run(*leg)
+    for partition in partitions:
+        job.run(*partition)
     job.check(N)
 
 
