@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from benchmarks import _listing, _peer_data
+from benchmarks.peers import shards as _peer_data
+from benchmarks.server import listing as _listing
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if p.stem != "__init__")

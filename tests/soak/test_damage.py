@@ -1,6 +1,6 @@
 """Is every damaged byte found, by `verify` and by whoever reads it?
 
-    python -m benchmarks.damage [--damages 1000] [--json]
+    python -m tests.soak.test_damage [--damages 1000] [--json]
 
 A small dataset of real photos in each layout is damaged a thousand times, once at a time: one byte
 changed, one object cut short or lengthened by a byte, or two objects exchanged. Objects are chosen
@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 import pcrstore
-from benchmarks._common import (
+from benchmarks.common import (
     CLOTHING,
     LAYOUTS,
     Report,

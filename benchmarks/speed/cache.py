@@ -1,6 +1,6 @@
 """Do many processes share a cache that is too small, through kill -9 and damage?
 
-    python -m benchmarks.cache [--rounds 50] [--readers 8] [--reads 1000] [--kills 2] [--json]
+    python -m benchmarks.speed.cache [--rounds 50] [--readers 8] [--reads 1000] [--kills 2] [--json]
 
 Eight processes read a thousand random ranges each from a cache that holds half of the data, as a
 reader does: get, check the CRC32C, discard and put again what is damaged or absent. Two of them are
@@ -30,7 +30,7 @@ from typing import Final
 import google_crc32c
 import numpy as np
 
-from benchmarks._common import Report, fresh, load, parser, timed, work_folder
+from benchmarks.common import Report, fresh, load, parser, timed, work_folder
 from pcrstore.core.ranges import ByteRange
 from pcrstore.storage.cache.cache import Cache, DatasetCache
 from pcrstore.storage.cache.files import files

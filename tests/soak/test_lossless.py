@@ -1,6 +1,6 @@
 """Is anything lost? Every real image, both layouts, against libjpeg's own tools.
 
-    python -m benchmarks.lossless [--djpeg-every 1] [--json]
+    python -m tests.soak.test_lossless [--djpeg-every 1] [--json]
 
 - `jpegtran -copy none -optimize` of the source and of the full-fidelity file: identical bytes, so
   the same coefficients, quantisation tables and geometry.
@@ -27,7 +27,7 @@ import numpy as np
 import simplejpeg
 
 import pcrstore
-from benchmarks._common import (
+from benchmarks.common import (
     CLOTHING,
     IMAGENET,
     LAYOUTS,

@@ -1,6 +1,6 @@
 """Does a conversion survive `kill -9` at any moment?
 
-    python -m benchmarks.crash [--kills 20] [--json]
+    python -m tests.soak.test_crash [--kills 20] [--json]
 
 `pcrstore convert` runs as a subprocess with two workers; its whole process group is killed at a
 random moment: half of them anywhere in the time it takes, half shortly after it has noted a random
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 import pcrstore
-from benchmarks._common import (
+from benchmarks.common import (
     IMAGENET,
     Report,
     data_folder,

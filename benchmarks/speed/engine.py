@@ -1,6 +1,6 @@
 """What the loader costs: CPU per sample without pixels, its share of what memory gives, memory.
 
-    python -m benchmarks.engine [--json]
+    python -m benchmarks.speed.engine [--json]
 
 - CPU microseconds per sample at k = 3 of all threads, with decode, crop and resize left out: from
   memory, less checksums and the one copy of the bytes, and over a loopback S3 by obstore and s3fs.
@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import pcrstore
-from benchmarks._client import BUCKET, Asked
-from benchmarks._common import (
+from benchmarks.common import (
     BIG,
     IMAGENET,
     Report,
@@ -32,7 +31,8 @@ from benchmarks._common import (
     repeated,
     work_folder,
 )
-from benchmarks.serve import Shaped
+from benchmarks.peers.client import BUCKET, Asked
+from benchmarks.server.shaped import Shaped
 
 FIDELITY: Final = 3
 SMALL: Final = 1000
@@ -53,7 +53,7 @@ def run(command: list[str]) -> list[dict[str, float]]:
 
 def loader(**asked: object) -> list[str]:
     """Return the command of some epochs of the loader."""
-    return [sys.executable, "-m", "benchmarks._engine_run", json.dumps(asked)]
+    return [sys.executable, "-m", "benchmarks.speed.engine_run", json.dumps(asked)]
 
 
 def costs(report: Report, dataset: Path, served: Shaped, rounds: int) -> None:
@@ -93,7 +93,7 @@ def costs(report: Report, dataset: Path, served: Shaped, rounds: int) -> None:
 def share_of_memory(report: Report, dataset: Path, rounds: int, seconds: float) -> None:
     """Compare the loader with bare threads."""
     asked = Asked(dataset=str(dataset), fidelity=FIDELITY, n_threads=2, seconds=seconds)
-    bare = [sys.executable, "-m", "benchmarks._peer_memory", asked.argv()]
+    bare = [sys.executable, "-m", "benchmarks.peers.driver_memory", asked.argv()]
     n = len(pcrstore.open(str(dataset)))
     ours = loader(url=str(dataset), in_memory=True, epochs=1 + max(1, round(seconds * 500 / n)))
     loaded: list[float] = []

@@ -1,6 +1,6 @@
 """What moves on the wire: body bytes and requests, counted at an S3 server on the loopback.
 
-    python -m benchmarks.wire [--json]
+    python -m benchmarks.speed.wire [--json]
 
 - An epoch (`Dataset.iter`) at each fidelity, both layouts, both engines: everything after opening,
   index reads included, against the JPEG bytes of groups 1..k alone (without EOI). At most 1.03 at
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 import pcrstore
-from benchmarks._common import (
+from benchmarks.common import (
     IMAGENET,
     LAYOUTS,
     Report,
@@ -34,7 +34,7 @@ from benchmarks._common import (
     parser,
     work_folder,
 )
-from benchmarks._s3 import BUCKET, CountingS3
+from benchmarks.server.counting import BUCKET, CountingS3
 from pcrstore.core.ranges import ByteRange
 from pcrstore.cost.model import DEFAULT_COST, CostModel, break_even_gap
 

@@ -1,6 +1,6 @@
 """Decode, crop and collate: images a second and core, at every fidelity, beside the source files.
 
-    python -m benchmarks.decode [--json] [--images 100] [--rounds 5]
+    python -m benchmarks.speed.decode [--json] [--images 100] [--rounds 5]
 
 The ImageNet sample is converted with the scripts `sa5` and `spec5`; the bytes that a loader decodes
 (a prefix of scan groups, the end-of-band tail, EOI) are kept in memory and rendered into batches of
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pcrstore
-from benchmarks._client import every_row
-from benchmarks._common import IMAGENET, Report, data_folder, fresh, load, parser, work_folder
+from benchmarks.common import IMAGENET, Report, data_folder, fresh, load, parser, work_folder
+from benchmarks.peers.client import every_row
 from pcrstore.core.hashing import key_of, uniforms
 from pcrstore.image.crops import RandomResizedCrop
 from pcrstore.image.decoder import Engine

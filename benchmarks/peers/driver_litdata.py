@@ -8,7 +8,7 @@ import torch
 from litdata import StreamingDataLoader, StreamingDataset
 from litdata.streaming import downloader
 
-from benchmarks._client import BUCKET, Asked, Transform, run
+from benchmarks.peers.client import BUCKET, Asked, Transform, run
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Final
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks._client import BUCKET, Asked, Transform, run
+from benchmarks.peers.client import BUCKET, Asked, Transform, run
 
 _STAND_IN: Final = {
     "torchvision": ("datasets", "transforms"),

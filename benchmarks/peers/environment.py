@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).absolute().parent.parent
+ROOT: Final = Path(__file__).absolute().parents[2]
 TORCH: Final = "2.13.0"
 PEERS: Final = ("mosaicml-streaming==0.13", "webdataset==1.0.2", "litdata==0.2.76")
 _SAME: Final = ("simplejpeg", "pillow", "obstore", "google-crc32c")

@@ -1,6 +1,6 @@
 """How well an epoch is shuffled: pcrstore's window beside MosaicML Streaming and WebDataset.
 
-    python -m benchmarks.shuffle [--images 100000] [--workers 4] [--mds-python ENV/bin/python]
+    python -m benchmarks.speed.shuffle [--images 100000] [--workers 4] [--mds-python ENV/bin/python]
 
 Pure simulation: nothing is stored or read. A dataset of `--images` samples, in records of 32
 (pcrstore) or shards of 600 (64 MiB of ImageNet's mean of 110 kB), is read by one rank of
@@ -53,7 +53,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._common import Report, parser
+from benchmarks.common import Report, parser
 from pcrstore.sampling.order import EpochOrder
 from pcrstore.sampling.sharding import EpochPartition, Topology
 

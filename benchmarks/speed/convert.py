@@ -1,6 +1,6 @@
 """How fast and how big is converting? Against the `jpegtran` subprocess that everybody can run.
 
-    python -m benchmarks.convert [--images 2000] [--rounds 3] [--json]
+    python -m benchmarks.speed.convert [--images 2000] [--rounds 3] [--json]
 
 - The C transcoder alone against `jpegtran -scans` with the same script, one core each, image by
   image in turns: at least 1.1 times as fast. Alone means what jpegtran does, reading and writing:
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from benchmarks._common import (
+from benchmarks.common import (
     IMAGENET,
     Report,
     big_dataset,

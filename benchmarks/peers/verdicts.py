@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks._common import Report
-from benchmarks._contest import FREE, LATE, WAN, Contestant, Limit, Runs
+from benchmarks.common import Report
+from benchmarks.peers.arena import FREE, LATE, WAN, Contestant, Limit, Runs
 
 Key = tuple[str, int]
 """Scan script and fidelity."""

@@ -1,7 +1,7 @@
 """Epochs of pcrstore and of WebDataset, MosaicML Streaming and LitData on the same images.
 
-    python -m benchmarks.peers [--json]                 half an hour of epochs per case and round
-    python -m benchmarks.peers --seconds 2 --rounds 1   a look
+    python -m benchmarks.peers.contest [--json]                 half an hour of epochs per case and round
+    python -m benchmarks.peers.contest --seconds 2 --rounds 1   a look
 
     same JPEGs ──▶ shards of each ──▶ nginx ── link ── each one's own S3 client ──▶ decode ──▶ batch
 
@@ -16,7 +16,7 @@
 - Limits, measured in the same rounds: a bulk download by 16 streams, and decode, crop and collate
   from memory.
 
-The peers' settings are in `_peer_*.py`. Needs nginx (see `serve`); pip makes the peers an
+The peers' settings are in `driver_*.py`. Needs nginx (see `serve`); pip makes the peers an
 environment below --work. Everything is kept there, and made once.
 """
 
@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import Final
 
 import pcrstore
-from benchmarks._client import BUCKET
-from benchmarks._common import (
+from benchmarks.common import (
     IMAGENET,
     Report,
     data_folder,
@@ -41,7 +40,7 @@ from benchmarks._common import (
     repeated,
     work_folder,
 )
-from benchmarks._contest import (
+from benchmarks.peers.arena import (
     CASES,
     FREE,
     Arena,
@@ -54,10 +53,11 @@ from benchmarks._contest import (
     prepare_peers,
     view,
 )
-from benchmarks._environment import python_of
-from benchmarks._plot import bars
-from benchmarks._verdicts import Found, Key, Verdicts, key_of
-from benchmarks.serve import Shaped
+from benchmarks.peers.client import BUCKET
+from benchmarks.peers.environment import python_of
+from benchmarks.peers.plot import bars
+from benchmarks.peers.verdicts import Found, Key, Verdicts, key_of
+from benchmarks.server.shaped import Shaped
 from pcrstore.conversion.options import Options
 
 BASE_IMAGES: Final = 2500

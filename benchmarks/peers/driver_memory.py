@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pcrstore
-from benchmarks._client import Asked, Transform, decoded, drawn
+from benchmarks.peers.client import Asked, Transform, decoded, drawn
 from pcrstore.image.rendering import render, render_pixels
 from pcrstore.jpeg.end_of_band import end_of_band_tail
 from pcrstore.jpeg.parser import EOI, parse_frame

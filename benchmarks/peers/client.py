@@ -1,6 +1,6 @@
 """What the contestants' drivers share: how they are asked, how an epoch is timed, the transform.
 
-A driver is a process: `python benchmarks/_peer_NAME.py '{"endpoint": ..., ...}'` prints one line of
+A driver is a process: `python -m benchmarks.peers.driver_NAME '{"endpoint": ..., ...}'` prints one line of
 JSON. It runs in the peers' environment, where pcrstore is on PYTHONPATH.
 """
 

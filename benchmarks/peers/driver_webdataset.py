@@ -9,7 +9,7 @@ import torch
 import webdataset as wds
 from torch.utils.data import default_collate
 
-from benchmarks._client import BUCKET, Asked, Transform, run
+from benchmarks.peers.client import BUCKET, Asked, Transform, run
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Do opening, sharing out and committing stay cheap as a dataset grows?
 
-    python -m benchmarks.scale [--json]
+    python -m benchmarks.speed.scale [--json]
 
 Datasets are made up: manifests and index parts by the package's own encoders, images of a few
 bytes, stored only where they are read. Needs no data.
@@ -25,8 +25,8 @@ from typing import Final
 import numpy as np
 
 import pcrstore
-from benchmarks._common import Report, fresh, load, parser, timed, work_folder
-from benchmarks._s3 import BUCKET, CountingS3
+from benchmarks.common import Report, fresh, load, parser, timed, work_folder
+from benchmarks.server.counting import BUCKET, CountingS3
 from pcrstore.conversion.record_builder import COLUMNS
 from pcrstore.core.checksum import UID_BYTES, crc32c, record_seed
 from pcrstore.dataset.versions import commit

@@ -1,6 +1,6 @@
 """Epochs of the loader in a process of their own, with CPU time and memory: a driver of `engine`.
 
-    python -m benchmarks._engine_run '{"url": ..., "epochs": 3, "render": false, ...}'
+    python -m benchmarks.speed.engine_run '{"url": ..., "epochs": 3, "render": false, ...}'
 
 With `in_memory` a local dataset is read once to memory, and a body that is asked for again is the
 same object: what is measured is the loader and not a copy by its store. Without `render` nothing is
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._common import rss
+from benchmarks.common import rss
 from pcrstore import Dataset, Mix
 from pcrstore.core.checksum import crc32c
 from pcrstore.core.ranges import ByteRange

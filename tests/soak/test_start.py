@@ -1,6 +1,6 @@
 """Do worker processes start and read everything, whatever their parent did before?
 
-    python -m benchmarks.start [--runs 50] [--json]
+    python -m tests.soak.test_start [--runs 50] [--json]
 
 A loader with two workers reads an epoch from a loopback S3, again and again: started by fork, spawn
 and forkserver, through fsspec (s3fs) and obstore, by a parent that made the loader from a URL and
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 import pcrstore
-from benchmarks._common import IMAGENET, Report, data_folder, fresh, parser, repeated, work_folder
-from benchmarks._s3 import BUCKET, CountingS3
+from benchmarks.common import IMAGENET, Report, data_folder, fresh, parser, repeated, work_folder
+from benchmarks.server.counting import BUCKET, CountingS3
 from pcrstore.conversion.options import Options
 
 N_IMAGES: Final = 48

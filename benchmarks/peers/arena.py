@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import _peer_data
-from benchmarks._client import Asked
-from benchmarks._common import fresh, peak_rss, timed_among_others
-from benchmarks._environment import environment
-from benchmarks.serve import Shaped
+from benchmarks.common import fresh, peak_rss, timed_among_others
+from benchmarks.peers import shards
+from benchmarks.peers.client import Asked
+from benchmarks.peers.environment import environment
+from benchmarks.server.shaped import Shaped
 
-HERE: Final = Path(__file__).absolute().parent
 THREADS: Final = 2
 WORKERS: Final = 2
 _RUN_SECONDS: Final = 1800.0
@@ -211,7 +210,8 @@ class Arena:
         return self._process(name, asked.argv())
 
     def _process(self, name: str, argument: str) -> tuple[dict, int]:
-        inner = [str(self._python), str(HERE / f"_peer_{name}.py"), argument]
+        module = "benchmarks.server.bulk" if name == "bulk" else f"benchmarks.peers.driver_{name}"
+        inner = [str(self._python), "-m", module, argument]
         command = self._served.command(inner) if self._served else inner
         # Peers print progress; what goes wrong is in the log.
         quiet = ["sh", "-c", f'exec "$@" 2>>"{self.log}"', name, *command]
@@ -224,7 +224,7 @@ def prepare_peers(python: Path, images: Path, bucket: Path, work: Path, shard_by
     asked = {"images": str(images), "bucket": str(bucket), "shard_bytes": shard_bytes}
     with (work / "drivers.log").open("a") as log:
         subprocess.run(
-            [str(python), str(HERE / "_peer_data.py"), json.dumps(asked)],
+            [str(python), "-m", "benchmarks.peers.shards", json.dumps(asked)],
             check=True,
             env=environment(work),
             stdout=log,
@@ -242,4 +242,4 @@ def interleaved(
             once(one)
 
 
-view = _peer_data.view
+view = shards.view

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from benchmarks._client import BUCKET, Asked, every_row, run
+from benchmarks.peers.client import BUCKET, Asked, every_row, run
 from pcrstore.torch import Loader
 
 

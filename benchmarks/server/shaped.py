@@ -1,6 +1,6 @@
 """An S3 to measure against: a folder behind a link of a given rate, round trip and first byte.
 
-    python -m benchmarks.serve FOLDER [--mbit 200] [--rtt-ms 20] [--first-byte-ms 30] [--json]
+    python -m benchmarks.server.shaped FOLDER [--mbit 200] [--rtt-ms 20] [--first-byte-ms 30] [--json]
 
     FOLDER/bucket/key ── nginx: GET (ranges), HEAD, LIST; counts ── link ── http://.../bucket/key
 
@@ -28,11 +28,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from benchmarks import _link
-from benchmarks._common import Report
-from benchmarks._listing import Lister
+from benchmarks.common import Report
+from benchmarks.server import link as _link
+from benchmarks.server.listing import Lister
 
-ROOT: Final = Path(__file__).absolute().parent.parent
+ROOT: Final = Path(__file__).absolute().parents[2]
 STATS: Final = "/_stats"
 _PACKAGES: Final = "Debian, Ubuntu: apt-get install nginx-light libnginx-mod-http-lua"
 _MODULES: Final = (
@@ -173,7 +173,7 @@ class Shaped:
             subprocess.CalledProcessError: It failed.
         """
         return subprocess.run(
-            self.command(argv), check=True, stdout=subprocess.PIPE, text=True
+            self.command(argv), check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True
         ).stdout
 
     def counters(self) -> Counted:
@@ -233,7 +233,7 @@ class Shaped:
         """Make the namespaces; return the server's address."""
         self._server = self._client = _link.names(self._name)[0]
         host = "127.0.0.1"
-        command = [sys.executable, "-m", "benchmarks._link", self._name]
+        command = [sys.executable, "-m", "benchmarks.server.link", self._name]
         if self.mbit:
             self._client = _link.names(self._name)[1]
             host = _link.SERVER
@@ -242,7 +242,7 @@ class Shaped:
         return host
 
     def _proxy(self, port: int) -> int:
-        command = [sys.executable, "-m", "benchmarks._proxy", str(port)]
+        command = [sys.executable, "-m", "benchmarks.server.proxy", str(port)]
         return int(self._helper([*command, "--mbit", str(self.mbit), "--rtt-ms", str(self.rtt_ms)]))
 
     def _helper(self, command: Sequence[str]) -> str:
@@ -313,14 +313,15 @@ def measure(served: Shaped, report: Report, *, streams: int = 16, seconds: float
     try:
         with (bulk / "zeros").open("wb") as f:
             f.truncate(2**28)
-        script = str(Path(__file__).with_name("_peer_bulk.py"))
         asked = {
             "endpoint": served.endpoint,
             "keys": ["_link/zeros"] * 100,
             "streams": streams,
             "seconds": seconds,
         }
-        found = json.loads(served.run([sys.executable, script, json.dumps(asked)]))
+        found = json.loads(
+            served.run([sys.executable, "-m", "benchmarks.server.bulk", json.dumps(asked)])
+        )
     finally:
         shutil.rmtree(bulk)
     report.note("connect_ms", round(found["connect_ms"], 2))

@@ -1,6 +1,6 @@
 """Does exactly one of sixteen writers win, whatever the store?
 
-    python -m benchmarks.race [--rounds 100] [--writers 16] [--json]
+    python -m tests.soak.test_race [--rounds 100] [--writers 16] [--json]
 
 Sixteen processes commit manifests of different content under the same version at the same moment,
 100 versions one after the other: on a local folder, and on moto's S3 with both engines; sixteen
@@ -27,8 +27,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from benchmarks._common import Report, fresh, parser, work_folder
-from benchmarks.scale import PER_PART, manifest_of, part_of, uid_of
+from benchmarks.common import Report, fresh, parser, work_folder
+from benchmarks.speed.scale import PER_PART, manifest_of, part_of, uid_of
 from pcrstore.dataset.versions import commit, newest_version, read_manifest
 from pcrstore.errors import DatasetExistsError
 from pcrstore.format.manifest import Manifest

@@ -1,6 +1,6 @@
 """What a link gives: many streams of ranged GETs of the same objects, without looking at them.
 
-    python benchmarks/_peer_bulk.py '{"endpoint": ..., "keys": [...], "streams": 16, "seconds": 4}'
+    python -m benchmarks.server.bulk '{"endpoint": ..., "keys": [...], "streams": 16, "seconds": 4}'
 
 Standard library only. Prints bytes per second between the first and the last second, the time to
 connect (one round trip) and the time to a first byte (another one and the server's).

@@ -1,6 +1,6 @@
 """Write the same images as shards of each peer, and longer data sets out of links to shards.
 
-    python benchmarks/_peer_data.py '{"images": DIR, "bucket": DIR, "shard_bytes": N}'
+    python -m benchmarks.peers.shards '{"images": DIR, "bucket": DIR, "shard_bytes": N}'
 
 Runs in the peers' environment. `base-NAME` holds every image once. An epoch of n shards is a folder
 `NAME-n` whose shards are hard links to those of the base, again and again under other names, so
@@ -29,7 +29,7 @@ def sources(images: Path) -> list[tuple[str, Path, int]]:
 
 def write_mds(rows: Sequence[tuple[str, Path, int]], target: Path, shard_bytes: int) -> None:
     """Write MDS shards."""
-    from benchmarks._peer_mds import import_streaming  # noqa: PLC0415 - optional
+    from benchmarks.peers.driver_mds import import_streaming  # noqa: PLC0415 - optional
 
     writer = import_streaming().MDSWriter
     columns = {"jpg": "bytes", "cls": "int"}

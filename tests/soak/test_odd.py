@@ -1,6 +1,6 @@
 """Do odd and broken files fall under the error policies as they should, in bounded time and memory?
 
-    python -m benchmarks.odd [--json]
+    python -m tests.soak.test_odd [--json]
 
 Each of the 101 files has a class in its MANIFEST.csv, made with jpegtran and Pillow:
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Final
 
 import pcrstore
-from benchmarks._common import LAYOUTS, ODD, Report, data_folder, fresh, parser, peak_rss
-from benchmarks._common import work_folder as folder_of
-from benchmarks.lossless import odd_tree
+from benchmarks.common import LAYOUTS, ODD, Report, data_folder, fresh, parser, peak_rss
+from benchmarks.common import work_folder as folder_of
+from tests.soak.test_lossless import odd_tree
 
 CLEAN: Final = "clean"
 ENCODABLE: Final = frozenset({"damaged-but-decodes", "pillow-only"})

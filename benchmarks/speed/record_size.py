@@ -1,7 +1,7 @@
 """Throughput of an epoch against record size, over a link: where the default record size is from.
 
-    python -m benchmarks.record_size prepare --data DIR --root ROOT
-    python -m benchmarks.record_size measure --root ROOT --endpoint URL
+    python -m benchmarks.speed.record_size prepare --data DIR --root ROOT
+    python -m benchmarks.speed.record_size measure --root ROOT --endpoint URL
 
 `prepare` converts the same photos with records of 0.5 to 8 MiB into ROOT/bucket. Serve ROOT by any
 server that answers path-style ranged GETs, behind the link to be measured; `measure` then reads an
