@@ -6,17 +6,17 @@ interleaved: every contestant once, in a shuffled order, then all of them again.
 
 import json
 import random
-import statistics
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.common import fresh, peak_rss, timed_among_others
-from benchmarks.peers import shards
+from benchmarks.data import fresh
+from benchmarks.measuring import peak_rss, timed_among_others
 from benchmarks.peers.client import Asked
 from benchmarks.peers.environment import environment
+from benchmarks.results import middle
 from benchmarks.server.shaped import Shaped
 
 THREADS: Final = 2
@@ -86,18 +86,18 @@ class Runs:
     epochs: list[list[dict[str, float]]] = field(default_factory=list)
     """Of each run: the cold epoch, then warm ones; as `_client.Epoch`."""
     peak_rss: list[int] = field(default_factory=list)
+    """Of the summed RSS of its processes, in bytes."""
     others: list[float] = field(default_factory=list)
     """Share of all cores that server and link took meanwhile, which run on the same machine."""
     failures: list[str] = field(default_factory=list)
 
+    def values(self, figure: str, epoch: int = 0) -> list[float]:
+        """Return a figure of an epoch in each run."""
+        return [run[epoch][figure] for run in self.epochs if len(run) > epoch]
+
     def median(self, figure: str, epoch: int = 0) -> float:
         """Return the median over runs of a figure of an epoch; nan without one."""
-        found = [run[epoch][figure] for run in self.epochs if len(run) > epoch]
-        return statistics.median(found) if found else float("nan")
-
-    def rss(self) -> float:
-        """Return the median of the peak of the processes' summed RSS, in bytes."""
-        return statistics.median(self.peak_rss) if self.peak_rss else float("nan")
+        return middle(self.values(figure, epoch))
 
 
 PEERS: Final = tuple(
@@ -236,10 +236,7 @@ def interleaved(
     who: Sequence[Contestant], rounds: int, seed: int, once: Callable[[Contestant], None]
 ) -> None:
     """Call `once` for every contestant in every round, each round in an order of its own."""
-    generator = random.Random(seed)  # noqa: S311
+    generator = random.Random(seed)
     for _ in range(rounds):
         for one in generator.sample(who, len(who)):
             once(one)
-
-
-view = shards.view

@@ -1,33 +1,22 @@
-"""What the contestants' drivers share: how they are asked, how an epoch is timed, the transform.
+"""What the contestants' drivers share: how they are asked, and how an epoch is timed.
 
-A driver is a process: `python -m benchmarks.peers.driver_NAME '{"endpoint": ..., ...}'` prints one line of
-JSON. It runs in the peers' environment, where pcrstore is on PYTHONPATH.
+A driver is a process, `python -m benchmarks.peers.driver_NAME '{"endpoint": ..., ...}'`. It prints
+one line of JSON and runs in the peers' environment, where pcrstore is on PYTHONPATH.
 """
 
 import gc
 import json
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 from unittest import mock
 from urllib.parse import urlsplit
 
-import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
-
-from pcrstore.errors import DecodeError
-from pcrstore.image import rendering as pixels
-from pcrstore.image.crops import RandomResizedCrop
-from pcrstore.image.decoder import decode
-from pcrstore.image.rendering import Rendering, render_pixels
-
-BUCKET: Final = "bench"
+from pcrstore.image import rendering
 
 
 class Countable(Protocol):
@@ -138,41 +127,6 @@ def _epoch(asked: Asked, loader: Iterable[tuple[Countable, object]], start: floa
     )
 
 
-class Transform:
-    """A file to a row of a batch, (size, size, 3): decode, random resized crop, flip.
-
-    The same for every contestant: simplejpeg, and pcrstore's crop and resize. Rows have the
-    channels last, so that a batch is stacked without turning each image round.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.rendering = Rendering(size=size, crop=RandomResizedCrop(), dct_scaling=False)
-
-    def __call__(self, jpeg: bytes) -> NDArray[np.uint8]:
-        """Return a row; the draws are of the process's own generator."""
-        out = np.empty((self.rendering.height, self.rendering.width, 3), np.uint8)
-        render_pixels(decoded(jpeg), self.rendering, drawn(random.random), out)
-        return out
-
-
 def every_row() -> AbstractContextManager[object]:
     """Let pcrstore decode rows below a crop too, as the peers do, meanwhile."""
-    return mock.patch.object(pixels, "first_rows", lambda data, shape, *_: (data, shape))
-
-
-def drawn(uniform: Callable[[], float]) -> list[float]:
-    """Return the numbers that a crop takes."""
-    return [uniform() for _ in range(RandomResizedCrop.n_draws)]
-
-
-def decoded(jpeg: bytes) -> NDArray[np.uint8]:
-    """Return the pixels of a file; the few that simplejpeg cannot read go pcrstore's way."""
-    try:
-        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=False)
-    except ValueError:
-        try:
-            return decode(jpeg)
-        except DecodeError as e:
-            shown = f"{len(jpeg)} bytes, {jpeg[:16].hex()} ... {jpeg[-8:].hex()}"
-            raise DecodeError(f"{e}; {shown}") from e
-    return image
+    return mock.patch.object(rendering, "first_rows", lambda data, shape, *_: (data, shape))

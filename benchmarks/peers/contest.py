@@ -1,7 +1,7 @@
 """Epochs of pcrstore and of WebDataset, MosaicML Streaming and LitData on the same images.
 
-    python -m benchmarks.peers.contest [--json]                 half an hour of epochs per case and round
-    python -m benchmarks.peers.contest --seconds 2 --rounds 1   a look
+    python -m benchmarks peers                          half an hour of epochs per case and round
+    python -m benchmarks peers --seconds 2 --rounds 1   a look
 
     same JPEGs ──▶ shards of each ──▶ nginx ── link ── each one's own S3 client ──▶ decode ──▶ batch
 
@@ -16,30 +16,18 @@
 - Limits, measured in the same rounds: a bulk download by 16 streams, and decode, crop and collate
   from memory.
 
-The peers' settings are in `driver_*.py`. Needs nginx (see `serve`); pip makes the peers an
-environment below --work. Everything is kept there, and made once.
+The peers' settings are in `driver_*.py`. pip makes the peers an environment below --work, where
+everything is kept, and made once.
 """
 
 import argparse
-import json
 import math
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-import pcrstore
-from benchmarks.common import (
-    IMAGENET,
-    Report,
-    data_folder,
-    fresh,
-    load,
-    parser,
-    repeated,
-    work_folder,
-)
+from benchmarks.data import IMAGENET, converted, repeated
+from benchmarks.measuring import load
+from benchmarks.needs import LINK, NGINX, OBSTORE, S3FS, SIMPLEJPEG, TORCH, data, free_disk, package
 from benchmarks.peers.arena import (
     CASES,
     FREE,
@@ -51,32 +39,39 @@ from benchmarks.peers.arena import (
     contestants,
     interleaved,
     prepare_peers,
-    view,
 )
-from benchmarks.peers.client import BUCKET
 from benchmarks.peers.environment import python_of
 from benchmarks.peers.plot import bars
+from benchmarks.peers.shards import view
 from benchmarks.peers.verdicts import Found, Key, Verdicts, key_of
+from benchmarks.results import Report, middle, numbers
+from benchmarks.server.base import BUCKET, folder_of
 from benchmarks.server.shaped import Shaped
-from pcrstore.conversion.options import Options
+from pcrstore import Options
 
-BASE_IMAGES: Final = 2500
-"""Images that each peer's shards hold once."""
+NEEDS: Final = (
+    data(IMAGENET), NGINX, LINK, SIMPLEJPEG, OBSTORE, S3FS, TORCH,
+    package("ensurepip", "nothing, but apt-get install python3-venv"), free_disk(20),
+)  # fmt: skip
 LARGEST: Final = 30_000
 """Images that pcrstore's datasets have at most."""
 MEMORY_SECONDS: Final = 4.0
 BULK_SECONDS: Final = 4.0
 SCRIPTS: Final = ("sa5", "spec5")
-
-
-def convert_once(images: Path, target: Path, script: str) -> Path:
-    """Return a dataset, converted if it is not there."""
-    done = target.with_name(target.name + ".done")
-    if not done.exists():
-        print(f"converting {target.name}", file=sys.stderr, flush=True)
-        pcrstore.convert(str(images), str(fresh(target)), Options(script=script), workers=2)
-        done.write_text(script)
-    return target
+UNITS: Final = {
+    "speed": "images/s", "steady speed": "images/s", "warm speed": "images/s",
+    "first batch": "s", "warm first batch": "s", "image": "B", "requests of 1,000": "",
+    "warm bytes": "B", "peak RSS": "B", "images": "", "limit by memory": "images/s",
+    "limit by the link": "images/s",
+}  # fmt: skip
+"""Units of the figures of a contestant in a case."""
+COLUMNS: Final = (
+    ("images/s", "speed", 1), ("steady", "steady speed", 1), ("warm", "warm speed", 1),
+    ("first s", "first batch", 0), ("bytes/img", "image", 1), ("GET/1000", "requests of 1,000", 1),
+    ("RSS MB", "peak RSS", 1e6), ("memory/s", "limit by memory", 1),
+    ("link/s", "limit by the link", 1), ("images", "images", 1),
+)  # fmt: skip
+"""Title, figure and unit of the columns of the printed table; a unit of 0 is two decimals."""
 
 
 class Contest:
@@ -85,10 +80,8 @@ class Contest:
     def __init__(self, args: argparse.Namespace, report: Report) -> None:
         self._args = args
         self._report = report
-        self._data = data_folder(args.data)
-        self._work = work_folder(args.work)
-        self._bucket = self._work / "served" / BUCKET
-        self._bucket.mkdir(parents=True, exist_ok=True)
+        self._work = args.work
+        self._bucket = folder_of(self._work / "served")
         self._python = python_of(self._work)
         self.who = [
             c
@@ -96,18 +89,20 @@ class Contest:
             if any(part in c.name for part in args.only.split(","))
             and not any(part in c.name for part in args.skip.split(",") if part)
         ]
-        base = repeated(self._data, self._work / "base", args.base_images, sets=(IMAGENET,))
+        base = repeated(args.data, self._work / "base", args.base_images, sets=(IMAGENET,))
         prepare_peers(self._python, base, self._bucket, self._work, round(args.shard_mb * 1e6))
-        self._bases = {s: convert_once(base, self._work / f"base-{s}", s) for s in SCRIPTS}
+        self._bases = {
+            s: converted(base, self._work / f"base-{s}", Options(script=s)) for s in SCRIPTS
+        }
         self._keys = sorted({key_of(w) for w in self.who} | {("sa5", -1)})
         here = self._arena(None)
         self._first = {k: self._limit(here, k) for k in self._keys}
         fastest = max(limit.images_per_s for limit in self._first.values())
         n = 2500 * math.ceil(min(LARGEST, args.images or fastest * args.seconds) / 2500)
         self._n_most = n
-        images = repeated(self._data, self._work / f"images-{n}", n, sets=(IMAGENET,))
+        images = repeated(args.data, self._work / f"images-{n}", n, sets=(IMAGENET,))
         for script in SCRIPTS:
-            convert_once(images, self._bucket / f"{script}-{n}", script)
+            converted(images, self._bucket / f"{script}-{n}", Options(script=script))
 
     def _arena(self, served: Shaped | None) -> Arena:
         args = self._args
@@ -125,6 +120,7 @@ class Contest:
             mbit=case.mbit,
             rtt_ms=case.rtt_ms,
             first_byte_ms=case.first_byte_ms,
+            proxy=self._args.proxy,
         ) as served:
             arena = self._arena(served)
             self._measure_bulk(arena, found)
@@ -163,103 +159,74 @@ class Contest:
             return view(self._bucket, who.dataset, n)
         return f"{who.dataset}-{self._n_most}", min(n, self._n_most), 0
 
-    def table(self, case: Case, found: Found) -> list[dict[str, object]]:
-        """Return a row for each contestant, and print them."""
-        rows: list[dict[str, object]] = []
+    def add_rows(self, case: Case, found: Found) -> None:
+        """Add the figures of each contestant, and print them as a table."""
+        print(f"\n{case.name}: bulk {found.bulk_rate() / 1e6:.1f} MB/s; load {load()}")
+        print(f"{'':32}" + "".join(f"{title:>11}" for title, _, _ in COLUMNS))
         for who in self.who:
             if who.name not in found.runs:
                 continue
-            runs = found.runs[who.name]
-            cold = {name: runs.median(name) for name in (
-                "n_images", "whole_images_per_s", "images_per_s", "first_batch", "requests", "bytes"
-            )}  # fmt: skip
-            limit = found.limit(key_of(who))
-            rows.append(
-                {
-                    "case": case.name,
-                    "who": who.name,
-                    "images_per_s": cold["whole_images_per_s"],
-                    "steady_images_per_s": cold["images_per_s"],
-                    "warm_images_per_s": runs.median("whole_images_per_s", 1),
-                    "first_batch_s": cold["first_batch"],
-                    "warm_first_batch_s": runs.median("first_batch", 1),
-                    "bytes_per_image": cold["bytes"] / cold["n_images"],
-                    "requests_per_1000": 1000 * cold["requests"] / cold["n_images"],
-                    "warm_bytes": runs.median("bytes", 1),
-                    "peak_rss": runs.rss(),
-                    "n_images": cold["n_images"],
-                    "memory_images_per_s": limit.images_per_s,
-                    "link_images_per_s": found.bulk_rate() / limit.mean_bytes,
-                    "runs": asdict(runs),
-                }
+            figures = figures_of(who, found)
+            for name, values in figures.items():
+                title = f"{case.name}: {who.name}: {name}"
+                self._report.add(title, values, UNITS[name], shown=False)
+            cells = (
+                f"{middle(figures[name]) / (unit or 1):11.{0 if unit else 2}f}"
+                for _, name, unit in COLUMNS
             )
-        if not self._report.as_json:
-            show(case, found, rows)
-        return rows
+            print(f"{who.name:32}{''.join(cells)}", flush=True)
 
 
-def show(case: Case, found: Found, rows: Sequence[dict[str, object]]) -> None:
-    """Print the table of a case."""
-    print(f"\n{case.name}: bulk {found.bulk_rate() / 1e6:.1f} MB/s; load {load()}")
-    columns = (
-        ("images/s", "images_per_s", 1), ("steady", "steady_images_per_s", 1),
-        ("warm", "warm_images_per_s", 1), ("first s", "first_batch_s", 0),
-        ("bytes/img", "bytes_per_image", 1), ("GET/1000", "requests_per_1000", 1),
-        ("RSS MB", "peak_rss", 1e6), ("memory/s", "memory_images_per_s", 1),
-        ("link/s", "link_images_per_s", 1), ("images", "n_images", 1),
-    )  # fmt: skip
-    print(f"{'':32}" + "".join(f"{title:>11}" for title, _, _ in columns))
-    for row in rows:
-        cells = "".join(
-            f"{float(str(row[name])) / (unit or 1):11.{0 if unit else 2}f}"
-            for _, name, unit in columns
-        )
-        print(f"{row['who']!s:32}{cells}")
+def figures_of(who: Contestant, found: Found) -> dict[str, list[float]]:
+    """Return the figures of a contestant in a case, each run's."""
+    runs, limit = found.runs[who.name], found.limit(key_of(who))
+    images = runs.values("n_images")
+    return {
+        "speed": runs.values("whole_images_per_s"),
+        "steady speed": runs.values("images_per_s"),
+        "warm speed": runs.values("whole_images_per_s", 1),
+        "first batch": runs.values("first_batch"),
+        "warm first batch": runs.values("first_batch", 1),
+        "image": [size / n for size, n in zip(runs.values("bytes"), images, strict=True)],
+        "requests of 1,000": [
+            1000 * requests / n for requests, n in zip(runs.values("requests"), images, strict=True)
+        ],
+        "warm bytes": runs.values("bytes", 1),
+        "peak RSS": [float(size) for size in runs.peak_rss],
+        "images": images,
+        "limit by memory": [limit.images_per_s],
+        "limit by the link": [rate / limit.mean_bytes for rate in found.bulk],
+    }
 
 
-def arguments() -> argparse.Namespace:
-    """Return what was asked."""
-    out = parser(__doc__)
-    out.add_argument("--seconds", type=float, default=30.0, help="of an epoch, about")
-    out.add_argument("--images", type=int, default=0, help="of an epoch, instead of --seconds")
-    out.add_argument("--rounds", type=int, default=5)
-    out.add_argument("--epochs", type=int, default=2, help="1: cold only")
-    out.add_argument("--cases", default="", help="parts of names of cases, by semicolons")
-    out.add_argument("--only", default="", help="parts of names of contestants, by commas")
-    out.add_argument("--skip", default="", help="parts of names to leave out, by commas")
-    out.add_argument(
-        "--fidelities", default="1,3,5", type=lambda text: [int(k) for k in text.split(",")]
-    )
-    out.add_argument("--shard-mb", type=float, default=64.0, help="of the peers; MB")
-    out.add_argument("--base-images", type=int, default=BASE_IMAGES, help="in the peers' shards")
-    out.add_argument("--out", type=Path, default=None, help="JSON of every run; default: in --work")
-    out.add_argument("--plot", type=Path, default=None, help="default: in --work")
-    return out.parse_args()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is run, how long and how often."""
+    parser.add_argument("--seconds", type=float, default=30.0, help="of an epoch, about")
+    parser.add_argument("--images", type=int, default=0, help="of an epoch, instead of --seconds")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2, help="1: cold only")
+    parser.add_argument("--cases", default="", help="parts of names of cases, by semicolons")
+    parser.add_argument("--only", default="", help="parts of names of contestants, by commas")
+    parser.add_argument("--skip", default="", help="parts of names to leave out, by commas")
+    parser.add_argument("--fidelities", default=[1, 3, 5], type=numbers)
+    parser.add_argument("--shard-mb", type=float, default=64.0, help="of the peers; MB")
+    parser.add_argument("--base-images", type=int, default=2500, help="in the peers' shards")
+    parser.add_argument("--plot", type=Path, default=None, help="default: in --work")
+    parser.add_argument("--proxy", action="store_true", help="links without network namespaces")
 
 
-def main() -> int:
-    """Run everything."""
-    args = arguments()
-    report = Report(benchmark="peers", as_json=args.as_json)
-    report.note("load at the start", load())
+def run(args: argparse.Namespace, report: Report) -> None:
+    """Run every case."""
+    print(f"load at the start: {load()}")
     contest = Contest(args, report)
     found: dict[str, Found] = {}
-    rows: list[dict[str, object]] = []
-    work = work_folder(args.work)
     for case in CASES:
         if any(part in case.name for part in args.cases.split(";")):
             found[case.name] = contest.case(case)
-            rows += contest.table(case, found[case.name])
-            (args.out or work / "peers.json").write_text(json.dumps(rows, indent=1))
-    report.figures["rows"] = [{k: v for k, v in row.items() if k != "runs"} for row in rows]
+            contest.add_rows(case, found[case.name])
     Verdicts(report, found, contest.who).all()
     panels = {
         name: {who: runs.median("whole_images_per_s") for who, runs in f.runs.items()}
         for name, f in found.items()
     }
-    bars(panels, args.plot or work / "peers.svg", "images/s, cold epoch")
-    return report.finish()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    bars(panels, args.plot or args.work / "peers.svg", "images/s, cold epoch")

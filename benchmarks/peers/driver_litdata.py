@@ -4,11 +4,14 @@ Settings: shuffle, its own StreamingDataLoader, persistent workers, two chunks a
 default). Its chunks stay on disk up to a limit that none reaches here.
 """
 
-import torch
+from collections.abc import Iterable
+
 from litdata import StreamingDataLoader, StreamingDataset
 from litdata.streaming import downloader
 
-from benchmarks.peers.client import BUCKET, Asked, Transform, run
+from benchmarks.peers.client import Asked, Countable, run
+from benchmarks.peers.map_style import batches_of, photos_of
+from benchmarks.server.base import BUCKET
 
 
 def main() -> None:
@@ -16,15 +19,10 @@ def main() -> None:
     asked = Asked.from_argv()
     # Its obstore refuses plain http unless told, and it has no option to tell it by.
     downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # noqa: SLF001
-    transform = Transform(asked.size)
+    photos_class = photos_of(StreamingDataset, asked)
 
-    class Photos(StreamingDataset):
-        def __getitem__(self, at: object) -> tuple[torch.Tensor, int]:
-            sample = super().__getitem__(at)
-            return torch.from_numpy(transform(sample["jpg"])), sample["cls"]
-
-    def open_loader() -> StreamingDataLoader:
-        photos = Photos(
+    def open_loader() -> Iterable[tuple[Countable, object]]:
+        photos = photos_class(
             f"s3://{BUCKET}/{asked.dataset}",
             cache_dir=f"{asked.work}/litdata",
             shuffle=True,
@@ -38,12 +36,7 @@ def main() -> None:
                 "region_name": "us-east-1",
             },
         )
-        return StreamingDataLoader(
-            photos,
-            batch_size=asked.batch_size,
-            num_workers=asked.num_workers,
-            persistent_workers=True,
-        )
+        return batches_of(StreamingDataLoader, photos, asked)
 
     run(asked, open_loader)
 

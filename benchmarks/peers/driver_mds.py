@@ -9,16 +9,17 @@ asks; persistent workers. Its shards stay on disk, so that the second epoch asks
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from types import ModuleType
 from typing import Final
 
-import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.peers.client import BUCKET, Asked, Transform, run
+from benchmarks.peers.client import Asked, Countable, run
+from benchmarks.peers.map_style import batches_of, photos_of
+from benchmarks.server.base import BUCKET
 
 _STAND_IN: Final = {
     "torchvision": ("datasets", "transforms"),
@@ -46,17 +47,12 @@ def main() -> None:
     """Read epochs."""
     asked = Asked.from_argv()
     os.environ["S3_ENDPOINT_URL"] = asked.endpoint
-    transform = Transform(asked.size)
     streaming = import_streaming()
     streaming.base.util.clean_stale_shared_memory()  # of an earlier run that was killed
+    photos_class = photos_of(streaming.StreamingDataset, asked)
 
-    class Photos(streaming.StreamingDataset):
-        def __getitem__(self, at: int) -> tuple[torch.Tensor, int]:
-            sample = super().__getitem__(at)
-            return torch.from_numpy(transform(sample["jpg"])), sample["cls"]
-
-    def open_loader() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        photos = Photos(
+    def open_loader() -> Iterable[tuple[Countable, object]]:
+        photos = photos_class(
             remote=f"s3://{BUCKET}/{asked.dataset}",
             local=f"{asked.work}/mds",
             shuffle=True,
@@ -69,12 +65,7 @@ def main() -> None:
         # on its client's connection, and without TLS nothing would notice but the decoder.
         for stream in photos.streams:
             stream._downloader.clean_up()  # noqa: SLF001
-        return DataLoader(
-            photos,
-            batch_size=asked.batch_size,
-            num_workers=asked.num_workers,
-            persistent_workers=True,
-        )
+        return batches_of(DataLoader, photos, asked)
 
     run(asked, open_loader)
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pcrstore
-from benchmarks.peers.client import Asked, Transform, decoded, drawn
-from pcrstore.image.rendering import render, render_pixels
-from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import EOI, parse_frame
+from benchmarks.data import as_decoded
+from benchmarks.peers.client import Asked
+from benchmarks.peers.transform import Transform, decoded, drawn
+from pcrstore.image import render
+from pcrstore.image.rendering import render_pixels
 
 _FILES = 1000
 
@@ -29,7 +30,7 @@ def load(asked: Asked) -> tuple[list[bytes], float]:
     files = list(ds.fetch(rows, fidelity="original" if fidelity < 0 else fidelity))
     mean = sum(map(len, files)) / len(files)
     if 0 < fidelity < ds.n_groups:
-        files = [f.removesuffix(EOI) + end_of_band_tail(parse_frame(f)) + EOI for f in files]
+        files = [as_decoded(f) for f in files]
     return files, mean
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     asked = Asked.from_argv()
     files, mean = load(asked)
     rendering = Transform(asked.size).rendering
-    generator = random.Random(asked.seed)  # noqa: S311
+    generator = random.Random(asked.seed)
 
     def fill(jobs: list[tuple[bytes, list[float], NDArray[np.uint8]]]) -> None:
         for jpeg, draws, out in jobs:

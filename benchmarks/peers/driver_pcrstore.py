@@ -7,14 +7,14 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from benchmarks.peers.client import BUCKET, Asked, every_row, run
+from benchmarks.peers.client import Asked, every_row, run
+from benchmarks.server.base import BUCKET, options_of
 from pcrstore.torch import Loader
 
 
 def main() -> None:
     """Read epochs."""
     asked = Asked.from_argv()
-    options: dict[str, object] = {"endpoint_url": asked.endpoint, "key": "bench", "secret": "bench"}
 
     def open_loader() -> Loader:
         return Loader(
@@ -25,7 +25,7 @@ def main() -> None:
             seed=asked.seed,
             num_workers=asked.num_workers,
             n_threads=asked.n_threads,
-            storage_options=options,
+            storage_options=options_of(asked.endpoint),
             select=np.arange(asked.n_images) if asked.n_images else None,
             cache=f"{asked.work}/pcrstore" if asked.cached else None,
             **asked.more,

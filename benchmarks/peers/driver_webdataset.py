@@ -9,7 +9,9 @@ import torch
 import webdataset as wds
 from torch.utils.data import default_collate
 
-from benchmarks.peers.client import BUCKET, Asked, Transform, run
+from benchmarks.peers.client import Asked, run
+from benchmarks.peers.transform import Transform
+from benchmarks.server.base import BUCKET
 
 
 def main() -> None:

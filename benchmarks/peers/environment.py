@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).absolute().parents[2]
+from benchmarks.results import ROOT
+
 TORCH: Final = "2.13.0"
 PEERS: Final = ("mosaicml-streaming==0.13", "webdataset==1.0.2", "litdata==0.2.76")
 _SAME: Final = ("simplejpeg", "pillow", "obstore", "google-crc32c")

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.common import Report
 from benchmarks.peers.arena import FREE, LATE, WAN, Contestant, Limit, Runs
+from benchmarks.results import Report
 
 Key = tuple[str, int]
 """Scan script and fidelity."""
@@ -60,16 +60,14 @@ class Verdicts:
         if case not in self._found or name not in self._found[case].runs:
             return
         ratio = self.speed(case, name) / self.best_peer(case)
-        self._report.check(
-            f"{case}: {name} / best peer", f"{ratio:.2f}", f">= {times}", ok=ratio >= times
-        )
+        self._report.add(f"{case}: {name} / best peer", ratio, at_least=times)
 
     def every_row(self, case: str) -> None:
         """Note how those compare that decode what no crop shows, as the peers do."""
         for who in self._who:
             if who.every_row and case in self._found:
                 ratio = self.speed(case, who.name) / self.best_peer(case)
-                self._report.note(f"{case}: {who.name} / best peer", f"{ratio:.2f}")
+                self._report.add(f"{case}: {who.name} / best peer", ratio)
 
     def limits(self, case: str) -> None:
         """Check pcrstore against memory, and the link where it has a limit."""
@@ -90,9 +88,7 @@ class Verdicts:
             what = "memory" if bound == memory else "link"
             if others and bound == memory:
                 what += f" less the {others:.0%} of the cores that server and link took"
-            self._report.check(
-                f"{case}: {who.name} / {what}", f"{share:.3f}", f">= {least}", ok=share >= least
-            )
+            self._report.add(f"{case}: {who.name} / {what}", share, at_least=least)
 
     def first_batches(self, case: str) -> None:
         """Check that no first batch is later than the best peer's."""
@@ -102,17 +98,18 @@ class Verdicts:
         for who in self._who:
             if who.threads and not who.cached and not who.every_row and not who.is_peer:
                 first = runs[who.name].median("first_batch")
-                self._report.check(
-                    f"{case}: first batch of {who.name}", f"{first:.2f} s",
-                    f"<= {best:.2f} s, the best peer's", ok=first <= best,
+                self._report.add(
+                    f"{case}: first batch of {who.name}", first, "s", at_most=best,
+                    detail="the best peer's",
                 )  # fmt: skip
 
     def failures(self, case: str) -> None:
         """Check that everything ran."""
         failed = {n: r.failures for n, r in self._found[case].runs.items() if r.failures}
-        self._report.check(
-            f"{case}: runs that failed", str(failed or "none"), "none", ok=not failed
-        )
+        self._report.add(
+            f"{case}: runs that failed", sum(map(len, failed.values())), at_most=0,
+            detail=str(failed or ""),
+        )  # fmt: skip
 
     def all(self) -> None:
         """Check everything that ran."""

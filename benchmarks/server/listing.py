@@ -1,18 +1,19 @@
-"""ListObjectsV2 over a folder of buckets, for a server that cannot list: HTTP on a Unix socket.
+"""ListObjectsV2 over a folder, and a server of it on a Unix socket for nginx, which cannot list.
 
 GET /bucket?list-type=2&prefix=...&delimiter=/&continuation-token=...  ──▶  XML, 1,000 at a time
 """
 
 import os
-import threading
 from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
-from typing import Final, Self
+from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from benchmarks.server.base import Threaded
 
 _NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _STAMP: Final = "2015-10-21T07:28:00.000Z"
@@ -33,17 +34,15 @@ def keys_below(bucket: Path, prefix: str) -> Iterator[tuple[str, int]]:
             yield key, (bucket / key).stat().st_size
 
 
-def listing(folder: Path, target: str) -> bytes:
-    """Return the answer to a request for `/bucket?query`."""
-    url = urlsplit(target)
-    query = {name: values[0] for name, values in parse_qs(url.query).items()}
-    name = unquote(url.path).strip("/").split("/")[0]
-    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-    after = query.get("continuation-token") or query.get("start-after", "")
-    most = min(int(query.get("max-keys", _MOST)), _MOST)
+def listing(folder: Path, bucket: str, query: str) -> bytes:
+    """Return the answer to `/bucket?query`, where the bucket's objects lie in a folder."""
+    asked = {name: values[0] for name, values in parse_qs(query).items()}
+    prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
+    after = asked.get("continuation-token") or asked.get("start-after", "")
+    most = min(int(asked.get("max-keys", _MOST)), _MOST)
     rows: dict[str, str] = {}
     last, more = "", False
-    for key, size in keys_below(folder / name, prefix):
+    for key, size in keys_below(folder, prefix):
         below, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
         row = prefix + below + delimiter if found else key
         if key <= after:
@@ -62,7 +61,7 @@ def listing(folder: Path, target: str) -> bytes:
     token = f"<NextContinuationToken>{escape(last)}</NextContinuationToken>" if more else ""
     return (
         f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="{_NAMESPACE}">'
-        f"<Name>{escape(name)}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(rows)}"
+        f"<Name>{escape(bucket)}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(rows)}"
         f"</KeyCount><MaxKeys>{most}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>"
         f"{token}{''.join(rows.values())}</ListBucketResult>"
     ).encode()
@@ -72,8 +71,8 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
 
 
-class Lister:
-    """Answers LIST on a Unix socket while it is entered."""
+class Lister(Threaded):
+    """Answers LIST of a folder of buckets on a Unix socket while it is entered."""
 
     def __init__(self, folder: Path, socket: Path) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -84,7 +83,9 @@ class Lister:
                 return "unix"
 
             def do_GET(self) -> None:
-                body = listing(folder, self.path)
+                url = urlsplit(self.path)
+                bucket = unquote(url.path).strip("/").split("/")[0]
+                body = listing(folder / bucket, bucket, url.query)
                 self.send_response_only(200)
                 self.send_header("Content-Type", "application/xml")
                 self.send_header("Content-Length", str(len(body)))
@@ -93,13 +94,4 @@ class Lister:
                 self.wfile.write(body)
 
         socket.unlink(missing_ok=True)
-        self._server = _Server(str(socket), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_Server(str(socket), Handler))

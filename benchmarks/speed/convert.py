@@ -1,6 +1,6 @@
-"""How fast and how big is converting? Against the `jpegtran` subprocess that everybody can run.
+"""Conversion: speed against `jpegtran` subprocesses, which everybody can run, and memory.
 
-    python -m benchmarks.speed.convert [--images 2000] [--rounds 3] [--json]
+    python -m benchmarks convert [--images 2000] [--rounds 3]
 
 - The C transcoder alone against `jpegtran -scans` with the same script, one core each, image by
   image in turns: at least 1.1 times as fast. Alone means what jpegtran does, reading and writing:
@@ -18,39 +18,28 @@ printed, and of whole conversions the rounds count in which that was little (`--
 one; what `--workers 2` can reach is said by two jpegtran processes at a time, which share nothing.
 """
 
+import argparse
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.common import (
-    IMAGENET,
-    Report,
-    big_dataset,
-    data_folder,
-    fresh,
-    images_of,
-    load,
-    parser,
-    repeated,
-    timed,
-    timed_among_others,
-    work_folder,
-)
+from benchmarks.data import CLOTHING, IMAGENET, big_dataset, fresh, images_of, repeated
+from benchmarks.measuring import load, timed, timed_among_others
+from benchmarks.needs import JPEGTRAN, data, free_disk
+from benchmarks.results import Report
 from pcrstore._native import _transcoder
-from pcrstore.jpeg import restore
+from pcrstore.jpeg import DEFAULT_LIMITS, Script, builtin, restore, transcode
 from pcrstore.jpeg.parser import identity_segments, parse
-from pcrstore.jpeg.scan_script import ScanSpec, Script, builtin
-from pcrstore.jpeg.transcoder import DEFAULT_LIMITS, transcode
+from pcrstore.jpeg.scan_script import ScanSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NEEDS: Final = (data(IMAGENET, CLOTHING), JPEGTRAN, free_disk(8))
 SCRIPT: Final = builtin("sa5")
-MOST_RSS: Final = 2**30
 LIMITS: Final = (DEFAULT_LIMITS.max_pixels, DEFAULT_LIMITS.max_scans, DEFAULT_LIMITS.max_memory)
 
 
@@ -114,15 +103,10 @@ def codec(report: Report, data: Path, work: Path, rounds: int) -> None:
         for name, seconds in spent.items():
             ratios.setdefault(name, []).append(spent["jpegtran"] / seconds)
         rates = {name: round(len(files) / seconds, 1) for name, seconds in spent.items()}
-        report.note("images/s", f"{rates} (load {load()})")
-    others = {name: round(median(r), 2) for name, r in ratios.items()}
-    alone = median(ratios["alone"])
-    report.check(
-        "C transcoder alone",
-        f"{alone:.2f} times jpegtran; all {others}",
-        ">= 1.1 times",
-        ok=alone >= 1.1,
-    )
+        print(f"images/s: {rates} (load {load()})", flush=True)
+    for name in ("verified", "with original", "transcode()"):
+        report.add(f"C transcoder {name} / jpegtran", ratios[name])
+    report.add("C transcoder alone / jpegtran", ratios["alone"], at_least=1.1)
 
 
 def convert(source: Path, target: Path, workers: int) -> None:
@@ -151,60 +135,45 @@ def whole(report: Report, data: Path, work: Path, n: int, rounds: int, quiet: fl
     for _ in range(rounds):
         found.append({name: timed_among_others(job) for name, job in jobs.items()})
         rates = {k: f"{n / s:.1f} ({others:.0%})" for k, (s, others) in found[-1].items()}
-        report.note("images/s (share of all cores that others used)", rates)
+        print(f"images/s (share of all cores that others used): {rates}", flush=True)
 
-    def ratio(a: str, b: str) -> tuple[float, str]:
+    def ratio(a: str, b: str, at_least: float | None = None) -> None:
         alone = [r for r in found if max(r[a][1], r[b][1]) <= quiet]
-        of = alone or found
         said = f"{len(alone)} quiet rounds of {len(found)}" if alone else "no quiet round"
-        return median(r[b][0] / r[a][0] for r in of), said
+        values = [r[b][0] / r[a][0] for r in alone or found]
+        report.add(f"{a} / {b}, {n} images", values, at_least=at_least, detail=said)
 
-    one, said = ratio("--workers 1", "jpegtran")
-    report.check(
-        f"--workers 1, {n} images", f"{one:.2f} times jpegtran ({said})", ">= 0.6", ok=one >= 0.6
-    )
-    two, said = ratio("--workers 2", "--workers 1")
-    ceiling, _ = ratio("two jpegtran", "jpegtran")
-    report.check(
-        f"--workers 2, {n} images",
-        f"{two:.2f} times one ({said}); two jpegtran at a time {ceiling:.2f} times one",
-        ">= 1.7",
-        ok=two >= 1.7,
-    )
-
-
-def main() -> int:
-    """Run everything."""
-    p = parser(__doc__)
-    p.add_argument("--images", type=int, default=2000)
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--quiet", type=float, default=0.1, help="share of cores others may use")
-    p.add_argument("--only", choices=["codec", "whole", "rss"], help="one of the three")
-    args = p.parse_args()
-    data, top = data_folder(args.data), work_folder(args.work)
-    work = top / "convert"
-    work.mkdir(exist_ok=True)
-    report = Report(benchmark="convert", as_json=args.as_json)
-    if args.only in (None, "codec"):
-        codec(report, data, work, args.rounds)
-    if args.only in (None, "whole"):
-        whole(report, data, work, args.images, args.rounds, args.quiet)
-    if args.only in (None, "rss"):
-        memory(report, data, top)
-    return report.finish()
+    ratio("--workers 1", "jpegtran", 0.6)
+    ratio("two jpegtran", "jpegtran")
+    ratio("--workers 2", "--workers 1", 1.7)
 
 
 def memory(report: Report, data: Path, top: Path) -> None:
-    """Check the peak RSS of the conversion of 40,000 images."""
+    """Measure the peak RSS of the conversion of 40,000 images."""
     _, figures = big_dataset(data, top)
-    peak = figures["peak_rss"]
-    report.check(
-        f"peak RSS, {figures['images']} images, {figures['processes']} processes",
-        f"{peak / 2**20:.0f} MiB, {figures['images'] / figures['seconds']:.0f} images/s",
-        "< 1024 MiB",
-        ok=peak < MOST_RSS,
-    )
+    images = f"{figures['images']} images"
+    report.add(
+        f"peak RSS, {images}, {figures['processes']} processes",
+        figures["peak_rss"], "B", at_most=2**30,
+    )  # fmt: skip
+    report.add(f"speed, {images}", figures["images"] / figures["seconds"], "images/s")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is run and how often."""
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quiet", type=float, default=0.1, help="share of cores others may use")
+    parser.add_argument("--only", choices=["codec", "whole", "rss"], help="one of the three")
+
+
+def run(args: argparse.Namespace, report: Report) -> None:
+    """Run everything."""
+    work = args.work / "convert"
+    work.mkdir(exist_ok=True)
+    if args.only in (None, "codec"):
+        codec(report, args.data, work, args.rounds)
+    if args.only in (None, "whole"):
+        whole(report, args.data, work, args.images, args.rounds, args.quiet)
+    if args.only in (None, "rss"):
+        memory(report, args.data, args.work)

@@ -1,6 +1,6 @@
-"""Decode, crop and collate: images a second and core, at every fidelity, beside the source files.
+"""Decode, crop and collate: images a second and core at every fidelity, and of source files.
 
-    python -m benchmarks.speed.decode [--json] [--images 100] [--rounds 5]
+    python -m benchmarks decode [--images 100] [--rounds 5]
 
 The ImageNet sample is converted with the scripts `sa5` and `spec5`; the bytes that a loader decodes
 (a prefix of scan groups, the end-of-band tail, EOI) are kept in memory and rendered into batches of
@@ -10,8 +10,8 @@ the rows below a crop decoded too. Cases are interleaved, figures are medians ov
 choice of images and crops is seeded.
 """
 
+import argparse
 import itertools
-import os
 import statistics
 import threading
 import time
@@ -19,20 +19,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 import pcrstore
-from benchmarks.common import IMAGENET, Report, data_folder, fresh, load, parser, work_folder
+from benchmarks.data import IMAGENET, as_decoded, fresh
+from benchmarks.measuring import load
+from benchmarks.needs import SIMPLEJPEG, data
 from benchmarks.peers.client import every_row
-from pcrstore.core.hashing import key_of, uniforms
-from pcrstore.image.crops import RandomResizedCrop
+from benchmarks.results import Report
+from pcrstore.core import key_of, uniforms
+from pcrstore.image import RandomResizedCrop, Rendering, render
 from pcrstore.image.decoder import Engine
-from pcrstore.image.rendering import Rendering, render
-from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import EOI, parse_frame
 
+NEEDS: Final = (data(IMAGENET), SIMPLEJPEG)
 SCRIPTS = ("sa5", "spec5")
 ENGINES: tuple[Engine, ...] = ("simplejpeg", "pillow")
 BATCH = 64
@@ -52,12 +54,15 @@ class Case:
     every_row: bool = False
     """Decode what lies below a crop too."""
 
+    @property
+    def has_every_row(self) -> bool:
+        """Whether it is also run with every row decoded."""
+        return self.engine == "simplejpeg" and not self.dct_scaling and self.n_threads == 1
 
-def decodable(jpeg: bytes, *, whole: bool) -> bytes:
-    """Return what a loader decodes: below full fidelity a tail switches block smoothing off."""
-    if whole:
-        return jpeg
-    return jpeg.removesuffix(EOI) + end_of_band_tail(parse_frame(jpeg)) + EOI
+    def __str__(self) -> str:
+        scaled = "scaled" if self.dct_scaling else "full size"
+        rows = ", every row" if self.every_row else ""
+        return f"{self.files}, {self.engine}, {scaled}, threads {self.n_threads}{rows}"
 
 
 def files_of(data: Path, work: Path, n: int, seed: int) -> dict[str, list[bytes]]:
@@ -75,7 +80,7 @@ def files_of(data: Path, work: Path, n: int, seed: int) -> dict[str, list[bytes]
             out["source"] = ds.fetch(chosen, "original")
         for k in range(1, ds.n_groups + 1):
             files = ds.fetch(chosen, k)
-            out[f"{script} k={k}"] = [decodable(f, whole=k == ds.n_groups) for f in files]
+            out[f"{script} k={k}"] = [as_decoded(f) if k < ds.n_groups else f for f in files]
     return out
 
 
@@ -110,8 +115,9 @@ def timed(files: Sequence[bytes], draws: list[list[float]], case: Case) -> tuple
     return seconds / len(files), cpu / len(files)
 
 
-def agree(files: dict[str, list[bytes]], draws: list[list[float]]) -> bool:
-    """Whether both engines make the same batches of every file."""
+def differing(files: dict[str, list[bytes]], draws: list[list[float]]) -> int:
+    """Return how many batches of every file are not the same of both engines."""
+    n = 0
     for (name, some), dct_scaling in itertools.product(files.items(), (False, True)):
         one, other = (
             batches(
@@ -122,78 +128,52 @@ def agree(files: dict[str, list[bytes]], draws: list[list[float]]) -> bool:
             )
             for engine in ENGINES
         )
-        if not all((a == b).all() for a, b in zip(one, other, strict=True)):
-            return False
-    return True
+        n += sum(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return n
 
 
-def main() -> int:
-    """Run it; return 1 where a criterion failed."""
-    options = parser(__doc__)
-    options.add_argument("--images", type=int, default=100)
-    options.add_argument("--rounds", type=int, default=5)
-    a = options.parse_args()
-    report = Report("decode", a.as_json)
-    files = files_of(data_folder(a.data), work_folder(a.work), a.images, a.seed)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add how much is decoded."""
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def run(args: argparse.Namespace, report: Report) -> None:
+    """Run every case."""
+    files = files_of(args.data, args.work, args.images, args.seed)
     n = len(files["source"])
-    keys = np.array([key_of(a.seed, i) for i in range(n)], np.uint64)
+    keys = np.array([key_of(args.seed, i) for i in range(n)], np.uint64)
     draws: list[list[float]] = uniforms(keys, RandomResizedCrop.n_draws).tolist()
-    report.note("images", n)
-    report.note("cores, load", f"{os.cpu_count()}, {load()}")
-    report.check(
-        "engines agree", str(same := agree(files, draws)), "the same rows of both", ok=same
-    )
+    print(f"load: {load()}")
+    report.add("batches that differ between the engines", differing(files, draws), at_most=0)
 
-    cases = [
-        Case(files=name, engine=engine, dct_scaling=dct_scaling, n_threads=n_threads)
-        for name in files
-        for engine in ENGINES
-        for dct_scaling in (True, False)
-        for n_threads in (1, 2)
-    ]
-    wholes = {
-        case: replace(case, every_row=True)
-        for case in cases
-        if case.engine == "simplejpeg" and not case.dct_scaling and case.n_threads == 1
-    }
     found: dict[Case, list[tuple[float, float]]] = {}
-    for case in cases:  # next to each other, for they are compared
-        found |= {one: [] for one in (case, wholes.get(case)) if one is not None}
-    for _ in range(a.rounds):
+    for name, engine, dct_scaling, n_threads in itertools.product(
+        files, ENGINES, (True, False), (1, 2)
+    ):
+        case = Case(files=name, engine=engine, dct_scaling=dct_scaling, n_threads=n_threads)
+        found[case] = []
+        if case.has_every_row:  # next to each other, for they are compared
+            found[replace(case, every_row=True)] = []
+    for _ in range(args.rounds):
         for case, times in found.items():
             times.append(timed(files[case.files], draws, case))
-    seconds = {case: statistics.median(s for s, _ in times) for case, times in found.items()}
-    cpu = {case: statistics.median(c for _, c in times) for case, times in found.items()}
-    for name in files:
-        report.note(f"{name}, bytes an image", round(statistics.mean(map(len, files[name]))))
-        for engine, dct_scaling in itertools.product(ENGINES, (True, False)):
-            one, two = (
-                Case(files=name, engine=engine, dct_scaling=dct_scaling, n_threads=n_threads)
-                for n_threads in (1, 2)
-            )
-            report.note(
-                f"{name}, {engine}, {'scaled' if dct_scaling else 'full size'}",
-                f"{1 / seconds[one]:.0f} images/s/core with one thread,"
-                f" {0.5 / seconds[two]:.0f} with two; {cpu[one] * 1e3:.2f} ms of CPU an image",
-            )
-    for case, whole in wholes.items():
-        pairs = zip(found[case], found[whole], strict=True)
-        share = 1 - statistics.median(one[1] / every[1] for one, every in pairs)
-        report.note(f"{case.files}, saved by leaving out rows below the crop", f"{share:.1%}")
-    ratios = [
-        seconds[one] / seconds[two]
-        for one, two in zip(cases[::2], cases[1::2], strict=True)
-        if one.engine == "simplejpeg" and one.dct_scaling
-    ]
-    report.check(
-        "two threads over one, simplejpeg scaled",
-        f"median {statistics.median(ratios):.2f}, least {min(ratios):.2f}",
-        f"median {WANTED_SCALING} on two idle cores",
-        ok=statistics.median(ratios) >= WANTED_SCALING,
-    )
-    report.note("load after", load())
-    return report.finish()
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    for name, some in files.items():
+        report.add(f"{name}: image", statistics.mean(map(len, some)), "B")
+    gains = []
+    for case, times in found.items():
+        seconds = [s for s, _ in times]
+        report.add(f"{case}: speed", [1 / s / case.n_threads for s in seconds], "images/s/core")
+        report.add(f"{case}: CPU of an image", [cpu * 1e3 for _, cpu in times], "ms")
+        if case.every_row:
+            pairs = zip(found[replace(case, every_row=False)], times, strict=True)
+            saved = [1 - one[1] / every[1] for one, every in pairs]
+            report.add(f"{case.files}: saved by leaving out rows below the crop", saved)
+        if case.engine == "simplejpeg" and case.dct_scaling and case.n_threads == 2:
+            one = statistics.median(s for s, _ in found[replace(case, n_threads=1)])
+            gains.append(one / statistics.median(seconds))
+    report.add(
+        "two threads over one, simplejpeg scaled", gains, at_least=WANTED_SCALING,
+        detail=f"on two idle cores; load {load()}",
+    )  # fmt: skip

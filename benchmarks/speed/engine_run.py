@@ -20,14 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import rss
+from benchmarks.measuring import rss
 from pcrstore import Dataset, Mix
-from pcrstore.core.checksum import crc32c
-from pcrstore.core.ranges import ByteRange
-from pcrstore.dataset.dataset import dataset_in
-from pcrstore.loader import batches as feed
-from pcrstore.storage.local import LocalStore
-from pcrstore.storage.protocol import Entries
+from pcrstore.core import ByteRange, crc32c
+from pcrstore.dataset import dataset_in
+from pcrstore.loader import batches
+from pcrstore.storage import Entries, LocalStore
 from pcrstore.torch import Loader
 
 
@@ -102,7 +100,7 @@ def main() -> None:
     dataset = dataset_in(Memory(Path(asked["url"]))) if asked.get("in_memory") else asked["url"]
     fidelity = asked.get("fidelity", 3)
     if not asked.get("render", True):
-        feed.render = no_rendering
+        batches.render = no_rendering
     loader = Loader(
         Mix({dataset: 1.0}, epoch_size=asked["epoch_size"]) if "epoch_size" in asked else dataset,
         batch_size=64,

@@ -1,6 +1,6 @@
-"""How well an epoch is shuffled: pcrstore's window beside MosaicML Streaming and WebDataset.
+"""The quality of a shuffle: pcrstore's window beside MosaicML Streaming and WebDataset.
 
-    python -m benchmarks.speed.shuffle [--images 100000] [--workers 4] [--mds-python ENV/bin/python]
+    python -m benchmarks shuffle [--images 100000] [--streaming-python ENVIRONMENT/bin/python]
 
 Pure simulation: nothing is stored or read. A dataset of `--images` samples, in records of 32
 (pcrstore) or shards of 600 (64 MiB of ImageNet's mean of 110 kB), is read by one rank of
@@ -13,8 +13,8 @@ batch. pcrstore's order is made by `pcrstore.sampling` itself. The others':
   py1s permutes each shard, py1br permutes blocks of 0.75 to 1.25 of the block size, py1e (default)
   moves each sample by up to half a block either way, and naive permutes all. The default block is
   max(4,000,000 / canonical nodes, 2^18) samples (docs.mosaicml.com/projects/streaming, Shuffling).
-  They are written again here in a few lines each, for simulation only; `--mds-python` names an
-  interpreter that has `streaming`, and its own functions are called instead.
+  Streaming's own functions are called, by the interpreter that --streaming-python names (`peers`
+  makes one in `peers-environment` below its --work); without it they are left out.
 
 Measures, each divided by what a uniform permutation is expected to have, so that 1 is ideal:
 
@@ -42,23 +42,30 @@ What it costs, in MB of whole images:
   (WebDataset: the samples in the buffers).
 """
 
+import argparse
 import io
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import Report, parser
-from pcrstore.sampling.order import EpochOrder
-from pcrstore.sampling.sharding import EpochPartition, Topology
+from benchmarks.needs import Need
+from benchmarks.results import Report
+from pcrstore.sampling import EpochOrder, EpochPartition, Topology
 
 Ids = NDArray[np.int64]
 
+NEEDS: Final = (
+    Need(
+        what="mosaicml-streaming in the interpreter of --streaming-python",
+        bring="PYTHON -m pip install mosaicml-streaming, or leave the option out",
+        is_there=lambda args: not args.streaming_python or has_streaming(args.streaming_python),
+    ),
+)
 BATCH: Final = 64
 RECORD: Final = 32
 SHARD: Final = 600
@@ -73,6 +80,15 @@ DEFAULT: Final = 1024
 MDS_BLOCK: Final = 4_000_000
 SMALL_BLOCK: Final = 10 * SHARD
 """The least that Streaming's documentation recommends."""
+MDS: Final = (
+    ("py1s", 0),
+    ("py1br", SMALL_BLOCK),
+    ("py1e", SMALL_BLOCK),
+    ("py1br", MDS_BLOCK),
+    ("py1e", MDS_BLOCK),
+    ("naive", 0),
+)
+"""Streaming's shuffles, and their blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,24 +101,20 @@ class Epoch:
     held_mb: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """How good a way of shuffling is, and what it costs."""
-
-    name: str
-    displacement: float
-    near32: float
-    near600: float
-    neighbours: float
-    reunion: float
-    correlation: float
-    chi2_sorted: float
-    chi2_shuffled: float
-    first_mb: float
-    held_mb: float
+UNITS: Final = {
+    "displacement": "", "near32": "", "near600": "", "neighbours": "", "reunion": "",
+    "correlation": "", "chi2_sorted": "", "chi2_shuffled": "", "first_mb": "MB", "held_mb": "MB",
+}  # fmt: skip
+"""Units of the measures of a way of shuffling, and of what it costs; most are ratios."""
 
 
-MEASURES: Final = tuple(f.name for f in fields(Row) if f.name != "name")
+def has_streaming(python: str) -> bool:
+    """Return whether an interpreter has MosaicML Streaming."""
+    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('streaming') is None)"
+    try:
+        return subprocess.run([python, "-c", find], check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def dealt(workers: list[Ids]) -> Ids:
@@ -178,53 +190,6 @@ def by_buffers(n: int, workers: int, seed: int, epoch: int) -> Epoch:
     return Epoch(ids=dealt(out), first_mb=first * IMAGE_MB, held_mb=BUFFER * workers * IMAGE_MB)
 
 
-def shards_in_order(n: int, seed: int, epoch: int) -> tuple[list[Ids], np.random.Generator]:
-    """Return the samples of shards, shuffled by the seed and again by the epoch."""
-    shards = np.random.default_rng(seed).permutation(-(-n // SHARD))
-    rng = np.random.default_rng((seed, epoch))
-    rng.shuffle(shards)
-    return [np.arange(s * SHARD, min(n, (s + 1) * SHARD)) for s in shards], rng
-
-
-def py1s(n: int, seed: int, epoch: int, _block: int) -> Ids:
-    """Permute every shard."""
-    shards, rng = shards_in_order(n, seed, epoch)
-    return np.concatenate([rng.permutation(shard) for shard in shards])
-
-
-def py1br(n: int, seed: int, epoch: int, block: int) -> Ids:
-    """Permute blocks of random sizes, the first one cut off."""
-    shards, rng = shards_in_order(n, seed, epoch)
-    ids = np.concatenate(shards)
-    start, stagger = 0, int(rng.integers(0, int(0.75 * block)))
-    while start < n:
-        stop = start + int(rng.integers(int(0.75 * block), int(1.25 * block)))
-        stop -= stagger if start == 0 else 0
-        rng.shuffle(ids[start : max(stop, 0)])
-        start = max(stop, start + 1)
-    return ids
-
-
-def py1e(n: int, seed: int, epoch: int, block: int) -> Ids:
-    """Move every sample by up to half a block either way, but not past the ends."""
-    shards, rng = shards_in_order(n, seed, epoch)
-    places, at = [], 0
-    for shard in shards:
-        rng.shuffle(shard)
-        half = max(0.0, (rng.integers(int(0.75 * block), int(1.25 * block)) - len(shard)) / 2)
-        low, high = max(-half, -at), min(half, n - at - len(shard))
-        places.append(at + np.arange(len(shard)) + rng.uniform(low, high, len(shard)))
-        at += len(shard)
-    return np.concatenate(shards)[np.argsort(np.concatenate(places))]
-
-
-def naive(n: int, seed: int, epoch: int, _block: int) -> Ids:
-    """Permute everything."""
-    return np.random.default_rng((seed, epoch)).permutation(n)
-
-
-MDS: Final = {"py1s": py1s, "py1br": py1br, "py1e": py1e, "naive": naive}
-
 THEIRS: Final = """
 import importlib.util, pathlib, sys, types
 import numpy as np
@@ -241,15 +206,12 @@ np.save(sys.stdout.buffer, get_shuffle(name, sizes, 1, seed, epoch, block))
 
 
 def by_mds(
-    n: int, _workers: int, seed: int, epoch: int, *, name: str, block: int, python: str | None
+    n: int, _workers: int, seed: int, epoch: int, *, name: str, block: int, python: str
 ) -> Epoch:
     """Shuffle as MosaicML Streaming; its workers take batches of one order in turn."""
-    if python is None:
-        ids = MDS[name](n, seed, epoch, block)
-    else:
-        words = [name, *map(str, (n, SHARD, seed, epoch, block))]
-        run = subprocess.run([python, "-c", THEIRS, *words], stdout=subprocess.PIPE, check=True)
-        ids = np.load(io.BytesIO(run.stdout))
+    words = [name, *map(str, (n, SHARD, seed, epoch, block))]
+    run = subprocess.run([python, "-c", THEIRS, *words], stdout=subprocess.PIPE, check=True)
+    ids = np.load(io.BytesIO(run.stdout))
     mb = SHARD * IMAGE_MB
     first = len(np.unique(ids[:BATCH] // SHARD)) * mb
     return Epoch(ids=ids, first_mb=first, held_mb=most_held([ids], SHARD) * mb)
@@ -280,12 +242,14 @@ def reunion(a: Ids, b: Ids) -> float:
     return pairs / (len(met) * BATCH * (BATCH - 1) / 2) / ((BATCH - 1) / (len(a) - 1))
 
 
-def measured(name: str, make: Callable[[int], Epoch], n: int, seed: int, n_epochs: int) -> Row:
+def measured(
+    name: str, make: Callable[[int], Epoch], n: int, seed: int, n_epochs: int
+) -> dict[str, float]:
     """Return the measures of one way of shuffling, means over epochs."""
     in_order = np.arange(n) * CLASSES // n
     mixed = np.random.default_rng((seed, 1)).permutation(in_order)
     before = np.empty(n, np.int64)
-    found: dict[str, list[float]] = {k: [] for k in MEASURES}
+    found: dict[str, list[float]] = {k: [] for k in UNITS}
     for number in range(n_epochs + 1):
         epoch = make(number)
         ids, place = epoch.ids, np.empty(n, np.int64)
@@ -310,63 +274,47 @@ def measured(name: str, make: Callable[[int], Epoch], n: int, seed: int, n_epoch
             for k, value in values.items():
                 found[k].append(value)
         before = place
-    return Row(name=name, **{k: sum(values) / len(values) for k, values in found.items()})
+    return {k: sum(values) / len(values) for k, values in found.items()}
 
 
-def main() -> int:
-    """Measure every way; compare the default window with WebDataset's buffer."""
-    options = parser(__doc__)
-    options.add_argument("--images", type=int, default=100_000)
-    options.add_argument("--workers", type=int, default=4)
-    options.add_argument("--epochs", type=int, default=3)
-    options.add_argument("--mds-python", help="an interpreter that has mosaicml-streaming")
-    given = options.parse_args()
-    n, workers, seed = given.images, given.workers, given.seed
-    report = Report("shuffle", given.as_json)
-
+def ways_of(args: argparse.Namespace) -> dict[str, Callable[[int], Epoch]]:
+    """Return the ways of shuffling, by name."""
+    common = args.images, args.workers, args.seed
     ways: dict[str, Callable[[int], Epoch]] = {}
     for window in (0, *WINDOWS):
         name = f"pcrstore, window {window}" if window else "stored order"
-        ways[name] = partial(by_windows, n, workers, seed, window=window)
-    ways["webdataset, shuffle(1000)"] = partial(by_buffers, n, workers, seed)
-    for mds, block in (
-        ("py1s", 0),
-        ("py1br", SMALL_BLOCK),
-        ("py1e", SMALL_BLOCK),
-        ("py1br", MDS_BLOCK),
-        ("py1e", MDS_BLOCK),
-        ("naive", 0),
-    ):
+        ways[name] = partial(by_windows, *common, window=window)
+    ways["webdataset, shuffle(1000)"] = partial(by_buffers, *common)
+    for mds, block in MDS if args.streaming_python else ():
         name = f"mds {mds}, block {block}" if block else f"mds {mds}"
-        ways[name] = partial(
-            by_mds, n, workers, seed, name=mds, block=block, python=given.mds_python
-        )
+        python = args.streaming_python
+        ways[name] = partial(by_mds, *common, name=mds, block=block, python=python)
+    return ways
 
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is simulated."""
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--streaming-python", help="an interpreter that has mosaicml-streaming")
+
+
+def run(args: argparse.Namespace, report: Report) -> None:
+    """Measure every way; compare the default window with WebDataset's buffer."""
     rows = {}
-    if not given.as_json:
-        print(f"{n} images, 1 rank of {workers} workers, batches of {BATCH}; uniform is 1 (0)")
-        print(f"{'':26}" + "".join(f"{k.replace('_', ' '):>14}" for k in MEASURES), flush=True)
-    for name, make in ways.items():
-        row = rows[name] = measured(name, make, n, seed, given.epochs)
-        if not given.as_json:
-            print(f"{name:26}" + "".join(f"{getattr(row, k):14.3g}" for k in MEASURES), flush=True)
-    report.figures |= {
-        "images": n,
-        "workers": workers,
-        "mds": "its own" if given.mds_python else "written again",
-        "rows": [asdict(row) for row in rows.values()],
-    }
+    print(f"1 rank of {args.workers} workers, batches of {BATCH}; uniform is 1 (correlation: 0)")
+    print(f"{'':26}" + "".join(f"{k.replace('_', ' '):>14}" for k in UNITS), flush=True)
+    for name, make in ways_of(args).items():
+        row = rows[name] = measured(name, make, args.images, args.seed, args.epochs)
+        for k, unit in UNITS.items():
+            report.add(f"{name}: {k.replace('_', ' ')}", row[k], unit, shown=False)
+        print(f"{name:26}" + "".join(f"{row[k]:14.3g}" for k in UNITS), flush=True)
 
     # Where storing has mixed classes, which is the default, only reunion is left to judge. For
     # near32 and neighbours as WebDataset's a window is twice its buffer, where stays have no bound.
     ours, theirs = rows[f"pcrstore, window {DEFAULT}"], rows["webdataset, shuffle(1000)"]
-    for name in ("reunion", "chi2_sorted", "chi2_shuffled"):
-        a, b = getattr(ours, name), getattr(theirs, name)
-        wanted = f"at most {b:.3g}, webdataset's, or 1.05"
-        report.check(f"{name}, window {DEFAULT}", f"{a:.3g}", wanted, ok=a <= max(b, 1.05))
-    report.check("first_mb", f"{ours.first_mb:.0f} MB", "below 64", ok=ours.first_mb < 64)
-    return report.finish()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for k in ("reunion", "chi2_sorted", "chi2_shuffled"):
+        title = f"{k.replace('_', ' ')}, window {DEFAULT}"
+        report.add(title, ours[k], at_most=max(theirs[k], 1.05), detail="webdataset's, or 1.05")
+    report.add(f"before the first batch, window {DEFAULT}", ours["first_mb"], "MB", at_most=64)
