@@ -1,240 +1,224 @@
-"""Is anything lost? Every real image, both layouts, against libjpeg's own tools.
-
-    python -m tests.soak.test_lossless [--djpeg-every 1] [--json]
+"""Nothing is lost: every real image, in both layouts, against libjpeg's own tools.
 
 - `jpegtran -copy none -optimize` of the source and of the full-fidelity file: identical bytes, so
   the same coefficients, quantisation tables and geometry.
-- `export` at fidelity `original`: the source files, by SHA-256; for the odd JPEGs too, under each
-  policy that keeps files, and what their restore regions cost.
-- Every prefix of every image: simplejpeg (strict) and `djpeg` (exit code 0, which a warning would
-  make 2) decode it to the source's size. `--djpeg-every N` takes every Nth image of clothing-small.
+- `export` at fidelity `original`: the source files, byte for byte.
+- Every prefix: simplejpeg (strict) and `djpeg` (exit code 0, which a warning would make 2) decode
+  it to the source's size.
 - Pixels: both decoders and `Dataset.read` agree, at scale 1, 2, 4 and 8, on a sample.
 - Sizes: all objects but the restore regions against the sources.
 
-Both layouts hold the same files, so that tools run once on each distinct file.
+The 101 odd files have a class each in their MANIFEST.csv, made with jpegtran and Pillow:
+
+    clean                 kept losslessly under every policy
+    damaged-but-decodes   refused, since jpegtran warned; Pillow opens it, so `encode` encodes it
+    pillow-only           refused; `encode` encodes it
+    jpegtran-only         refused; Pillow fails, so `encode` skips it
+    rejected-by-both      as jpegtran-only
+
+`raise` must list every bad file by name and commit nothing; the other policies must have these
+outcomes. The RSS and the time of a conversion of them are bounded.
 """
 
+import csv
 import hashlib
+import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
 
 import numpy as np
-import simplejpeg
+import pytest
+from jpeg_files import sample_files
 
 import pcrstore
-from benchmarks.common import (
-    CLOTHING,
-    IMAGENET,
-    LAYOUTS,
-    ODD,
-    Report,
-    convert_set,
-    data_folder,
-    fresh,
-    images_of,
-    parser,
-    work_folder,
-)
-from pcrstore.dataset.dataset import Dataset
-from pcrstore.exports.folder import export, safe_name
-from pcrstore.format.index import ENCODED
-from pcrstore.format.record import EOI
+from benchmarks.data import as_decoded
+from benchmarks.measuring import peak_rss
+from pcrstore import Options
 from pcrstore.image.decoder import decode
-from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import parse_frame
 
-LARGEST: Final = {IMAGENET: 0.965, CLOTHING: 0.98}
-PIXEL_SAMPLE: Final = 40
+pytestmark = pytest.mark.soak
+
+simplejpeg = pytest.importorskip("simplejpeg")
+
+SETS = {
+    # folder: (images, most bytes of objects without restore regions / bytes of sources)
+    "imagenet-sample": (250, 0.965),
+    "clothing-small": (3781, 0.98),
+}
+LAYOUTS = ["record", "zarr"]
+PIXEL_SAMPLE = 40
+MOST_RSS = 512 * 2**20
+MOST_SECONDS = 60.0
+CONVERT = """
+import json, sys, pcrstore
+if __name__ == "__main__":
+    source, target, layout, policy = sys.argv[1:]
+    options = pcrstore.Options(layout=layout, policy=policy)
+    try:
+        report = pcrstore.convert(source, target, options, workers=2)
+        print(json.dumps({p.key: p.outcome for p in report.problems}))
+    except pcrstore.SourceError as e:
+        lines = str(e).splitlines()[1:]
+        print(json.dumps({line.strip().partition(": ")[0]: "refused" for line in lines}))
+"""
 
 
-def digest(data: bytes) -> bytes:
-    """Return the SHA-256 of some bytes."""
-    return hashlib.sha256(data).digest()
+def files_of(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
-def jpegtran(data: bytes) -> bytes:
-    """Return the digest of what jpegtran makes of a file: its coefficients in a normal form."""
-    done = subprocess.run(
-        ["jpegtran", "-copy", "none", "-optimize"], input=data, capture_output=True, check=False
-    )
-    return digest(done.stdout) if done.returncode == 0 else done.stderr
+@pytest.fixture(scope="module", params=SETS)
+def source(request, tmp_path_factory):
+    """Images of a set, spread evenly over it where --soak-scale shortens the tests."""
+    n_images, largest = SETS[request.param]
+    files = sample_files(request.param, "*.jpg")
+    assert len(files) == n_images
+    n = max(20, round(n_images * request.config.getoption("--soak-scale")))
+    target = tmp_path_factory.mktemp(request.param)
+    for i in range(0, len(files), len(files) // n):
+        folder = target / files[i].parent.name
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(files[i], folder / f"{i:04}.jpg")
+    return target, largest
 
 
-def djpeg(data: bytes) -> tuple[int, ...]:
-    """Return height and width of what djpeg decodes, or its exit code alone."""
-    done = subprocess.run(["djpeg", "-pnm"], input=data, capture_output=True, check=False)
-    if done.returncode:
-        return (done.returncode,)
-    _, size, _ = done.stdout[:64].split(b"\n", 2)
-    width, height = size.split()
+@pytest.fixture(scope="module", params=LAYOUTS)
+def converted(source, request, tmp_path_factory):
+    """The source folder, the dataset and its folder."""
+    target = tmp_path_factory.mktemp("out") / request.param
+    pcrstore.convert(source[0], target, Options(layout=request.param), workers=2)
+    return source[0], pcrstore.open(target), target
+
+
+def jpegtran(data):
+    """Return what jpegtran makes of a file: its coefficients in a normal form."""
+    command = [shutil.which("jpegtran"), "-copy", "none", "-optimize"]
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+
+
+def djpeg(data):
+    """Return height and width of what djpeg decodes; a warning is an error."""
+    command = [shutil.which("djpeg"), "-pnm"]
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
+    width, height = done.stdout[:64].split(b"\n", 2)[1].split()
     return int(height), int(width)
 
 
-def strict(data: bytes) -> tuple[int, ...]:
-    """Return height and width of what simplejpeg decodes strictly, or () when it refuses."""
-    try:
-        return simplejpeg.decode_jpeg(data, strict=True).shape[:2]
-    except ValueError:
-        return ()
+def strict(data):
+    """Return height and width of what simplejpeg decodes strictly."""
+    return simplejpeg.decode_jpeg(data, strict=True).shape[:2]
 
 
-@dataclass(slots=True)
-class Once:
-    """A tool whose results are kept by the digest of its input; runs in two threads."""
-
-    tool: Callable[[bytes], object]
-    seen: dict[bytes, object] = field(default_factory=dict)
-
-    def __call__(self, files: Sequence[bytes]) -> list[object]:
-        """Return the tool's result for each file."""
-        keys = [digest(f) for f in files]
-        new = {k: f for k, f in zip(keys, files, strict=True) if k not in self.seen}
-        with ThreadPoolExecutor(2) as pool:
-            self.seen.update(zip(new, pool.map(self.tool, new.values()), strict=True))
-        return [self.seen[k] for k in keys]
+RESULTS = {}
 
 
-JPEGTRAN, DJPEG, STRICT = Once(jpegtran), Once(djpeg), Once(strict)
+def once(tool, files):
+    """Run a tool on each distinct file once: both layouts hold the same ones."""
+    keys = [(tool, hashlib.sha256(f).digest()) for f in files]
+    new = {key: f for key, f in zip(keys, files, strict=True) if key not in RESULTS}
+    with ThreadPoolExecutor(2) as pool:
+        RESULTS.update(zip(new, pool.map(tool, new.values()), strict=True))
+    return [RESULTS[key] for key in keys]
 
 
-def stored_bytes(target: Path) -> tuple[int, int]:
-    """Return the bytes of all objects of a dataset: outside and inside restore regions."""
-    ds = pcrstore.open(str(target))
-    total = sum(p.stat().st_size for p in images_of(target))
-    if ds.manifest.layout == "record":
-        return total - ds.manifest.totals.restore, ds.manifest.totals.restore
-    restore = sum(p.stat().st_size for p in images_of(target) if "/restore/c/" in str(p))
-    return total - restore, restore
+def batches(n):
+    return [range(start, min(start + 64, n)) for start in range(0, n, 64)]
 
 
-def exported(report: Report, title: str, ds: Dataset, source: Path, target: Path) -> None:
-    """Check that every exported original is its source file."""
-    written = export(ds, str(fresh(target)), fidelity="original")
-    keys = ds.keys
-    same = sum(
-        digest((target / safe_name(k)).read_bytes()) == digest((source / k).read_bytes())
-        for k in keys
-    )
-    n = len(keys)
-    ok = same == n == written.n_files and n > 0
-    report.check(f"{title}: originals by SHA-256", f"{same} of {n}", "all", ok=ok)
-    fresh(target)
+def test_the_objects_are_smaller_than_the_sources(source, converted):
+    _, largest = source
+    folder, ds, target = converted
+    total = sum(p.stat().st_size for p in files_of(target))
+    restore = ds.manifest.totals.restore
+    if ds.manifest.layout == "zarr":  # where they are compressed
+        restore = sum(p.stat().st_size for p in files_of(target) if "/restore/c/" in str(p))
+    assert (total - restore) / ds.manifest.totals.sources <= largest + 100_000 / total
+    assert len(ds) == len(files_of(folder))
 
 
-def full_files(report: Report, title: str, ds: Dataset, source: Path) -> None:
-    """Check the coefficients of every full-fidelity file."""
-    same, keys = 0, ds.keys
-    for first in range(0, len(ds), 64):
-        batch = range(first, min(first + 64, len(ds)))
-        theirs = JPEGTRAN([(source / keys[i]).read_bytes() for i in batch])
-        ours = JPEGTRAN(ds.fetch(batch))
-        same += sum(isinstance(a, bytes) and a == b for a, b in zip(ours, theirs, strict=True))
-    report.check(
-        f"{title}: jpegtran of full = of source", f"{same} of {len(ds)}", "all", ok=same == len(ds)
-    )
+@pytest.mark.skipif(shutil.which("jpegtran") is None, reason="jpegtran is not installed")
+def test_full_files_have_the_coefficients_of_the_sources(converted):
+    source, ds, _ = converted
+    for batch in batches(len(ds)):
+        theirs = once(jpegtran, [(source / ds.keys[i]).read_bytes() for i in batch])
+        ours = once(jpegtran, ds.fetch(batch))
+        assert [ds.keys[i] for i, a, b in zip(batch, ours, theirs, strict=True) if a != b] == []
 
 
-def prefixes(report: Report, title: str, ds: Dataset, every: int) -> None:
-    """Check that strict decoders take every prefix, to the source's size."""
-    sizes = [(int(h), int(w)) for h, w in zip(ds.column("height"), ds.column("width"), strict=True)]
+def test_exported_originals_are_the_sources(converted, tmp_path):
+    source, ds, _ = converted
+    assert_originals(source, ds, tmp_path)
+
+
+def assert_originals(source, ds, target):
+    pcrstore.export(ds, target / "back", fidelity="original")
+    assert len(files_of(target / "back")) == len(ds) > 0
+    for key in ds.keys:
+        assert (target / "back" / key).read_bytes() == (source / key).read_bytes(), key
+
+
+@pytest.mark.skipif(shutil.which("djpeg") is None, reason="djpeg is not installed")
+def test_every_prefix_decodes_to_the_size_of_the_source(converted):
+    _, ds, _ = converted
+    sizes = [*zip(ds.column("height"), ds.column("width"), strict=True)]
     for k in range(1, ds.n_groups + 1):
-        good, fine, tried = 0, 0, 0
-        for first in range(0, len(ds), 64):
-            batch = range(first, min(first + 64, len(ds)))
+        for batch in batches(len(ds)):
             files = ds.fetch(batch, k)
-            good += sum(s == sizes[i] for i, s in zip(batch, STRICT(files), strict=True))
-            picked = [(i, f) for i, f in zip(batch, files, strict=True) if i % every == 0]
-            shapes = DJPEG([f for _, f in picked])
-            tried += len(picked)
-            fine += sum(s == sizes[i] for (i, _), s in zip(picked, shapes, strict=True))
-        ok = good == len(ds) and fine == tried
-        figure = f"simplejpeg {good} of {len(ds)}, djpeg {fine} of {tried}"
-        report.check(f"{title}: prefix {k} decodes", figure, "all", ok=ok)
+            assert once(strict, files) == [sizes[i] for i in batch]
+            assert once(djpeg, files) == [sizes[i] for i in batch]
 
 
-def pixels(report: Report, title: str, ds: Dataset) -> None:
-    """Check that both engines and `read` give the same pixels."""
-    step = max(1, len(ds) // PIXEL_SAMPLE)
-    sample = range(0, len(ds), step)
-    same, tried = 0, 0
+def test_both_decoders_and_read_give_the_same_pixels(converted):
+    _, ds, _ = converted
+    sample = range(0, len(ds), max(1, len(ds) // PIXEL_SAMPLE))
     for k in range(1, ds.n_groups + 1):
         files = ds.fetch(sample, k)
         if k < ds.n_groups:
-            files = [f[: -len(EOI)] + end_of_band_tail(parse_frame(f)) + EOI for f in files]
+            files = [as_decoded(f) for f in files]
         for scale in (1, 2, 4, 8):
-            for f, ours in zip(files, ds.read(sample, k, scale=scale), strict=True):
-                a = decode(f, scale=scale, engine="simplejpeg")
-                b = decode(f, scale=scale, engine="pillow")
-                same += np.array_equal(a, b) and np.array_equal(a, ours)
-                tried += 1
-    figure = f"{same} of {tried} ({len(sample)} images, every k, 4 scales)"
-    report.check(f"{title}: pixels of both engines", figure, "all", ok=same == tried)
+            for f, read in zip(files, ds.read(sample, k, scale=scale), strict=True):
+                fast = decode(f, scale=scale, engine="simplejpeg")
+                assert np.array_equal(fast, decode(f, scale=scale, engine="pillow"))
+                assert np.array_equal(fast, read)
 
 
-def odd_files(report: Report, data: Path, work: Path, layout: str) -> None:
-    """Check the originals of the odd JPEGs under each policy that keeps files."""
-    source = odd_tree(data, work)
-    for policy in ("skip", "opaque", "encode"):
-        title = f"odd {layout} {policy}"
-        target = fresh(work / "odd-out")
-        options = pcrstore.Options(layout=layout, policy=policy)
-        made = pcrstore.convert(str(source), str(target), options, workers=1)
-        ds = pcrstore.open(str(target))
-        exported(report, title, ds, source, work / "odd-back")
-        n_encoded = int((np.asarray(ds.column("format")) == ENCODED).sum())
-        report.note(
-            f"{title}: cost",
-            f"{made.n_images} images ({n_encoded} encoded) of {made.source_bytes} bytes, restore "
-            f"regions {made.restore_bytes} bytes, by kind (images, bytes) {made.restore_kinds}",
-        )
+OUTCOMES = {
+    "raise": dict.fromkeys(
+        ["damaged-but-decodes", "pillow-only", "jpegtran-only", "rejected-by-both"], "refused"
+    ),
+    "skip": dict.fromkeys(
+        ["damaged-but-decodes", "pillow-only", "jpegtran-only", "rejected-by-both"], "skipped"
+    ),
+    "opaque": dict.fromkeys(
+        ["damaged-but-decodes", "pillow-only", "jpegtran-only", "rejected-by-both"], "opaque"
+    ),
+    "encode": {
+        "damaged-but-decodes": "encoded",
+        "pillow-only": "encoded",
+        "jpegtran-only": "skipped",
+        "rejected-by-both": "skipped",
+    },
+}
+"""By policy, what becomes of the files of each class but `clean`."""
 
 
-def odd_tree(data: Path, work: Path) -> Path:
-    """Return a class-per-folder tree of the odd files."""
-    tree = fresh(work / "odd-tree")
-    (tree / "odd").mkdir(parents=True)
-    for p in images_of(data / ODD):
-        if p.name != "MANIFEST.csv":
-            (tree / "odd" / p.name).write_bytes(p.read_bytes())
-    return tree
-
-
-def main() -> int:
-    """Run everything."""
-    p = parser(__doc__)
-    p.add_argument("--djpeg-every", type=int, default=1, help="of clothing-small")
-    p.add_argument("--sets", nargs="*", default=[IMAGENET, CLOTHING])
-    args = p.parse_args()
-    data, work = data_folder(args.data), work_folder(args.work) / "lossless"
-    work.mkdir(exist_ok=True)
-    report = Report(benchmark="lossless", as_json=args.as_json)
-    for layout in LAYOUTS:
-        odd_files(report, data, work, layout)
-        for name in args.sets:
-            title = f"{name} {layout}"
-            target = convert_set(data, work, name, layout)
-            ds = pcrstore.open(str(target))
-            size, restore = stored_bytes(target)
-            ratio = size / ds.manifest.totals.sources
-            limit = LARGEST[name]
-            cost = restore / ds.manifest.totals.sources
-            report.check(
-                f"{title}: objects / sources",
-                f"{ratio:.4f}, restore apart {cost:.4f}",
-                f"<= {limit}",
-                ok=ratio <= limit and len(ds) == len(images_of(data / name)),
-            )
-            full_files(report, title, ds, data / name)
-            exported(report, title, ds, data / name, work / "back")
-            prefixes(report, title, ds, 1 if name == IMAGENET else args.djpeg_every)
-            pixels(report, title, ds)
-    return report.finish()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.parametrize("policy", OUTCOMES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_odd_files_fall_under_the_policies(tmp_path, layout, policy):
+    [manifest] = sample_files("odd-jpegs", "MANIFEST.csv")
+    source, target, script = tmp_path / "in", tmp_path / "ds", tmp_path / "convert.py"
+    shutil.copytree(manifest.parent, source / "odd", ignore=shutil.ignore_patterns(manifest.name))
+    script.write_text(CONVERT)
+    with manifest.open() as f:
+        classes = {f"odd/{row['file']}": row["class_"] for row in csv.DictReader(f)}
+    command = [sys.executable, str(script), str(source), str(target), layout, policy]
+    out, peak, _ = peak_rss(command, seconds=MOST_SECONDS)
+    wanted = OUTCOMES[policy]
+    assert json.loads(out) == {k: wanted[c] for k, c in classes.items() if c != "clean"}
+    assert peak < MOST_RSS
+    if policy == "raise":
+        assert not [*target.glob("manifests/*")]
+    else:
+        assert_originals(source, pcrstore.open(target), tmp_path)
