@@ -15,6 +15,7 @@ from typing import Final
 
 import pcrstore
 from benchmarks.measuring import peak_rss
+from benchmarks.results import ROOT
 from pcrstore import Options
 from pcrstore.jpeg import EOI, end_of_band_tail, parse_frame
 
@@ -99,7 +100,9 @@ def big_dataset(data: Path, work: Path) -> tuple[Path, dict[str, float]]:
         images = repeated(data, work / "big-tree", BIG)
         script = work / "big.py"  # a file: spawned workers import the main module
         script.write_text(_CONVERT)
-        out, peak, most = peak_rss([sys.executable, str(script), str(images), str(fresh(target))])
+        command = [sys.executable, str(script), str(images), str(fresh(target))]
+        here = {**os.environ, "PYTHONPATH": str(ROOT)}
+        out, peak, most = peak_rss(command, environment=here)
         n, seconds = out.split()
         found = {"images": int(n), "seconds": float(seconds), "peak_rss": peak, "processes": most}
         figures.write_text(json.dumps(found))

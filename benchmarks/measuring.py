@@ -30,19 +30,19 @@ def peak_rss(
         SystemExit: It failed, or took longer than `seconds`.
     """
     end = time.monotonic() + seconds
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     peak, most = 0, 0
-    while run.poll() is None:
-        sizes = [rss(pid) for pid in tree(run.pid)]
-        peak, most = max(peak, sum(sizes)), max(most, len(sizes))
-        if time.monotonic() > end:
-            for pid in tree(run.pid):
-                os.kill(pid, signal.SIGKILL)
-            raise SystemExit(f"{' '.join(command)} hung for {seconds:.0f} s")
-        time.sleep(0.05)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with {run.returncode}")
-    return run.stdout.read() if run.stdout else "", peak, most
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        while run.poll() is None:
+            sizes = [rss(pid) for pid in tree(run.pid)]
+            peak, most = max(peak, sum(sizes)), max(most, len(sizes))
+            if time.monotonic() > end:
+                for pid in tree(run.pid):
+                    os.kill(pid, signal.SIGKILL)
+                raise SystemExit(f"{' '.join(command)} hung for {seconds:.0f} s")
+            time.sleep(0.05)
+        if run.returncode:
+            raise SystemExit(f"{' '.join(command)} failed with {run.returncode}")
+        return run.stdout.read() if run.stdout else "", peak, most
 
 
 def tree(pid: int) -> list[int]:

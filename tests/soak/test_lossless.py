@@ -71,9 +71,9 @@ def files_of(folder):
 
 @pytest.fixture(scope="module", params=SETS)
 def source(request, tmp_path_factory):
-    """Images of a set, spread evenly over it where --soak-scale shortens the tests."""
-    n_images, largest = SETS[request.param]
-    files = sample_files(request.param, "*.jpg")
+    """A set's name and its images, fewer and spread evenly where --soak-scale is below 1."""
+    n_images, _ = SETS[request.param]
+    files = sample_files(request.param, "*.[jJ]*")  # .jpg or .JPEG
     assert len(files) == n_images
     n = max(20, round(n_images * request.config.getoption("--soak-scale")))
     target = tmp_path_factory.mktemp(request.param)
@@ -81,15 +81,15 @@ def source(request, tmp_path_factory):
         folder = target / files[i].parent.name
         folder.mkdir(exist_ok=True)
         shutil.copyfile(files[i], folder / f"{i:04}.jpg")
-    return target, largest
+    return request.param, target
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def converted(source, request, tmp_path_factory):
     """The source folder, the dataset and its folder."""
     target = tmp_path_factory.mktemp("out") / request.param
-    pcrstore.convert(source[0], target, Options(layout=request.param), workers=2)
-    return source[0], pcrstore.open(target), target
+    pcrstore.convert(source[1], target, Options(layout=request.param), workers=2)
+    return source[1], pcrstore.open(target), target
 
 
 def jpegtran(data):
@@ -128,13 +128,15 @@ def batches(n):
 
 
 def test_the_objects_are_smaller_than_the_sources(source, converted):
-    _, largest = source
+    n_images, largest = SETS[source[0]]
     folder, ds, target = converted
+    if len(files_of(folder)) < n_images:
+        pytest.skip("the bound is one of the whole set")
     total = sum(p.stat().st_size for p in files_of(target))
     restore = ds.manifest.totals.restore
     if ds.manifest.layout == "zarr":  # where they are compressed
         restore = sum(p.stat().st_size for p in files_of(target) if "/restore/c/" in str(p))
-    assert (total - restore) / ds.manifest.totals.sources <= largest + 100_000 / total
+    assert (total - restore) / ds.manifest.totals.sources <= largest
     assert len(ds) == len(files_of(folder))
 
 
