@@ -31,7 +31,7 @@ _STATE: Final = struct.Struct("<16sQQQ")
 _TOO_MANY: Final = 2**63 - 1
 """Bytes in use that are above any limit: whoever writes next counts again."""
 _LOCK_SECONDS: Final = 5.0
-"""A sweep of 100,000 files holds the lock for one to three seconds (`benchmarks.cache`, two busy
+"""A sweep of 100,000 files holds the lock for one to three seconds (`benchmarks cache`, two busy
 cores). A process that is stopped while it holds it must not stop the others."""
 
 
