@@ -11,7 +11,8 @@ setup(
     ext_modules=[
         Extension(
             "pcrstore._native._transcoder",
-            sources=["pcrstore/_native/transcoder.c"],
+            sources=["pcrstore/_native/transcoder.c", "pcrstore/_native/jpeg_io.c"],
+            depends=["pcrstore/_native/jpeg_io.h"],  # rebuilds, and is part of a source package
             libraries=["jpeg"],
             extra_compile_args=["-O2", "-Wall", "-Wextra"],
             optional=True,

@@ -24,7 +24,7 @@ holds the code to it:
     image        crops similarity     decoders, crops, rows of a batch, MS-SSIM
     format       all                  FORMAT.md as code: manifest, index parts, records, zarr arrays
     storage      -                    stores of named objects, retries, the disk cache
-    fidelity     targets              fidelity targets, mixtures, a fidelity that processes share
+    fidelity     mixture targets      targets, mixtures, a fidelity that processes share
     dataset      filters planner      an open dataset: versions, index, plans, reads
     conversion   packing              sources in, one dataset version out
     exports      -                    files written to a folder

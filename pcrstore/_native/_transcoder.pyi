@@ -30,8 +30,3 @@ def transcode(
 def reencode(
     jpeg: bytes, coding: Coding, max_pixels: int, max_scans: int, max_memory: int, /
 ) -> list[bytes]: ...
-
-# The first difference in frame, quantisation tables or coefficients, or None.
-def compare(
-    a: bytes, b: bytes, max_pixels: int, max_scans: int, max_memory: int, /
-) -> str | None: ...

@@ -1,4 +1,4 @@
-"""`pcrstore cache`: what the cache of a host holds, and emptying it."""
+"""`pcrstore cache`: the contents of a cache folder, shown or removed."""
 
 from datetime import UTC, datetime
 
@@ -22,11 +22,10 @@ def cache(*, folder: str, clear: bool, url: str | None, as_json: bool) -> None:
 
     Only files that a cache makes are removed, and only from a folder that is one.
 
-    \b
     Example:
         pcrstore cache /scratch/pcrstore-cache
         pcrstore cache /scratch/pcrstore-cache --clear --url s3://bucket/photos
-    """  # noqa: D301 - click reads \b
+    """
     if url is not None and not clear:
         raise OptionError("--url is for --clear")
     at = Cache.existing(folder)

@@ -1,4 +1,4 @@
-"""`pcrstore convert`: make a dataset of a folder of images."""
+"""`pcrstore convert`: a dataset made of a folder of images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -6,12 +6,12 @@ from typing import Final
 
 import click
 
+from pcrstore.cli.classes import read_classes
 from pcrstore.cli.params import (
     SIZE,
     STORAGE_OPTIONS,
     Bar,
     json_option,
-    read_classes,
     read_script,
 )
 from pcrstore.cli.text import count, emit, percent, printable, size, table
@@ -20,10 +20,10 @@ from pcrstore.conversion import convert as convert_folder
 from pcrstore.errors import UsageError
 from pcrstore.jpeg import BUILTIN
 
-__all__ = ["convert", "report_text"]
+__all__ = ["convert"]
 
 _SHOWN: Final = 20
-"""Problems listed; all of them are in the JSON and in the stored report."""
+"""Number of problems listed; all of them are in the JSON and in the stored report."""
 
 
 @click.command(short_help="Make a dataset of a folder of images.")
@@ -121,18 +121,17 @@ def convert(  # noqa: PLR0913 - one parameter per option
     dst_storage_options: Mapping[str, object] | None,
     as_json: bool,
 ) -> None:
-    """Convert a folder of JPEGs, one subfolder per class, into a dataset.
+    r"""Convert a folder of JPEGs, one subfolder per class, into a dataset.
 
     Nothing is visible before all is stored and verified, and every source file can be had back byte
     for byte. Run the same command again to go on after an interruption; once it is done, that does
     nothing.
 
-    \b
     Example:
         pcrstore convert photos/ s3://bucket/photos
-        pcrstore convert s3://raw/imagenet gs://bucket/imagenet --split-dirs --workers 16 \\
+        pcrstore convert s3://raw/imagenet gs://bucket/imagenet --split-dirs --workers 16 \
             --on-error skip --record-bytes 8mib
-    """  # noqa: D301 - click reads \b
+    """
     if record_bytes is not None and record_images is not None:
         raise UsageError("give --record-bytes or --record-images, not both")
     known = None
@@ -170,11 +169,11 @@ def convert(  # noqa: PLR0913 - one parameter per option
     if as_json:
         emit({**asdict(report), "stored_bytes": report.stored_bytes})
     else:
-        click.echo(report_text(report, options.parsed_script().labels))
+        click.echo(_text(report, options.parsed_script().labels))
 
 
 class _Progress:
-    """Shows how far a conversion is."""
+    """Progress of a conversion, as a bar."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -196,8 +195,8 @@ class _Progress:
             self._bar.close()
 
 
-def report_text(report: Report, labels: tuple[str, ...]) -> str:
-    """Return a report for people."""
+def _text(report: Report, labels: tuple[str, ...]) -> str:
+    """Return a report as text for people."""
     r = report
     lines = []
     if r.already:

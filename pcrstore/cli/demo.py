@@ -1,4 +1,4 @@
-"""`pcrstore demo`: see it work, without an account or a network."""
+"""`pcrstore demo`: a conversion and its fidelities, without an account or a network."""
 
 from dataclasses import asdict
 
@@ -24,11 +24,10 @@ def demo(*, folder: str | None, keep: str | None, output: str | None, as_json: b
     Uses the JPEG files of FOLDER, or photos that come with scikit-image and some generated images.
     Needs no account and no network.
 
-    \b
     Example:
         pcrstore demo
         pcrstore demo photos/ --output sheet.png
-    """  # noqa: D301 - click reads \b
+    """
     report = run_demo(
         folder,
         keep=keep,

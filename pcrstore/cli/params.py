@@ -1,7 +1,7 @@
-"""Arguments and options of several commands, and the values they stand for."""
+"""Arguments and options that several commands share, and the values they stand for."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from pcrstore.core import parse_size
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Dataset, list_versions, open_dataset, read_manifest
-from pcrstore.errors import FormatError, NotFoundError, OptionError, StoreError
+from pcrstore.errors import NotFoundError, OptionError
 from pcrstore.jpeg import BUILTIN
 from pcrstore.storage import open_store
 
@@ -22,17 +22,17 @@ __all__ = [
     "STORAGE_OPTIONS",
     "Bar",
     "json_option",
-    "read_classes",
     "read_script",
     "store_option",
     "version_option",
     "visit",
+    "windows",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-_MAX_FILE: Final = 2**28
-"""A list of ten million class names has 256 MiB at the most."""
+_WINDOW: Final = 65_536
+"""Number of images whose columns are read at once."""
 
 
 class _Size(click.ParamType[int]):
@@ -52,7 +52,10 @@ class _Size(click.ParamType[int]):
 
 
 class _StorageOptions(click.ParamType[Mapping[str, object]]):
-    """fsspec storage options as JSON, or `@FILE` that holds it. Never shown: they hold secrets."""
+    """fsspec storage options as JSON, or `@FILE` that holds it.
+
+    They hold secrets, so no message shows them.
+    """
 
     name = "json|@file"
 
@@ -134,6 +137,16 @@ def visit(
     return Dataset(store, read_manifest(store, version or found[0]), DEFAULT_COST), found
 
 
+def windows(n: int) -> Iterator[range]:
+    """Yield runs of images whose columns fit in memory, which together are the first `n`.
+
+    >>> list(windows(100_000))
+    [range(0, 65536), range(65536, 100000)]
+    """
+    for first in range(0, n, _WINDOW):
+        yield range(first, min(n, first + _WINDOW))
+
+
 class Bar:
     """A progress bar on stderr; nothing is shown where stderr is no terminal."""
 
@@ -149,13 +162,13 @@ class Bar:
         self.close()
 
     def advance(self, n: int, note: str = "") -> None:
-        """Say that some more images are done."""
+        """Count some more images as done."""
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(n)
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the bar."""
         self._bar.close()
 
 
@@ -176,60 +189,3 @@ def read_script(name: str) -> str:
     if "[" not in text:
         raise OptionError(f"{name}: expected a script, whose groups begin with a line [label]")
     return text
-
-
-def read_classes(
-    where: str, options_of: Mapping[str, Mapping[str, object] | None]
-) -> tuple[str, ...]:
-    """Return class names in the order of their ids, from a file or another dataset.
-
-    Args:
-        where: A file or URL that holds a JSON list, a JSON object of ids by name or a name per
-            line; or the URL of a dataset.
-        options_of: Storage options by URL; those of the first with the same scheme are used.
-
-    Raises:
-        OptionError: It is none of these.
-    """
-    scheme = where.partition("://")[0] if "://" in where else "file"
-    given = next((o for url, o in options_of.items() if url.startswith(f"{scheme}://")), None)
-    folder, slash, name = where.rstrip("/").rpartition("/")
-    data: bytes | None = None
-    try:
-        data = open_store(folder + slash or ".", given).get(name)
-    except NotFoundError:
-        pass
-    except StoreError:
-        # A folder or a bucket cannot be read as a file; as a dataset it may.
-        pass
-    if data is None:
-        try:
-            return open_dataset(where, given).classes
-        except NotFoundError as e:
-            raise OptionError(f"classes: {where} is neither a file nor a dataset") from e
-    if len(data) > _MAX_FILE:
-        raise OptionError(f"classes: {where} has {len(data)} bytes, expected at most {_MAX_FILE}")
-    try:
-        return _parse_classes(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as e:
-        raise OptionError(f"classes: {where}: {e}") from e
-
-
-def _parse_classes(text: str) -> tuple[str, ...]:
-    if text.lstrip().startswith(("[", "{")):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            if sorted(map(repr, found.values())) != sorted(map(repr, range(len(found)))):
-                raise FormatError(f"expected the ids 0..{len(found) - 1}, each once")
-            found = sorted(found, key=lambda name: int(found[name]))
-        names = tuple(found)
-    else:
-        names = tuple(line for line in text.splitlines() if line.strip())
-    if not all(isinstance(n, str) and n for n in names):
-        raise FormatError("expected names")
-    if len(set(names)) != len(names):
-        twice = next(n for i, n in enumerate(names) if n in names[:i])
-        raise FormatError(f"expected each name once, got {twice!r} again")
-    if not names:
-        raise FormatError("expected at least one name")
-    return names

@@ -1,4 +1,4 @@
-"""One command group for all commands: every failure becomes one line and an exit code.
+"""The group of all commands, in which every failure becomes one line and an exit code.
 
 0  done
 1  the data is wrong: a source file, stored bytes, an image
@@ -9,6 +9,7 @@
 
 import contextlib
 import errno
+import inspect
 import io
 import json
 import logging
@@ -19,6 +20,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from types import FrameType
 from typing import Final
 
@@ -27,7 +29,10 @@ import click
 from pcrstore.cli.text import printable
 from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, UsageError
 
-__all__ = ["Shell", "exit_code"]
+__all__ = ["Shell", "exit_code", "with_examples"]
+
+_COMMANDS: Final = ("cache", "cat", "convert", "demo", "export", "info", "ls", "verify")
+"""Each is the function of this name in the module of this name."""
 
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
@@ -36,11 +41,11 @@ _BUG: Final = 70
 """As sysexits.h's EX_SOFTWARE."""
 
 _GRACE: Final = 3.0
-"""Seconds after an interrupt until the process ends whatever still runs: a put of a large object
-cannot be cut short otherwise."""
+"""Seconds from an interrupt until the process ends, whatever still runs: nothing else cuts short
+the put of a large object."""
 
 _TRACEBACK: Final = "PCRSTORE_TRACEBACK"
-"""Environment variable that shows where an error came from."""
+"""Environment variable that, when set, adds a traceback to errors."""
 
 
 def exit_code(error: PcrstoreError) -> int:
@@ -57,16 +62,40 @@ def exit_code(error: PcrstoreError) -> int:
 
 
 class Shell(click.Group):
-    """The group of all commands."""
+    """The group of all commands, each of which is imported when it is first used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands, sorted."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None when there is none of the name."""
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module = import_module(f"pcrstore.cli.{cmd_name}")
+            command: click.Command = getattr(module, cmd_name)
+            command.help = with_examples(command.help)
+            self.add_command(command)
+        return super().get_command(ctx, cmd_name)
 
     def main(  # type: ignore[override]  # click overloads it by standalone_mode; a shell is alone
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: object
     ) -> None:
         """Run a command and exit."""
         words = list(sys.argv[1:] if args is None else args)
-        with _streams(), _interruptible():
-            code = self._run(words, prog_name or "pcrstore")
+        with _streams():
+            self._import(words)
+            with _interruptible():
+                code = self._run(words, prog_name or "pcrstore")
         sys.exit(code)
+
+    def _import(self, words: Sequence[str]) -> None:
+        """Import the command before interrupts become exceptions.
+
+        Libraries may swallow an exception in the middle of their import; the handler of `__main__`
+        ends the process. Another failure happens again, and is reported, when the command runs.
+        """
+        with contextlib.suppress(Exception), click.Context(self) as ctx:
+            self.get_command(ctx, words[0] if words else "")
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command of a parsed command line; end quietly when nobody reads its output."""
@@ -96,8 +125,13 @@ class Shell(click.Group):
         return code if isinstance(code, int) else 0
 
 
+def with_examples(text: str | None) -> str:
+    """Mark the examples in a help text, or click would fill their lines like a paragraph's."""
+    return inspect.cleandoc(text or "").replace("Example:\n", "\b\nExample:\n")
+
+
 def _is_our_output(error: OSError) -> bool:
-    """Tell a standard output that takes no more from a file that pcrstore itself failed to use."""
+    """Return True if stdout failed, False if a file that pcrstore itself uses did."""
     return error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EBADF}
 
 
@@ -135,7 +169,7 @@ def _broken(error: Exception, *, as_json: bool) -> int:
 
 
 def _told(error: BaseException, message: str, code: int, *, as_json: bool) -> int:
-    """Say it on stdout too, for programs that read JSON."""
+    """Print the error on stdout too, for programs that read JSON; return its exit code."""
     if as_json:
         with contextlib.suppress(OSError):
             body = {"error": {"type": type(error).__name__, "message": message}}
@@ -145,7 +179,7 @@ def _told(error: BaseException, message: str, code: int, *, as_json: bool) -> in
 
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
-    """Let names that a terminal cannot show pass, and log warnings as lines of ours."""
+    """Escape names that a terminal cannot show, and print warnings as lines of this program."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

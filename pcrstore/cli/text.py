@@ -60,7 +60,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Return an amount of money; small ones with two digits that count.
+    """Return an amount of money; a small one has two significant digits.
 
     >>> dollars(0.0000034), dollars(12.3)
     ('$0.0000034', '$12.30')

@@ -1,30 +1,40 @@
-"""What a conversion has finished, kept in the destination so that a killed one goes on.
+"""Journal of finished units, kept in the destination so that a killed conversion can be resumed.
 
-    staging/<options>/<content>/listing     the source as it was when the conversion began
-    staging/<options>/<content>/unit-00007  everything the index needs of a finished unit
+    staging/<options>/<content>/listing      the source as it was when the conversion began
+    staging/<options>/<content>/unit-000007  everything the index needs of a finished unit
 
-`options` is a hash of how, `content` one of how and what. A rerun that finds its options under
-another content has met a changed source. Nothing here is read by readers; the commit removes it.
+`options` is a hash of the options and the source's URL, `content` one of the options and the
+listing. A run that finds its `options` with another `content` has met a source that changed.
+Readers of the dataset read nothing here, and a run removes it once a version is committed.
 """
 
 import json
-import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from pcrstore.conversion.record_builder import COLUMNS, Problem
-from pcrstore.conversion.sources.folder import Listing
+from pcrstore.conversion.report import Problem
+from pcrstore.conversion.sources import Listing
 from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
-from pcrstore.format import ObjectEntry, PartEntry, Rows, decode_directory, decode_part
+from pcrstore.format import (
+    COLUMNS,
+    STAGING,
+    ObjectEntry,
+    PartEntry,
+    Rows,
+    decode_directory,
+    decode_part,
+    is_note_name,
+    listing_name,
+    staging_folder,
+    unit_name,
+)
 from pcrstore.storage import Store
 
-__all__ = ["STAGING", "FinishedUnit", "Journal"]
+__all__ = ["FinishedUnit", "Journal"]
 
-STAGING = "staging"
 _MAX_UNIT = 2**31
-_NOTE = re.compile(STAGING + r"/[0-9a-f]{32}/[0-9a-f]{32}/(listing|unit-[0-9]{6,}(-[a-z0-9]+)?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +59,8 @@ class Journal:
         self, store: Store, *, options: str, content: str, layout: str, n_groups: int
     ) -> None:
         self._store = store
-        self._options = f"{STAGING}/{options}"
-        self._folder = f"{self._options}/{content}"
+        self._options = staging_folder(options)
+        self._folder = staging_folder(options, content)
         self._layout = layout
         self._n_groups = n_groups
 
@@ -70,8 +80,9 @@ class Journal:
                 "began; restore it, or begin again (--restart, restart=True)"
             )
         mine = frozenset(n for n in names if n not in others)
-        if f"{self._folder}/listing" not in mine:
-            self._store.put(f"{self._folder}/listing", _encode_listing(listing))
+        name = listing_name(self._folder)
+        if name not in mine:
+            self._store.put(name, _encode_listing(listing))
         return mine
 
     def _difference(self, others: Iterable[str], listing: Listing) -> str:
@@ -92,7 +103,7 @@ class Journal:
 
     def name(self, unit: int, variant: str = "") -> str:
         """Return the name under which a unit is noted; `variant` tells policies apart."""
-        return f"{self._folder}/unit-{unit:06d}{variant and '-' + variant}"
+        return unit_name(self._folder, unit, variant)
 
     def write(self, unit: FinishedUnit, variant: str = "") -> None:
         """Note a finished unit."""
@@ -185,7 +196,7 @@ class Journal:
 
         Nothing else is touched, should somebody keep a folder of that name there.
         """
-        names = [e.name for e in self._store.list(STAGING) if _NOTE.fullmatch(e.name)]
+        names = [e.name for e in self._store.list(STAGING) if is_note_name(e.name)]
         if names:
             self._store.delete(names)
 

@@ -1,20 +1,23 @@
-"""Turn finished units into index parts, a report and a manifest: the end of a conversion."""
+"""Turn finished units into index parts, a report and a manifest: the end of a conversion.
+
+units ──▶ index parts, of at most 65,536 images each ──▶ manifest
+   └────▶ totals ──▶ report ─────────────────────────────┘
+"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pcrstore.conversion.journal import FinishedUnit
-from pcrstore.conversion.record_builder import COLUMNS, Problem
-from pcrstore.conversion.report import Report
-from pcrstore.conversion.writers import ArrayWriter
-from pcrstore.core import UID_BYTES, crc32c, record_seed
+from pcrstore.conversion.report import Problem, Report
+from pcrstore.conversion.writer import Extra, Writer
+from pcrstore.core import UID_BYTES, crc32c
 from pcrstore.errors import SourceError
 from pcrstore.format import (
+    COLUMNS,
     MAX_PART_IMAGES,
-    ArraySpec,
     Checked,
     Manifest,
     ObjectEntry,
@@ -22,13 +25,10 @@ from pcrstore.format import (
     Quality,
     Rows,
     Totals,
-    chunks,
     concat,
-    group_json,
-    side_arrays,
-    side_spec,
-    stream_specs,
-    unbound_checksums,
+    group_name,
+    index_name,
+    report_name,
 )
 from pcrstore.jpeg import Script
 from pcrstore.storage import Store
@@ -38,9 +38,10 @@ __all__ = ["ManifestBuilder"]
 
 @dataclass(slots=True, kw_only=True)
 class ManifestBuilder:
-    """Takes finished units in order; writes a part whenever one is full, and at last the rest."""
+    """Takes finished units in order; writes an index part whenever one is full."""
 
     store: Store
+    writer: Writer
     conversion: str
     script: Script
     layout: str
@@ -48,11 +49,11 @@ class ManifestBuilder:
     splits: tuple[str, ...]
     options: Mapping[str, str]
     n_hidden: int
-    writer: str
+    writer_id: str
+    """Id of this run, by which it recognises a manifest as its own."""
     created: str
     _pending: list[tuple[Rows, ObjectEntry]] = field(default_factory=list)
     _parts: list[PartEntry] = field(default_factory=list)
-    _side: list[dict[str, object]] = field(default_factory=list)
     _objects: int = 0
     _sources: int = 0
     _groups: list[int] = field(default_factory=list)
@@ -63,7 +64,7 @@ class ManifestBuilder:
     _checked: list[Checked] = field(default_factory=list)
 
     def add(self, unit: FinishedUnit) -> None:
-        """Take the next unit."""
+        """Take the next unit's rows, problems and totals."""
         self._problems.extend(unit.problems)
         self._quality.extend(unit.quality)
         for kind, n_bytes in unit.restore_bytes.items():
@@ -72,20 +73,18 @@ class ManifestBuilder:
         rows = unit.rows
         if rows is None:
             return
-        self._objects += unit.object is not None
         self._sources += int(np.asarray(rows.columns["source_bytes"]).sum())
         lengths = rows.records["length"].sum(axis=0, dtype=np.int64).tolist()
         self._groups = [
             a + b for a, b in zip(self._groups or [0] * len(lengths), lengths, strict=True)
         ]
-        if self.layout == "record":
+        entry = unit.object
+        if entry is not None:  # it holds the headers too
+            self._objects += 1
             self._headers += sum(map(len, rows.headers))
-        entry = unit.object or ObjectEntry(name=self._arrays, uid=self._uid(), n_bytes=0)
+        else:
+            entry = ObjectEntry(name=group_name(self.conversion), uid=self._uid(), n_bytes=0)
         self._gather(rows, entry)
-
-    @property
-    def _arrays(self) -> str:
-        return f"zarr/{self.conversion}"
 
     def _uid(self) -> bytes:
         return bytes.fromhex(self.conversion)
@@ -120,7 +119,7 @@ class ManifestBuilder:
             f"{self.conversion} part {number}".encode(), digest_size=UID_BYTES
         ).digest()
         part, data = joined.encode(
-            name=f"index/{self.conversion}-{number:06d}.pcri",
+            name=index_name(self.conversion, number),
             uid=uid,
             layout=self.layout,
             n_groups=self.script.n_groups,
@@ -129,27 +128,9 @@ class ManifestBuilder:
         )
         self.store.put(part.name, data)
         self._parts.append(part)
-        if self.layout == "zarr":
-            self._keep_side(joined)
+        self.writer.index(joined)
 
-    def _keep_side(self, rows: Rows) -> None:
-        seeds = [record_seed(self._uid(), int(o)) for o in rows.records["ordinal"]]
-        lengths, checksums, opaque = unbound_checksums(
-            rows.headers, seeds, rows.records, self.script.n_groups
-        )
-        self._side.append(
-            {
-                "lengths": lengths,
-                "checksums": checksums,
-                "opaque": opaque,
-                "restore_lengths": rows.restore["length"],
-                "images_per_record": rows.records["n_images"],
-                "labels": rows.columns["label"],
-                "keys": rows.columns["key"],
-            }
-        )
-
-    def finish(self, sink: ArrayWriter | None) -> Manifest:
+    def finish(self) -> Manifest:
         """Write what is left and return the manifest to commit.
 
         Raises:
@@ -159,10 +140,10 @@ class ManifestBuilder:
         if not self._parts:
             reasons = "".join(f"\n  {p.key}: {p.reason}" for p in self._problems[:20])
             raise SourceError(f"no file could be converted, nothing was committed:{reasons}")
-        if sink is not None:
-            self._write_arrays(sink)
+        for extra in self.writer.finish():
+            self._put(extra)
         report = self._report()
-        self._put_checked(f"reports/{self.conversion}.json", report.encode())
+        self._put(Extra(name=report_name(self.conversion), data=report.encode(), is_checked=True))
         return Manifest(
             version=1,
             layout=self.layout,
@@ -183,32 +164,19 @@ class ManifestBuilder:
             columns=COLUMNS,
             parts=tuple(self._parts),
             checked=tuple(self._checked),
-            chunk_bytes=() if sink is None else sink.chunk_sizes(),
+            chunk_bytes=self.writer.chunk_sizes(),
             conversion=self.conversion,
             options=dict(self.options),
-            writer=self.writer,
+            writer=self.writer_id,
             created=self.created,
         )
 
-    def _put_checked(self, name: str, data: bytes) -> None:
-        self.store.put(name, data)
-        self._checked.append(Checked(name=name, n_bytes=len(data), checksum=crc32c(data)))
-
-    def _write_arrays(self, sink: ArrayWriter) -> None:
-        for name, data in sink.finish():
-            self.store.put(name, data)
-        specs: dict[str, ArraySpec] = dict(stream_specs(sink.positions, sink.chunk_sizes()))
-        side = _join(self._side)
-        for name, values in side_arrays(**side).items():  # type: ignore[arg-type]  # columns are typed by name
-            specs[name] = side_spec(values)
-            for key, data in chunks(values, specs[name]).items():
-                self._put_checked(f"{self._arrays}/{name}/{key}", data)
-        attributes = {
-            "pcrstore": {"conversion": self.conversion, "groups": list(self.script.labels)},
-            "classes": list(self.classes),
-        }
-        for name, data in group_json(specs, attributes).items():
-            self._put_checked(f"{self._arrays}/{name}", data)
+    def _put(self, extra: Extra) -> None:
+        self.store.put(extra.name, extra.data)
+        if extra.is_checked:
+            self._checked.append(
+                Checked(name=extra.name, n_bytes=len(extra.data), checksum=crc32c(extra.data))
+            )
 
     def _measured(self) -> Quality:
         if not self._quality:
@@ -244,15 +212,3 @@ class ManifestBuilder:
             n_measured=quality.n_images,
             problems=tuple(sorted(self._problems, key=lambda p: p.key)),
         )
-
-
-def _join(parts: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    out: dict[str, object] = {}
-    for name in parts[0]:
-        values = [p[name] for p in parts]
-        out[name] = (
-            [v for part in values for v in part]  # type: ignore[attr-defined]  # keys are lists
-            if name == "keys"
-            else np.concatenate(values)  # type: ignore[arg-type]  # all others are arrays
-        )
-    return out

@@ -1,4 +1,4 @@
-"""How to convert: everything that decides the stored bytes, but the source itself."""
+"""Options of a conversion: everything that decides the stored bytes, but the source itself."""
 
 import hashlib
 import json
@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, SupportsIndex
 
-from pcrstore.conversion.record_builder import POLICIES
 from pcrstore.errors import OptionError
 from pcrstore.format import CHUNK_BYTES
 from pcrstore.jpeg import DEFAULT_LIMITS, Limits, Script, builtin, parse_script
 
-__all__ = ["Options"]
+__all__ = ["OBJECT_BYTES", "POLICIES", "RECORD_BYTES", "Options"]
+
+POLICIES: Final = ("raise", "skip", "opaque", "encode")
+"""Ways to deal with a file that cannot be kept losslessly: convert nothing, leave the file out,
+store it as it is, or encode its pixels as a JPEG and keep the original beside it."""
 
 RECORD_BYTES: Final = 4 * 2**20
 """About 40 ImageNet photos or 140 small ones: a prefix of 0.3 to 1.6 MB at fidelity 1 to 3, which
@@ -38,29 +41,30 @@ _BOUNDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to convert. Defaults suit photos on an object store."""
+    """Options of a conversion. The defaults suit photos on an object store."""
 
     layout: str = "record"
     script: str = "sa5"
     """Name of a built-in script, or a script's text."""
     record_bytes: int | None = RECORD_BYTES
-    """Source bytes of a record at the most, but for a single image that has more; None: any."""
+    """Largest sum of source bytes in a record; one image may exceed it alone. None: no limit."""
     record_images: int | None = None
-    """Images of a record at the most. `record_bytes` still holds: for 30 images a record whatever
-    they weigh say `record_bytes=None` too, as --record-images does on the command line."""
+    """Largest number of images in a record. `record_bytes` still holds: for 30 images a record
+    of whatever size pass `record_bytes=None` too, as --record-images does on the command line."""
     object_bytes: int = OBJECT_BYTES
     chunk_bytes: int = CHUNK_BYTES
-    """About what a chunk of the scan group arrays has in the zarr layout."""
+    """Approximate size of a chunk of the scan group arrays in the zarr layout."""
     hold_bytes: int = 2**28
     """Sources up to this size are held in memory in the zarr layout, so that no chunk is padded."""
     policy: str = "raise"
-    """What to do with a file that cannot be transcoded losslessly; one of `build.POLICIES`."""
+    """Treatment of a file that cannot be transcoded losslessly: `raise`, `skip`, `opaque` or
+    `encode`."""
     encode_quality: int = 95
     """JPEG quality of policy `encode`."""
     split_dirs: bool = False
-    """Whether the source is SPLIT/CLASS/image; loaders then take `where={"split": "train"}`."""
+    """True for a source folder SPLIT/CLASS/image; loaders then take `where={"split": "train"}`."""
     classes: tuple[str, ...] | None = None
-    """Class names in the order of their ids; classes not in it are added to its end."""
+    """Class names in the order of their ids; new classes of the source follow in order of name."""
     shuffle: bool = True
     seed: int = 0
     limits: Limits = DEFAULT_LIMITS
@@ -85,8 +89,13 @@ class Options:
         """Return the scan script."""
         return parse_script(self.script) if "[" in self.script else builtin(self.script)
 
+    @property
+    def policy_id(self) -> str:
+        """Text that is equal for policies which store the same bytes, such as `encode95`."""
+        return f"encode{self.encode_quality}" if self.policy == "encode" else self.policy
+
     def describe(self) -> dict[str, str]:
-        """Return what decides the stored bytes, but for the policy, as text."""
+        """Return the options that decide the stored bytes, but for the policy, as text."""
         return {
             "layout": self.layout,
             "script": self.parsed_script().text,
@@ -129,5 +138,5 @@ def _class_tuple(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _digest(names: Sequence[str]) -> str:
-    """Stand for class names: a manifest lists them anyway, and there may be many."""
+    """Return a hash of class names: a manifest lists them anyway, and there may be many."""
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()

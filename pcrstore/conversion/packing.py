@@ -1,18 +1,35 @@
-"""Which image goes into which record, and which record into which object.
+"""Assign images to records, and records to units.
 
-Pure. Packing needs nothing but the listing, so that it is the same for every worker count and after
-a resume: the order is a hash of the key, and sizes are those of the source files.
+    files ──packing_order──▶ a seeded order, split by split ──pack──▶ records of about 4 MiB
+                                                                      units of about 128 MiB
+
+Pure. Packing needs the listing alone, so that it is the same for every worker count and after a
+resume: the order is a hash of the key, and sizes are those of the source files. A unit is what is
+stored, noted and resumed at once; in the record layout it becomes one object.
+
+Six files of 3 bytes, at most 7 bytes a record and 10 an object:
+
+    >>> units = pack([3] * 6, record_bytes=7, record_images=None, object_bytes=10)
+    >>> [[(r.start, r.stop) for r in unit.records] for unit in units]
+    [[(0, 2)], [(2, 4)], [(4, 6)]]
+    >>> units = pack([3] * 6, record_bytes=7, record_images=None, object_bytes=12)
+    >>> [[(r.start, r.stop) for r in unit.records] for unit in units]
+    [[(0, 2), (2, 4)], [(4, 6)]]
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
 
+from pcrstore.conversion.sources.base import SourceFile
+from pcrstore.core import runs_of
 from pcrstore.format import MAX_IMAGES, MAX_PART_IMAGES
 
-__all__ = ["MAX_RECORD_BYTES", "RecordSpan", "Unit", "pack", "shuffled"]
+__all__ = ["MAX_RECORD_BYTES", "RecordSpan", "Unit", "pack", "packing_order", "shuffled"]
 
-MAX_RECORD_BYTES = 2**30
+MAX_RECORD_BYTES: Final = 2**30
 """A record is built in memory, and its lengths are u32s: one counted by images ends here too."""
 
 
@@ -30,9 +47,20 @@ def shuffled(keys: Sequence[str], *, seed: int) -> list[int]:
     return sorted(range(len(keys)), key=lambda i: (digests[i], keys[i]))
 
 
+def packing_order(files: Sequence[SourceFile], *, shuffle: bool, seed: int) -> list[SourceFile]:
+    """Return the files in the order in which records hold them: each split by itself.
+
+    A record that held two splits would be read for the sake of a few of its images.
+    """
+    if not shuffle:
+        return list(files)
+    mixed = [files[i] for i in shuffled([f.key for f in files], seed=seed)]
+    return sorted(mixed, key=lambda f: f.split or "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSpan:
-    """Samples `start` to `stop` of the packing order make one record."""
+    """The files of one record: `start` up to but not including `stop` of the packing order."""
 
     start: int
     stop: int
@@ -44,6 +72,13 @@ class Unit:
 
     number: int
     records: tuple[RecordSpan, ...]
+    first_record: int
+    """Number of records in the units before this one."""
+
+    @property
+    def n_files(self) -> int:
+        """Number of source files."""
+        return self.records[-1].stop - self.records[0].start
 
 
 def pack(
@@ -53,38 +88,26 @@ def pack(
     record_images: int | None,
     object_bytes: int,
 ) -> list[Unit]:
-    """Cut a sequence of samples into records and units.
+    """Cut a sequence of files into records, and those into units.
 
     Args:
-        sizes: Bytes of each sample's source, in packing order.
+        sizes: Bytes of each file, in packing order.
         record_bytes: Close a record before it exceeds this; one image may exceed it alone.
         record_images: Close a record at this many images, or before it exceeds
             `MAX_RECORD_BYTES`. At least one of the two is given.
-        object_bytes: Close a unit before its sources exceed this, or its images what an index part
+        object_bytes: Close a unit before its files exceed this, or its images what an index part
             holds; one record may exceed `object_bytes` alone.
     """
-    limit = min(record_images or MAX_IMAGES, MAX_IMAGES)
     max_bytes = min(record_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
-    records: list[tuple[RecordSpan, int]] = []
-    start, total = 0, 0
-    for i, size in enumerate(sizes):
-        full = i - start == limit or total + size > max_bytes
-        if i > start and full:
-            records.append((RecordSpan(start=start, stop=i), total))
-            start, total = i, 0
-        total += size
-    if start < len(sizes):
-        records.append((RecordSpan(start=start, stop=len(sizes)), total))
-    units: list[Unit] = []
-    pending: list[RecordSpan] = []
-    total = 0
-    for span, size in records:
-        n_images = span.stop - pending[0].start if pending else 0
-        if pending and (total + size > object_bytes or n_images > MAX_PART_IMAGES):
-            units.append(Unit(number=len(units), records=tuple(pending)))
-            pending, total = [], 0
-        pending.append(span)
-        total += size
-    if pending:
-        units.append(Unit(number=len(units), records=tuple(pending)))
-    return units
+    max_images = min(record_images or MAX_IMAGES, MAX_IMAGES)
+    runs = list(runs_of(sizes, max_bytes, (repeat(1), max_images)))
+    totals = [sum(sizes[run.start : run.stop]) for run in runs]
+    of_unit = runs_of(totals, object_bytes, (map(len, runs), MAX_PART_IMAGES))
+    return [
+        Unit(
+            number=number,
+            records=tuple(RecordSpan(start=r.start, stop=r.stop) for r in runs[u.start : u.stop]),
+            first_record=u.start,
+        )
+        for number, u in enumerate(of_unit)
+    ]

@@ -1,14 +1,14 @@
-"""Make one record of some source files: read, transcode, verify, measure.
+"""Build one record from source files: read, transcode, verify, measure.
 
-This is what a conversion's worker process runs. A task and its result are plain values; the result
-depends on nothing but the task and the files, so a record is the same on any machine and worker.
+The worker processes of a conversion run this module. A task and its result are plain values; the
+result depends on the task and the files alone, so a record is the same on any machine and worker.
 
     RecordTask ──read──▶ bytes ──transcode (verified)──▶ groups + restore ──▶ BuiltRecord
                   ▲         │ a file that cannot be
                   └──again──┴── two reads agree ──policy──▶ Problem (and perhaps an image)
 
-A reply that was cut or mixed up looks like a damaged file. So a file is called damaged only once a
-read by itself, with no other under way here, brought the same bytes again.
+A reply that was cut or mixed up looks like a damaged file. So a file is reported as damaged only
+after a second read, made while this worker reads nothing else, has brought the same bytes.
 """
 
 import hashlib
@@ -21,10 +21,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.conversion.sources.folder import SourceFile
+from pcrstore.conversion.measure import measure
+from pcrstore.conversion.report import Problem
+from pcrstore.conversion.sources import Source, SourceFile
 from pcrstore.core import crc32c, place_words
 from pcrstore.errors import (
-    AccessDeniedError,
     JpegError,
     LimitError,
     NotFoundError,
@@ -35,75 +36,48 @@ from pcrstore.errors import (
 from pcrstore.format import (
     COLUMNS,
     ENCODED,
-    EOI,
     JPEG,
     OPAQUE,
     RESTORE_DTYPE,
     RecordImage,
     Values,
-    assemble_full,
     build_record,
 )
-from pcrstore.image import decode, ms_ssim, open_plain
+from pcrstore.image import open_plain
 from pcrstore.jpeg import (
     Kind,
     Limits,
+    RestoreBlob,
     Script,
-    Stored,
     Transcoded,
-    end_of_band_tail,
-    parse_frame,
+    pack_blob,
     transcode,
 )
-from pcrstore.jpeg import pack as pack_blob
-from pcrstore.storage import LocalStore, ReadableStore
 
-__all__ = [
-    "COLUMNS",
-    "POLICIES",
-    "BuiltRecord",
-    "Problem",
-    "RecordBuilder",
-    "RecordTask",
-]
-
-POLICIES: Final = ("raise", "skip", "opaque", "encode")
-
-_MEASURED_PIXELS: Final = 1024
-"""Quality is measured on at most this many pixels a side, cut from the middle."""
+__all__ = ["BuiltRecord", "RecordBuilder", "RecordTask", "encode_jpeg"]
 
 _MAX_READS: Final = 4
-"""Reads of a file until two of them in a row agree."""
+"""Largest number of reads of a file until two in a row agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordTask:
-    """One record to build."""
+    """One record to build. Each sequence has one item per file."""
 
     ordinal: int
     """Number of the record in its object or Zarr group."""
     seed: int
-    """Binds its checksums; see `checksum.record_seed`."""
+    """Seed of the record's checksums; see `core.record_seed`."""
     files: tuple[SourceFile, ...]
     labels: tuple[int, ...]
     splits: tuple[int, ...]
     measured: tuple[bool, ...]
-    """Which of them quality is measured on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A source file that could not be transcoded losslessly, and what became of it."""
-
-    key: str
-    reason: str
-    outcome: str
-    """`refused` (policy raise), `skipped`, `opaque` or `encoded`."""
+    """True for the files whose quality is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltRecord:
-    """A record ready to store, or what stood in its way."""
+    """A record that is ready to be stored, and the problems with its files."""
 
     ordinal: int
     header: bytes
@@ -114,7 +88,7 @@ class BuiltRecord:
     columns: dict[str, Values]
     problems: tuple[Problem, ...]
     quality: tuple[tuple[float, ...], ...]
-    """Per measured image its MS-SSIM at fidelity 1..G."""
+    """MS-SSIM at fidelity 1..G of each measured image."""
     restore_bytes: dict[str, int]
     """Bytes of restore blobs by their kind."""
     restore_images: dict[str, int]
@@ -122,13 +96,23 @@ class BuiltRecord:
 
     @property
     def n_images(self) -> int:
-        """Images in the record."""
+        """Number of images in the record."""
         return len(self.restore)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of header and regions."""
+        return len(self.header) + sum(map(len, self.regions))
+
+    @property
+    def is_refused(self) -> bool:
+        """True if policy `raise` met a file that cannot be transcoded losslessly."""
+        return any(p.outcome == "refused" for p in self.problems)
 
 
 @dataclass(slots=True)
 class _Gathered:
-    """The images of a record as they come."""
+    """The images of a record that have been added so far."""
 
     images: list[RecordImage] = field(default_factory=list)
     columns: dict[str, list[object]] = field(default_factory=lambda: {c.name: [] for c in COLUMNS})
@@ -137,43 +121,25 @@ class _Gathered:
     images_by_kind: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordBuilder:
-    """Builds records from one source with one script, policy and set of limits."""
+    """Builder of records. Picklable: each worker process gets a copy."""
 
-    def __init__(
-        self,
-        *,
-        source: ReadableStore,
-        script: Script,
-        policy: str,
-        limits: Limits,
-        encode_quality: int,
-        n_readers: int,
-    ) -> None:
-        """Remember the settings; nothing is opened.
-
-        Args:
-            source: Where the files are.
-            script: Scan script of the dataset.
-            policy: One of `POLICIES`.
-            limits: Bounds on one image.
-            encode_quality: JPEG quality of policy `encode`, 1..100.
-            n_readers: Files read at once; 1 for a local disk.
-        """
-        self._source = source
-        self._script = script
-        self._policy = policy
-        self._limits = limits
-        self._encode_quality = encode_quality
-        self._n_readers = n_readers
+    source: Source
+    script: Script
+    policy: str
+    """Treatment of files that cannot be transcoded; one of `options.POLICIES`."""
+    limits: Limits
+    encode_quality: int
+    """JPEG quality of policy `encode`, 1..100."""
 
     def build(self, task: RecordTask) -> BuiltRecord:
         """Return the record of a task.
 
         Raises:
-            SourceChangedError: A file is gone or has another size than was listed.
-            TransientStoreError: A file reads as other bytes each time.
-            StoreError: The source store failed.
+            SourceChangedError: A file is gone, or its size is not the listed one.
+            TransientStoreError: A file read as other bytes each time.
+            StoreError: The source failed.
         """
         rows = _Gathered()
         problems: list[Problem] = []
@@ -186,7 +152,7 @@ class RecordBuilder:
     def _take(
         self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError
     ) -> Problem | None:
-        """Add a file, or return what became of it when it cannot be added."""
+        """Add a file, or return the problem that it is."""
         f = task.files[i]
         for _ in range(_MAX_READS - 1):
             fault = self._try(rows, task, i, data)
@@ -201,14 +167,14 @@ class RecordBuilder:
         if self._try(rows, task, i, data) is None:
             return None
         raise TransientStoreError(
-            f"{self._source.url}: {f.key}: expected the same bytes twice, got others each time in "
+            f"{self.source.url}: {f.key}: expected the same bytes twice, got others each time in "
             f"{_MAX_READS} reads"
         )
 
     def _try(
         self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError
     ) -> JpegError | SourceChangedError | None:
-        """Add a file, or return why it cannot be."""
+        """Add a file, or return the error that prevents it."""
         f = task.files[i]
         if isinstance(data, JpegError):
             return data
@@ -223,42 +189,40 @@ class RecordBuilder:
         return None
 
     def _read(self, files: Sequence[SourceFile]) -> Sequence[bytes | JpegError]:
-        if self._n_readers == 1:
+        if self.source.max_readers == 1:
             return [self._read_one(f) for f in files]
-        with ThreadPoolExecutor(self._n_readers) as pool:
+        with ThreadPoolExecutor(self.source.max_readers) as pool:
             return list(pool.map(self._read_one, files))
 
     def _read_one(self, f: SourceFile) -> bytes | JpegError:
         if f.problem is not None:
             return UnsupportedJpegError(f.problem)
-        if f.n_bytes > self._limits.max_bytes:
-            return LimitError(f"has {f.n_bytes} bytes, over the limit of {self._limits.max_bytes}")
+        if f.n_bytes > self.limits.max_bytes:
+            return LimitError(f"has {f.n_bytes} bytes, over the limit of {self.limits.max_bytes}")
         try:
-            return self._source.get(f.key)
+            return self.source.read(f)
         except NotFoundError as e:
             raise SourceChangedError(f"{f.key}: was listed, is gone now") from e
-        except AccessDeniedError as e:
-            if not isinstance(self._source, LocalStore):
-                raise  # credentials that expired say nothing about the file
-            return UnsupportedJpegError(f"cannot be read: {e}")
+        except JpegError as e:
+            return e
 
     def _add(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
-        t = transcode(data, self._script, self._limits)
+        t = transcode(data, self.script, self.limits)
         self._append(rows, task, i, data, t, blob=t.restore, kind=t.kind.name.lower(), form=JPEG)
 
     def _apply_policy(
         self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError, reason: str
     ) -> Problem:
-        """Do with a file that cannot be transcoded what the user asked for."""
+        """Treat a file that cannot be transcoded as the policy says."""
         f = task.files[i]
-        if self._policy == "raise":
+        if self.policy == "raise":
             return Problem(key=f.key, reason=reason, outcome="refused")
-        if isinstance(data, bytes) and data and self._policy == "opaque":
-            empty = (b"",) * (self._script.n_groups - 1)
+        if isinstance(data, bytes) and data and self.policy == "opaque":
+            empty = (b"",) * (self.script.n_groups - 1)
             rows.images.append(RecordImage(groups=(data, *empty), restore=b"", opaque=True))
             _append_columns(rows, task, i, data, form=OPAQUE, size=(0, 0), orientation=1)
             return Problem(key=f.key, reason=reason, outcome="opaque")
-        if isinstance(data, bytes) and self._policy == "encode":
+        if isinstance(data, bytes) and self.policy == "encode":
             try:
                 self._encode(rows, task, i, data)
             except JpegError as e:
@@ -268,11 +232,11 @@ class RecordBuilder:
 
     def _encode(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
         t = transcode(
-            encode_jpeg(data, quality=self._encode_quality, max_pixels=self._limits.max_pixels),
-            self._script,
-            self._limits,
+            encode_jpeg(data, quality=self.encode_quality, max_pixels=self.limits.max_pixels),
+            self.script,
+            self.limits,
         )
-        whole = Stored(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
+        whole = RestoreBlob(kind=Kind.WHOLE, checksum=crc32c(data), skeleton=data, segments=())
         blob = pack_blob(whole, t.groups)
         self._append(rows, task, i, data, t, blob=blob, kind="encoded", form=ENCODED)
 
@@ -300,12 +264,12 @@ class RecordBuilder:
     def _finish(self, task: RecordTask, rows: _Gathered, problems: list[Problem]) -> BuiltRecord:
         refused = any(p.outcome == "refused" for p in problems)
         images = [] if refused else rows.images
-        header, regions = b"", (b"",) * (self._script.n_groups + 1)
+        header, regions = b"", (b"",) * (self.script.n_groups + 1)
         restore = np.zeros(len(images), RESTORE_DTYPE)
         if images:
             built, parts = build_record(images, seed=task.seed)
             header, regions = built.encode(), tuple(parts)
-            region = self._script.n_groups
+            region = self.script.n_groups
             words = place_words(task.seed, len(images), region + 1)[:, region]
             restore["length"] = [len(im.restore) for im in images]
             restore["checksum"] = [crc32c(im.restore) for im in images] ^ words
@@ -366,23 +330,3 @@ def encode_jpeg(data: bytes, *, quality: int, max_pixels: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=icc)
     return out.getvalue()
-
-
-def measure(groups: Sequence[bytes]) -> tuple[float, ...]:
-    """Return the MS-SSIM of the luma at fidelity 1..G against fidelity G, as `read` decodes."""
-    tail = end_of_band_tail(parse_frame(groups[0]))
-    reference = _luma(assemble_full(groups))
-    values = [
-        ms_ssim(reference, _luma(b"".join((*groups[:k], tail, EOI)))) for k in range(1, len(groups))
-    ]
-    return (*values, 1.0)
-
-
-def _luma(jpeg: bytes) -> NDArray[np.uint8]:
-    """Decode to BT.601 luma, cut to at most `_MEASURED_PIXELS` a side."""
-    rgb = decode(jpeg)
-    h, w = rgb.shape[:2]
-    y, x = max(0, h - _MEASURED_PIXELS) // 2, max(0, w - _MEASURED_PIXELS) // 2
-    cut = rgb[y : y + _MEASURED_PIXELS, x : x + _MEASURED_PIXELS].astype(np.float32)
-    luma = cut @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.asarray(np.rint(luma), np.uint8)

@@ -1,15 +1,24 @@
-"""What a conversion did, as `convert` returns it and as it is stored beside the dataset."""
+"""The report of a conversion, as `convert` returns it and as it is stored beside the dataset."""
 
 import json
 from dataclasses import asdict, dataclass, replace
 
-from pcrstore.conversion.record_builder import Problem
 from pcrstore.core import crc32c, parse_json
 from pcrstore.errors import FormatError
-from pcrstore.format import Manifest
+from pcrstore.format import Manifest, report_name
 from pcrstore.storage import ReadableStore
 
-__all__ = ["Report", "read_report"]
+__all__ = ["Problem", "Report", "read_report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A source file that could not be transcoded losslessly, and the outcome."""
+
+    key: str
+    reason: str
+    outcome: str
+    """`refused` (policy raise), `skipped`, `opaque` or `encoded`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,7 @@ def read_report(store: ReadableStore, manifest: Manifest) -> Report:
     Raises:
         FormatError: Damaged, or not there.
     """
-    name = f"reports/{manifest.conversion}.json"
+    name = report_name(manifest.conversion)
     entry = next((c for c in manifest.checked if c.name == name), None)
     if entry is None:
         raise FormatError(f"{store.url}: the manifest names no report")

@@ -4,7 +4,7 @@ from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
 from pcrstore.core.integers import integer
 from pcrstore.core.json_reader import MAX_INT, JsonReader, parse_json
-from pcrstore.core.ranges import ByteRange, Request, coalesce, split
+from pcrstore.core.ranges import ByteRange, Coalesced, Request, coalesce, divide, runs_of
 from pcrstore.core.reals import real
 from pcrstore.core.sizes import parse_size
 
@@ -12,10 +12,12 @@ __all__ = [
     "MAX_INT",
     "UID_BYTES",
     "ByteRange",
+    "Coalesced",
     "JsonReader",
     "Request",
     "coalesce",
     "crc32c",
+    "divide",
     "hashes",
     "integer",
     "key_of",
@@ -24,6 +26,6 @@ __all__ = [
     "place_words",
     "real",
     "record_seed",
-    "split",
+    "runs_of",
     "uniforms",
 ]

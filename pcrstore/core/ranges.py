@@ -7,13 +7,13 @@ Pure. Ranges are half-open everywhere in pcrstore; only an adapter that speaks H
     requests  |---------|                 |------|
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from pcrstore.errors import OptionError
 
-__all__ = ["ByteRange", "Request", "coalesce", "split"]
+__all__ = ["ByteRange", "Coalesced", "Request", "coalesce", "divide", "runs_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,7 +46,30 @@ class Request:
     """Positions in `wanted` of the ranges inside, in order of start."""
 
 
-def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> list[Request]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalesced:
+    """Ranges, the requests that read them, and the way back from bodies to ranges."""
+
+    wanted: Sequence[ByteRange]
+    requests: tuple[Request, ...]
+    """Ordered by name and start. Every non-empty range of `wanted` is in exactly one."""
+
+    def split(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """Return the bytes of each range of `wanted`, given the body of each request.
+
+        A range of no request is empty. A body that is too short gives short ranges: whoever
+        decodes them checks their length.
+        """
+        out = [b""] * len(self.wanted)
+        for request, body in zip(self.requests, bodies, strict=True):
+            base = request.range.start
+            for i in request.members:
+                wanted = self.wanted[i]
+                out[i] = body[wanted.start - base : wanted.stop - base]
+        return out
+
+
+def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> Coalesced:
     """Merge ranges that are close enough that one request beats two.
 
     Overlapping and repeated ranges share their bytes. Empty ranges are left out: they need no
@@ -59,8 +82,15 @@ def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> lis
         max_size: No merge of ranges that lie apart makes a request longer than this; one range,
             or ranges that overlap, may be longer.
 
-    Returns:
-        Requests ordered by name and start. Every non-empty range is in exactly one.
+    Examples:
+        Bytes 2..4 are read over, for a gap of 2 is cheaper than another request; 6..20 are not.
+
+        >>> wanted = [ByteRange("a", 4, 6), ByteRange("a", 0, 2), ByteRange("a", 20, 23)]
+        >>> merged = coalesce(wanted, max_gap=2, max_size=100)
+        >>> [(r.range.start, r.range.stop, r.members) for r in merged.requests]
+        [(0, 6, (1, 0)), (20, 23, (2,))]
+        >>> merged.split([b"012345", b"xyz"])
+        [b'45', b'01', b'xyz']
     """
     order = sorted((i for i in range(len(wanted)) if len(wanted[i])), key=lambda i: wanted[i])
     requests: list[Request] = []
@@ -80,15 +110,48 @@ def coalesce(wanted: Sequence[ByteRange], *, max_gap: int, max_size: int) -> lis
         name, start, stop, members = r.name, r.start, r.stop, [i]
     if members:
         requests.append(Request(range=ByteRange(name, start, stop), members=tuple(members)))
-    return requests
+    return Coalesced(wanted=wanted, requests=tuple(requests))
 
 
-def split(wanted: ByteRange, part_bytes: int) -> list[ByteRange]:
-    """Cut a range into the fewest parts of equal size, none longer than `part_bytes`.
+def divide(wanted: ByteRange, max_size: int) -> list[ByteRange]:
+    """Return the fewest ranges of equal size that make up one, none longer than `max_size`.
 
-    >>> [len(r) for r in split(ByteRange("a", 0, 10), 4)]
+    >>> [len(r) for r in divide(ByteRange("a", 0, 10), 4)]
     [3, 3, 4]
     """
-    n = max(1, -(-len(wanted) // part_bytes))
+    n = max(1, -(-len(wanted) // max_size))
     edges = [wanted.start + len(wanted) * i // n for i in range(n + 1)]
     return [ByteRange(wanted.name, a, b) for a, b in pairwise(edges)]
+
+
+def runs_of(sizes: Iterable[int], limit: int, *more: tuple[Iterable[int], int]) -> Iterator[range]:
+    """Yield runs of neighbouring items whose sizes sum to a limit at the most.
+
+    A run ends before the item that would exceed the limit; one item may exceed it alone.
+
+    Args:
+        sizes: Size of each item.
+        limit: Largest sum in a run.
+        more: Other sizes of the same items, each with a limit that holds too.
+
+    Examples:
+        >>> list(runs_of([3, 3, 3, 9, 1], 7))
+        [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
+
+        At most 7 bytes and one item a run:
+
+        >>> list(runs_of([3, 3], 7, ([1, 1], 1)))
+        [range(0, 1), range(1, 2)]
+    """
+    limits = (limit, *(m for _, m in more))
+    start, stop = 0, 0
+    totals: list[int] = []
+    for row in zip(sizes, *(column for column, _ in more), strict=False):
+        grown = [total + size for total, size in zip(totals, row, strict=False)]
+        if any(total > most for total, most in zip(grown, limits, strict=False)):
+            yield range(start, stop)
+            start, grown = stop, []
+        totals = grown or list(row)
+        stop += 1
+    if stop:
+        yield range(start, stop)

@@ -1,74 +1,44 @@
-"""Read a dataset: manifest ──▶ plan ──▶ fetch ──▶ assemble ──▶ decode.
+"""An open dataset: columns from the index, files and pixels of images.
 
 ds = pcrstore.open("s3://bucket/photos")
 ds.plan(range(1000), fidelity=2).n_bytes      what it would cost
 ds.fetch([7, 8], fidelity="original")         files
 ds.read([7, 8], fidelity=3, scale=2)          arrays
-for sample in ds.iter(fidelity=3): ...        all of it, record by record
+for sample in ds.iter(fidelity=3): ...        all images, record by record
 """
 
 import operator
-import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.concurrency import usable_cores
-from pcrstore.cost import DEFAULT_COST, CostModel
-from pcrstore.dataset.fetch import RangeCache
+from pcrstore.core import integer
+from pcrstore.cost import CostModel
 from pcrstore.dataset.filters import matching
 from pcrstore.dataset.index_reader import IndexReader
-from pcrstore.dataset.planner import Pieces, ReadPlan
-from pcrstore.dataset.reader import Reader, Window
-from pcrstore.dataset.versions import list_versions, newest_version, read_manifest
-from pcrstore.errors import NotFoundError, OptionError
+from pcrstore.dataset.planner import ImageCells, ReadPlan
+from pcrstore.dataset.reader import Reader, RecordSpan
+from pcrstore.dataset.sample import Sample, Traffic, samples_of
+from pcrstore.dataset.versions import list_versions
+from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelity, resolve, resolve_fetch
-from pcrstore.format import FORMATS, MAX_VERSION, Manifest, Values
+from pcrstore.format import Manifest, Values
 from pcrstore.image import decode
 from pcrstore.jpeg import original, require
-from pcrstore.storage import Engine, ReadableStore, open_store
+from pcrstore.storage import RangeCache, ReadableStore
 
-__all__ = ["Dataset", "Sample", "Traffic", "dataset_in", "open_dataset"]
+__all__ = ["Dataset"]
 
-Extra = TypeVar("Extra")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_WINDOWS_AHEAD: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One image as iteration yields it."""
-
-    index: int
-    """Position in the dataset."""
-    key: str
-    label: int
-    """Class id; -1 for none."""
-    split: str | None
-    """Split folder that it came from; None without splits."""
-    jpeg: bytes = field(repr=False)
-    """A JPEG of the fidelity asked for; the source file itself when `format` is `opaque`."""
-    format: str
-    """`jpeg`; `encoded`: a JPEG made from another format; `opaque`: a file kept as it was."""
-    fidelity: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """Requests and bytes of a dataset object so far."""
-
-    index_requests: int
-    index_bytes: int
-    data_requests: int
-    data_bytes: int
+_SPANS_AHEAD: Final = 2
+"""Spans that an iteration reads while the caller has the one before: 32 MiB."""
 
 
 class Dataset:
@@ -89,7 +59,7 @@ class Dataset:
         self._store = store
         self._manifest = manifest
         self._cost = cost
-        self._reader = Reader(store, manifest, cost, catalog=catalog)
+        self._reader = Reader(store, manifest, cost, index=catalog)
 
     def __reduce__(self) -> tuple[type["Dataset"], tuple[ReadableStore, Manifest, CostModel]]:
         return Dataset, (self._store, self._manifest, self._cost)
@@ -106,12 +76,12 @@ class Dataset:
 
     @property
     def url(self) -> str:
-        """Where it is, without credentials."""
+        """URL of the dataset, without credentials."""
         return self._store.url
 
     @property
     def store(self) -> ReadableStore:
-        """What it is read from."""
+        """The store that the dataset is read from."""
         return self._store
 
     @property
@@ -120,49 +90,53 @@ class Dataset:
         return self._cost
 
     @property
-    def catalog(self) -> IndexReader:
+    def index(self) -> IndexReader:
         """The index, read on demand and remembered."""
-        return self._reader.catalog
+        return self._reader.index
+
+    @property
+    def catalog(self) -> IndexReader:
+        """The index, by its former name."""
+        return self._reader.index
 
     def sibling(self) -> "Dataset":
         """Return the same dataset with counters of its own; the index that was read is shared."""
-        catalog = self.catalog.sibling()
-        return Dataset(self._store, self._manifest, self._cost, catalog=catalog)
+        return Dataset(self._store, self._manifest, self._cost, catalog=self.index.sibling())
 
     def reader(self, *, cache: RangeCache | None = None, part_bytes: int | None = None) -> Reader:
-        """Return a reader that counts for itself and shares the index; see `reader.Reader`."""
+        """Return a reader with a counter of its own and the same index; see `reader.Reader`."""
         return Reader(
             self._store,
             self._manifest,
             self._cost,
             cache=cache,
             part_bytes=part_bytes,
-            catalog=self.catalog,
+            index=self.index,
         )
 
     @property
     def manifest(self) -> Manifest:
-        """Everything that opening read: classes, statistics, script, parts."""
+        """The manifest, which opening read: classes, statistics, script, parts."""
         return self._manifest
 
     @property
     def version(self) -> int:
-        """The version that is read, whatever is committed later."""
+        """The version that is open, whatever is committed later."""
         return self._manifest.version
 
     @property
     def versions(self) -> list[int]:
-        """Versions there are now, newest first."""
+        """Versions of the dataset in the store now, newest first."""
         return list_versions(self._store)
 
     @property
     def n_groups(self) -> int:
-        """Scan groups, and so the highest fidelity."""
+        """Number of scan groups, which is the highest fidelity."""
         return self._manifest.n_groups
 
     @property
     def n_records(self) -> int:
-        """Records: what an epoch reads at least one request each for."""
+        """Number of records; an epoch makes at least one request for each."""
         return self._manifest.n_records
 
     @property
@@ -193,12 +167,12 @@ class Dataset:
     @property
     def traffic(self) -> Traffic:
         """Requests and bytes so far, opening left out."""
-        index = self._reader.catalog.counter
+        index, data = self.index.counter, self._reader.counter
         return Traffic(
             index_requests=index.n_requests,
             index_bytes=index.n_bytes,
-            data_requests=self._reader.counter.n_requests,
-            data_bytes=self._reader.counter.n_bytes,
+            data_requests=data.n_requests,
+            data_bytes=data.n_bytes,
         )
 
     def column(self, name: str, indices: Sequence[int] | None = None) -> Values:
@@ -212,9 +186,8 @@ class Dataset:
             OptionError: No such column.
             IndexError: A position outside the dataset.
         """
-        if indices is None:
-            return self._reader.catalog.column(name, range(len(self)))
-        return self._reader.catalog.column(name, self._positions(indices))
+        images = range(len(self)) if indices is None else self._positions(indices)
+        return self.index.column(name, images)
 
     def find(self, /, **conditions: object) -> NDArray[np.int64]:
         """Return the positions of the images that meet all conditions, ascending.
@@ -244,7 +217,7 @@ class Dataset:
     def plan(
         self, indices: Sequence[int], fidelity: Fidelity | Sequence[Fidelity] = "full"
     ) -> ReadPlan:
-        """Plan the reads of some images; nothing of the images moves.
+        """Plan the reads of some images, without reading them.
 
         The index pages that the plan needs are read now (see `traffic`) and remembered, so that
         `fetch` of the same images makes exactly the plan's requests.
@@ -282,18 +255,17 @@ class Dataset:
             StoreError: The store failed.
         """
         positions = self._positions(indices)
-        fidelities, source = self._fidelities(fidelity, len(positions))
-        if any(source):
+        fidelities, originals = self._fidelities(fidelity, len(positions))
+        if any(originals):
             require()
 
-        def file(piece: Pieces, wanted: bool) -> bytes:  # noqa: FBT001 - mapped over two lists
-            if wanted and not piece.opaque and piece.restore is not None:
-                return original(piece.cells, piece.restore)
-            return piece.file(self.n_groups)
+        def file(image: ImageCells) -> bytes:
+            if image.restore is not None and not image.opaque:
+                return original(image.cells, image.restore)
+            return image.file(self.n_groups)
 
-        return _map(
-            file, self._reader.pieces(positions, fidelities, source), source, threads=any(source)
-        )
+        images = self._reader.cells_at(positions, fidelities, originals)
+        return _map(file, images, threads=any(originals))
 
     def read(
         self,
@@ -321,33 +293,37 @@ class Dataset:
             DecodeError: An opaque file that no decoder here takes.
             ChecksumError: Stored bytes are damaged.
         """
-        if not _is_integer(scale) or scale not in (1, 2, 4, 8):
-            raise OptionError(f"scale must be 1, 2, 4 or 8, got {scale!r}")
+        scale = integer(scale, "scale", least=1)
+        if scale not in (1, 2, 4, 8):
+            raise OptionError(f"scale must be 1, 2, 4 or 8, got {scale}")
         positions = self._positions(indices)
-        fidelities, source = self._fidelities(fidelity, len(positions))
-        if any(source):
+        fidelities, originals = self._fidelities(fidelity, len(positions))
+        if any(originals):
             raise OptionError('"original" is for fetch; read decodes 1..G or "full"')
-        turns = [1] * len(positions)
+        orientations = [1] * len(positions)
         if apply_orientation:
-            turns = np.asarray(self._reader.catalog.column("orientation", positions)).tolist()
+            orientations = np.asarray(self.index.column("orientation", positions)).tolist()
 
-        def decode_one(file: bytes, turn: int) -> NDArray[np.uint8]:
-            return decode(file, scale=scale, orientation=turn)
+        def decode_one(image: tuple[bytes, int]) -> NDArray[np.uint8]:
+            file, orientation = image
+            return decode(file, scale=scale, orientation=orientation)
 
-        return _map(decode_one, self._reader.files_at(positions, fidelities), turns, threads=True)
+        files = self._reader.files_at(positions, fidelities)
+        return _map(decode_one, [*zip(files, orientations, strict=True)], threads=True)
 
     def batches(self) -> Iterator[range]:
-        """Yield runs of images that fill whole records, for those who fetch everything.
+        """Yield runs of positions that fill whole records, for callers that fetch everything.
 
-        A run has about 16 MiB at full fidelity; `fetch` reads it with the fewest requests.
+        A run has about 16 MiB at full fidelity; `fetch` reads it with the fewest requests. It is
+        not a batch of a loader: runs differ in length and follow the stored order.
         """
-        for window in self._reader.windows(self.n_groups, 0, self.n_records):
-            yield window.images
+        for span in self._reader.spans(self.n_groups, 0, self.n_records):
+            yield span.images
 
     def __getitem__(self, index: int) -> Sample:
         """Return one image at full fidelity; `fetch` and `read` take many at once, at any."""
-        [i] = self._positions([index])
-        [sample] = self._samples([i], self.fetch([i]), self.n_groups)
+        images = self._positions([index])
+        [sample] = samples_of(self.index, self.splits, images, self.fetch(images), self.n_groups)
         return sample
 
     def iter(
@@ -380,41 +356,23 @@ class Dataset:
 
     def _iterate(self, k: int, start: int, stop: int) -> Iterator[Sample]:
         pending: deque[Future[list[Sample]]] = deque()
-        pool = ThreadPoolExecutor(_WINDOWS_AHEAD, thread_name_prefix="pcrstore-read")
+        pool = ThreadPoolExecutor(_SPANS_AHEAD, thread_name_prefix="pcrstore-read")
         try:
-            for window in self._reader.windows(k, start, stop):
-                pending.append(pool.submit(self._read_window, window, k))
-                if len(pending) > _WINDOWS_AHEAD:
+            for span in self._reader.spans(k, start, stop):
+                pending.append(pool.submit(self._read_span, span, k))
+                if len(pending) > _SPANS_AHEAD:
                     yield from pending.popleft().result()
             while pending:
                 yield from pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read_window(self, window: Window, k: int) -> list[Sample]:
-        pieces = self._reader.read_window(window, k)
-        return self._samples(window.images, [p.file(self.n_groups) for p in pieces], k)
-
-    def _samples(self, images: Sequence[int], files: Sequence[bytes], k: int) -> list[Sample]:
-        """Put together what was read of some images and what the index knows of them."""
-        names = ["key", "label", "format", "split"]
-        columns = self._reader.catalog.columns(names, images)
-        return [
-            Sample(
-                index=image,
-                key=str(key),
-                label=int(label),
-                split=self.splits[split] if split < len(self.splits) else None,
-                jpeg=file,
-                format=FORMATS.get(int(form), "unknown"),
-                fidelity=k,
-            )
-            for image, file, key, label, form, split in zip(
-                images, files, *(columns[name] for name in names), strict=True
-            )
-        ]
+    def _read_span(self, span: RecordSpan, k: int) -> list[Sample]:
+        files = [image.file(self.n_groups) for image in self._reader.read_span(span, k)]
+        return samples_of(self.index, self.splits, span.images, files, k)
 
     def _positions(self, indices: Sequence[int]) -> list[int]:
+        """Return positions 0..N-1; those that count from the end are negative, as in a list."""
         n = len(self)
         out: list[int] = []
         for i in indices:
@@ -429,6 +387,7 @@ class Dataset:
     def _fidelities(
         self, fidelity: Fidelity | Sequence[Fidelity], n: int
     ) -> tuple[list[int], list[bool]]:
+        """Return for each of n images its group number, and True if its source file is wanted."""
         if isinstance(fidelity, Sequence) and not isinstance(fidelity, str):
             if len(fidelity) != n:
                 raise OptionError(f"expected one fidelity or {n}, got {len(fidelity)}")
@@ -437,74 +396,12 @@ class Dataset:
             return self._fidelities(fidelity.tolist(), n)
         else:
             resolved = [resolve_fetch(fidelity, self._manifest)] * n
-        return [k for k, _ in resolved], [source for _, source in resolved]
+        return [k for k, _ in resolved], [original for _, original in resolved]
 
 
-def _is_integer(value: object) -> bool:
-    """Say whether a value is one, whatever its annotation promised."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _map(
-    run: Callable[[Item, Extra], Result],
-    items: Sequence[Item],
-    extra: Sequence[Extra],
-    *,
-    threads: bool,
-) -> list[Result]:
-    """Run over all items; in threads where that pays, for codecs release the GIL."""
+def _map(run: Callable[[Item], Result], items: Sequence[Item], *, threads: bool) -> list[Result]:
+    """Run over all items, in threads where that pays: codecs release the GIL."""
     if not threads or len(items) < 2:
-        return [run(i, e) for i, e in zip(items, extra, strict=True)]
+        return [*map(run, items)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(pool.map(run, items, extra))
-
-
-def open_dataset(
-    url: str | os.PathLike[str],
-    storage_options: Mapping[str, object] | None = None,
-    *,
-    version: int | None = None,
-    engine: Engine = "auto",
-    filesystem: fsspec.AbstractFileSystem | None = None,
-    cost: CostModel = DEFAULT_COST,
-) -> Dataset:
-    """Open a dataset by reading its manifest alone: one LIST and one GET.
-
-    Args:
-        url: `s3://`, `gs://`, `az://`, `https://`, `file://`, `memory://`, any fsspec URL, a path.
-        storage_options: As for fsspec.
-        version: An older version; None: the newest.
-        engine: `obstore`, `fsspec`, or `auto`: obstore where it understands every option.
-        filesystem: Use this fsspec instance; `url` is then a path in it.
-        cost: Prices and link; decides which ranges are read together.
-
-    Raises:
-        NotFoundError: There is no dataset, or no such version.
-        FormatError: The manifest is damaged.
-        UnsupportedFormatError: Written by a newer pcrstore.
-        StoreError: The store cannot be reached.
-    """
-    store = open_store(url, storage_options, engine=engine, filesystem=filesystem)
-    return dataset_in(store, version=version, cost=cost)
-
-
-def dataset_in(
-    store: ReadableStore, *, version: int | None = None, cost: CostModel = DEFAULT_COST
-) -> Dataset:
-    """Open the dataset of a store; see `open_dataset`."""
-    if version is not None:
-        if not _is_integer(version) or not 1 <= version <= MAX_VERSION:
-            raise OptionError(
-                f"version must be a positive integer, at most {MAX_VERSION}, got {version!r}"
-            )
-        try:
-            return Dataset(store, read_manifest(store, version), cost)
-        except NotFoundError:
-            found = newest_version(store)
-            raise NotFoundError(
-                f"{store.url}: no version {version} there; the newest is {found or 'none'}"
-            ) from None
-    version = newest_version(store)
-    if version == 0:
-        raise NotFoundError(f"{store.url}: no pcrstore dataset there (it has no manifest)")
-    return Dataset(store, read_manifest(store, version), cost)
+        return [*pool.map(run, items)]

@@ -1,15 +1,13 @@
-"""Range reads that are coalesced and counted, and locks that a fork does not poison.
+"""Range reads that are counted, coalesced and repeated where the bytes come damaged.
 
-What the index (`catalog`) and the images (`reader`) have in common.
+`index_reader` and `reader` both read by these functions. Locks are free in a forked child.
 """
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Final, TypeVar
 
+from pcrstore.concurrency import ForkSafeLock
 from pcrstore.core import ByteRange, coalesce
 from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError, FormatError, NotFoundError
@@ -18,67 +16,28 @@ from pcrstore.storage import ReadableStore
 __all__ = [
     "ATTEMPTS",
     "Counter",
-    "ForkSafeLock",
-    "RangeCache",
-    "checked",
+    "decode_checked",
     "fetch_ranges",
     "get_ranges",
 ]
 
-Cut = TypeVar("Cut")
+Decoded = TypeVar("Decoded")
 
 ATTEMPTS: Final = 3
-"""Reads of bytes that fail their checksum: the first and two more, then the error is real."""
-
-
-class ForkSafeLock:
-    """A reentrant lock that is free in a forked child, whichever thread held it in the parent."""
-
-    _all: ClassVar[WeakSet["ForkSafeLock"]] = WeakSet()
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._all.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    @classmethod
-    def free_all(cls) -> None:
-        """Replace every lock; only where no other thread runs."""
-        for lock in list(cls._all):
-            lock._lock = threading.RLock()  # noqa: SLF001 - of its own class
-
-
-os.register_at_fork(after_in_child=ForkSafeLock.free_all)
-
-
-class RangeCache(Protocol):
-    """Keeps bodies of ranges near; see `pcrstore.storage.cache`. What it gives may be damaged."""
-
-    def get(self, wanted: ByteRange) -> bytes | None:
-        """Return a body of the range's length, or None."""
-
-    def put(self, wanted: ByteRange, body: bytes) -> None:
-        """Keep a body, or not."""
-
-    def discard(self, wanted: ByteRange) -> None:
-        """Forget a body that turned out damaged."""
+"""Reads of bytes that fail their checksum, the first included. A transfer may damage bytes; three
+transfers that fail alike mean that the stored bytes are damaged."""
 
 
 @dataclass(slots=True)
 class Counter:
-    """Requests and bytes of one kind, added up over threads."""
+    """Requests and bytes of one kind (index or images), counted by all threads together."""
 
     n_requests: int = 0
     n_bytes: int = 0
     _lock: ForkSafeLock = field(default_factory=ForkSafeLock, repr=False)
 
     def add(self, n_requests: int, n_bytes: int) -> None:
-        """Count some more."""
+        """Add requests and the bytes that they returned."""
         with self._lock:
             self.n_requests += n_requests
             self.n_bytes += n_bytes
@@ -101,35 +60,30 @@ def fetch_ranges(
     store: ReadableStore, ranges: Sequence[ByteRange], cost: CostModel, counter: Counter
 ) -> list[bytes]:
     """Read ranges with as few requests as the cost model finds cheapest; return them in order."""
-    requests = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
-    bodies = get_ranges(store, [r.range for r in requests])
-    counter.add(len(requests), sum(map(len, bodies)))
-    out = [b""] * len(ranges)
-    for request, body in zip(requests, bodies, strict=True):
-        base = request.range.start
-        for i in request.members:
-            out[i] = body[ranges[i].start - base : ranges[i].stop - base]
-    return out
+    merged = coalesce(ranges, max_gap=break_even_gap(cost), max_size=cost.max_request)
+    bodies = get_ranges(store, [r.range for r in merged.requests])
+    counter.add(len(bodies), sum(map(len, bodies)))
+    return merged.split(bodies)
 
 
-def checked(
-    cut: Callable[[Sequence[bytes]], Cut],
-    parts: Sequence[bytes],
-    again: Callable[[], Sequence[bytes]],
-) -> Cut:
-    """Return what `cut` makes of what was read; read it again while that fails its checksum.
+def decode_checked(
+    decode: Callable[[Sequence[bytes]], Decoded],
+    fetched: Sequence[bytes],
+    fetch_again: Callable[[], Sequence[bytes]],
+) -> Decoded:
+    """Decode what was fetched; fetch it again where it fails its checksum.
 
     Args:
-        cut: Makes it of `parts`.
-        parts: As they were read.
-        again: Reads them anew, from where they are stored and from no cache.
+        decode: Raises `ChecksumError` where the bytes are not what was stored.
+        fetched: The first argument of `decode`.
+        fetch_again: Reads the same ranges from the store, and not from a cache.
 
     Raises:
-        ChecksumError: Stored bytes are damaged, also after reading them again.
+        ChecksumError: The bytes are damaged at the last of `ATTEMPTS` reads, too.
     """
     for _ in range(ATTEMPTS - 1):
         try:
-            return cut(parts)
+            return decode(fetched)
         except ChecksumError:
-            parts = again()
-    return cut(parts)
+            fetched = fetch_again()
+    return decode(fetched)

@@ -1,22 +1,32 @@
 """The index of an open dataset, read on demand and remembered.
 
-A part's directory is read when something of the part is first asked for; its record table then
-gives the place of every record. Columns are read by pages. Record headers are read one by one (they
-check themselves) for scattered reads. Everything that one call needs is coalesced into one batch of
-range reads, and counted.
+    image ──image_edges──▶ part ──record table──▶ record, slot      `locate`
+    (part, record) ──────▶ its copy of the record's header          `headers`, `restore_rows`
+    (image, column) ─────▶ page of the column ──▶ value             `columns`
+
+A part's directory is read when something of the part is first asked for, and its record table with
+it, which gives the place of every record. Columns are read by pages; record headers are read one by
+one, for scattered reads need few of them. Every read checks itself by a checksum. All ranges that
+one call needs are coalesced into one batch of requests, and counted.
+
+Example: parts of 7 and 5 images give `image_edges` [0, 7, 12]. If the first part has records of 4
+and 3 images, the `image_edges` of the part are [0, 4, 7]. Image 5 is then in part 0 (0 <= 5 < 7),
+in its record 1 (4 <= 5 < 7), at slot 5 - 4 = 1 of 3. Image 9 is number 9 - 7 = 2 of part 1.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pcrstore.concurrency import ForkSafeLock
 from pcrstore.core import ByteRange, record_seed
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, ForkSafeLock, checked, fetch_ranges
+from pcrstore.dataset.fetch import Counter, decode_checked, fetch_ranges
 from pcrstore.errors import FormatError, OptionError
 from pcrstore.format import (
     HEADERS,
@@ -53,13 +63,14 @@ _PAGES_KEPT = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """An index part whose directory and record table were read."""
+    """An index part whose directory and record table have been read."""
 
     entry: PartEntry
     directory: Directory
     first_image: int
     """Position in the dataset of its first image."""
     first_record: int
+    """Number in the dataset of its first record."""
     records: NDArray[np.void]
     """(R,) rows of the record table."""
     image_edges: NDArray[np.int64]
@@ -68,7 +79,7 @@ class Part:
     """First byte of each record's header in the `headers` block, and its end. (R + 1,)"""
 
     def placement(self, record: int, chunk_bytes: tuple[int, ...]) -> Placement:
-        """Return where record `record` of the part lies."""
+        """Return the placement of a record, which is counted in the part."""
         row = self.records[record]
         entry = self.directory.objects[int(row["object"])]
         lengths = tuple(row["length"].tolist())
@@ -94,21 +105,26 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """The records that hold some images, as arrays of a value for each image."""
+    """The records that hold some images: arrays with a value for each image, (n,)."""
 
     part: NDArray[np.int64]
+    """Number of the part."""
     record: NDArray[np.int64]
     """Counted in the part."""
     number: NDArray[np.int64]
-    """The record counted in the dataset."""
+    """The same record, counted in the dataset."""
     record_size: NDArray[np.int64]
-    """Images of the record."""
+    """Number of images in the record."""
     slot: NDArray[np.int64]
     """Position of the image in the record."""
 
 
 class IndexReader:
-    """Index parts of one version of a dataset."""
+    """Reads the index of one version of a dataset.
+
+    A pickle holds what the reader was given, and none of what it has read: every process reads the
+    pages of its own share.
+    """
 
     def __init__(self, store: ReadableStore, manifest: Manifest, cost: CostModel) -> None:
         self._store = store
@@ -126,15 +142,11 @@ class IndexReader:
         self._pages: OrderedDict[tuple[int, str, int], Values] = OrderedDict()
         self._headers: OrderedDict[tuple[int, int], Header] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, object]:
-        """Pickle what was given alone: every process reads the pages of its own share."""
-        return {"store": self._store, "manifest": self._manifest, "cost": self._cost}
-
-    def __setstate__(self, state: Mapping[str, object]) -> None:
-        self.__init__(state["store"], state["manifest"], state["cost"])  # type: ignore[misc]  # as pickled above
+    def __reduce__(self) -> tuple[type["IndexReader"], tuple[ReadableStore, Manifest, CostModel]]:
+        return IndexReader, (self._store, self._manifest, self._cost)
 
     def sibling(self) -> "IndexReader":
-        """Return the same index with a counter of its own; what one reads, both have."""
+        """Return a reader with a counter of its own that shares all that was and will be read."""
         other = IndexReader(self._store, self._manifest, self._cost)
         other._lock = self._lock
         other._parts, other._pages, other._headers = self._parts, self._pages, self._headers
@@ -155,24 +167,27 @@ class IndexReader:
 
     def _load_parts(self, missing: Sequence[int]) -> None:
         m = self._manifest
-        entries = [m.parts[p] for p in missing]
-        heads = self._read([ByteRange(e.name, 0, e.directory_bytes) for e in entries])
-        directories = [
-            self._retry(
-                lambda data, e=e: decode_directory(  # type: ignore[misc]  # bound per part
-                    data, e, layout=m.layout, n_groups=m.n_groups, columns=m.columns
-                ),
-                ByteRange(e.name, 0, e.directory_bytes),
-                head,
-            )
-            for e, head in zip(entries, heads, strict=True)
-        ]
+        directories = self._read_decoded(
+            [
+                (
+                    ByteRange(e.name, 0, e.directory_bytes),
+                    partial(
+                        decode_directory,
+                        entry=e,
+                        layout=m.layout,
+                        n_groups=m.n_groups,
+                        columns=m.columns,
+                    ),
+                )
+                for e in (m.parts[p] for p in missing)
+            ]
+        )
         wanted = [
             (p, d, page)
             for p, d in zip(missing, directories, strict=True)
             for page in d.blocks[RECORDS].pages
         ]
-        values = self._decode_pages([(d.entry, d.blocks[RECORDS], page) for _, d, page in wanted])
+        values = self._read_pages([(d.entry, d.blocks[RECORDS], page) for _, d, page in wanted])
         for p, d in zip(missing, directories, strict=True):
             tables = [v for (q, _, _), v in zip(wanted, values, strict=True) if q == p]
             self._parts[p] = self._make_part(p, d, np.concatenate([np.asarray(t) for t in tables]))
@@ -209,7 +224,10 @@ class IndexReader:
         )
 
     def locate(self, images: Sequence[int] | NDArray[np.int64]) -> Located:
-        """Return which record holds each of some images, by the record tables of their parts."""
+        """Return the record that holds each of some images, by the record tables of their parts.
+
+        See the example of this module.
+        """
         image = np.asarray(images, np.int64)
         part = self.image_edges.searchsorted(image, side="right") - 1
         record, slot, size = (np.empty(len(image), np.int64) for _ in range(3))
@@ -236,18 +254,14 @@ class IndexReader:
         with self._lock:
             found = {key: self._headers[key] for key in unique if key in self._headers}
         missing = [key for key in unique if key not in found]
-        ranges: list[ByteRange] = []
+        wanted_ranges: list[tuple[ByteRange, Callable[[bytes], Header]]] = []
         for p, r in missing:
             part = parts[p]
             base = part.directory.blocks[HEADERS].pages[0].start
             a, b = int(part.header_edges[r]), int(part.header_edges[r + 1])
-            ranges.append(ByteRange(part.entry.name, base + a, base + b))
-        for (p, r), where, data in zip(missing, ranges, self._read(ranges), strict=True):
-            found[p, r] = self._retry(
-                lambda body, p=p, r=r: self._parse_header(parts[p], r, body),  # type: ignore[misc]  # bound per record
-                where,
-                data,
-            )
+            where = ByteRange(part.entry.name, base + a, base + b)
+            wanted_ranges.append((where, partial(self._parse_header, part, r)))
+        found.update(zip(missing, self._read_decoded(wanted_ranges), strict=True))
         with self._lock:
             for key in unique:
                 self._headers[key] = found[key]
@@ -312,7 +326,7 @@ class IndexReader:
                     found[key] = self._pages[key]
                 else:
                     missing.append((p, name, page))
-        values = self._decode_pages(
+        values = self._read_pages(
             [(parts[p].entry, parts[p].directory.blocks[n], page) for p, n, page in missing]
         )
         with self._lock:
@@ -330,6 +344,10 @@ class IndexReader:
         parts: Mapping[int, Part],
         pages: Mapping[tuple[int, str, int], Values],
     ) -> Values:
+        """Return a column's values in the order of `index`, from the pages that hold them.
+
+        With pages of 4 rows, row 6 of a part is row 6 - 4 = 2 of the page whose first row is 4.
+        """
         column = next(c for c in self._manifest.columns if c.name == name)
         text: list[str] = [""] * len(index)
         shape = (len(index), column.width) if column.width > 1 else (len(index),)
@@ -362,22 +380,34 @@ class IndexReader:
             raise FormatError(f"{p.entry.name}: restore lengths of record {record} do not add up")
         return found
 
-    def _decode_pages(self, wanted: Sequence[tuple[PartEntry, Block, Page]]) -> list[Values]:
-        ranges = [ByteRange(entry.name, page.start, page.stop) for entry, _, page in wanted]
+    def _read_pages(self, wanted: Sequence[tuple[PartEntry, Block, Page]]) -> list[Values]:
+        return self._read_decoded(
+            [
+                (
+                    ByteRange(entry.name, page.start, page.stop),
+                    partial(decode_page, block, page, where=entry.name),
+                )
+                for entry, block, page in wanted
+            ]
+        )
+
+    def _read_decoded(
+        self, wanted: Sequence[tuple[ByteRange, Callable[[bytes], Decoded]]]
+    ) -> list[Decoded]:
+        """Read ranges in one batch; decode each by its own function."""
+        fetched = self._read([where for where, _ in wanted])
         return [
-            self._retry(
-                lambda data, e=entry, b=block, g=page: decode_page(b, g, data, where=e.name),  # type: ignore[misc]  # bound per page
-                where,
-                data,
-            )
-            for (entry, block, page), where, data in zip(
-                wanted, ranges, self._read(ranges), strict=True
-            )
+            self._decode_checked(decode, where, data)
+            for (where, decode), data in zip(wanted, fetched, strict=True)
         ]
+
+    def _decode_checked(
+        self, decode: Callable[[bytes], Decoded], where: ByteRange, data: bytes
+    ) -> Decoded:
+        """Decode the bytes of a range; read the range again where they fail their checksum."""
+        return decode_checked(
+            lambda fetched: decode(fetched[0]), [data], lambda: self._read([where])
+        )
 
     def _read(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         return fetch_ranges(self._store, ranges, self._cost, self.counter)
-
-    def _retry(self, decode: Callable[[bytes], Decoded], where: ByteRange, data: bytes) -> Decoded:
-        """Decode bytes, reading them again when they fail their checksum."""
-        return checked(lambda parts: decode(parts[0]), [data], lambda: self._read([where]))

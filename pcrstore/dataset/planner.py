@@ -1,12 +1,26 @@
-"""What to ask of the store for some images at some fidelity, and how to cut what it answers.
+"""Plans: the byte ranges that some images need, and the way back from bodies to images.
 
-Pure: the network is the gap between `plan` and `assemble`. The sync reader, the loader and the
-cost model use the same planner.
+Pure: the network is the gap between `plan` and `assemble`. Reader, loader and cost model share this
+planner.
 
-    wants ──plan──▶ ReadPlan.requests ──(store)──▶ bodies ──assemble──▶ checked cells per image
+    wants ──plan──▶ ReadPlan.requests ──(store)──▶ bodies ──assemble──▶ bytes of each want's ranges
+                                                              want.checked ──▶ cells of each image
 
-A whole record is read as its prefix, whose header says how to cut it. Some images of a record are
-read cell by cell, by the header that the index keeps; the ranges of all wants are coalesced.
+A whole record is read as its prefix, whose header gives the length of every cell. Some images of a
+record are read cell by cell, by the copy of the header that the index keeps. The ranges of all
+wants are coalesced.
+
+Example: a record of 4 images and 3 groups starts at byte 0 and has a header of 109 bytes. The cells
+of group 1 have 10, 10, 10, 10 bytes and those of group 2 have 20, 30, 20, 20 bytes:
+
+    header    group 1: image 0   1        2        3        group 2: 0   1        2        3
+    0..109             109..119  119..129 129..139 139..149 149..169     169..199 199..219 219..239
+
+Images 0, 1 and 3 at fidelity 2 are `Cells` with six ranges, an image after the other: 109..119,
+149..169, 119..129, 169..199, 139..149, 219..239. Where a request costs more than 20 bytes of gap,
+they are one request, 109..239: 130 bytes, of which 30 are image 2's. Where no gap is worth reading,
+touching ranges are still merged, to three requests of 100 bytes: 109..129, 139..199, 219..239. All
+four images would be a `Prefix` of one range, 0..239.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,12 +29,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import ByteRange, Request, coalesce, crc32c, place_words
+from pcrstore.core import ByteRange, Coalesced, Request, coalesce, crc32c, place_words
 from pcrstore.cost import CostModel, break_even_gap
 from pcrstore.errors import ChecksumError
-from pcrstore.format import EOI, Header, Placement, assemble_full, parse_header
+from pcrstore.format import Header, Placement, parse_header
+from pcrstore.jpeg import EOI, assemble_full
 
-__all__ = ["Cells", "Pieces", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
+__all__ = ["Cells", "ImageCells", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,29 +43,32 @@ class Prefix:
     """All images of a record at one fidelity."""
 
     record: int
-    """Position of the record in the dataset; only carried along."""
+    """Position of the record in the dataset, for messages."""
     placement: Placement
     n_groups: int
     fidelity: int
     header: Header | None = None
-    """Needed where the placement has none of its own."""
+    """The index's copy, needed where the placement has no header of its own."""
     by_group: bool = False
-    """Ask for every group by itself, as a cache keeps them; touching ones are merged again."""
+    """Ask for each group by itself, as a cache keeps them; touching ones are merged again."""
 
     def ranges(self) -> list[ByteRange]:
-        """Return what must be read."""
+        """Return the ranges to read."""
         if self.by_group:
             return self.placement.groups(self.fidelity)
         return self.placement.prefix(self.fidelity)
 
-    def views(self, parts: Sequence[bytes]) -> Iterator[tuple[bool, list[NDArray[np.uint8]]]]:
-        """Yield of every image whether it is opaque, and its checked cells: views of what was read.
+    def views(self, fetched: Sequence[bytes]) -> Iterator[tuple[bool, list[NDArray[np.uint8]]]]:
+        """Yield for each image True if it is opaque, and its checked cells as views.
+
+        Args:
+            fetched: The bytes of each of `ranges`.
 
         Raises:
-            ChecksumError: Something is damaged, or the body has another length; of the cells, while
-                iterated.
+            ChecksumError: The bytes are damaged, or have another length. For damaged cells this
+                is raised while iterating, after the images before.
         """
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = fetched[0] if len(fetched) == 1 else b"".join(fetched)
         where = _where(self.placement, self.record)
         header, start = self.header, 0
         if self.placement.has_header:
@@ -67,10 +85,10 @@ class Prefix:
         cells = header.cut(data, self.fidelity, where=where, start=start)
         return zip(header.opaque.tolist(), cells, strict=True)
 
-    def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
-        """Yield the checked cells of every image."""
-        for i, (opaque, cells) in enumerate(self.views(parts)):
-            yield Pieces(
+    def checked(self, fetched: Sequence[bytes]) -> Iterator["ImageCells"]:
+        """Yield the checked cells of each image; see `views` for arguments and errors."""
+        for i, (opaque, cells) in enumerate(self.views(fetched)):
+            yield ImageCells(
                 record=self.record, image=i, opaque=opaque, cells=[c.tobytes() for c in cells]
             )
 
@@ -82,49 +100,57 @@ class Cells:
     record: int
     placement: Placement
     header: Header
-    """From the index."""
+    """The index's copy."""
     images: tuple[int, ...]
     """Positions in the record."""
     fidelities: tuple[int, ...]
     restore: NDArray[np.void] | None = None
-    """(N,) lengths and checksums of the record's restore blobs; None leaves them out."""
+    """(N,) lengths and checksums of the record's restore blobs; None leaves the blobs out."""
 
-    def _spans(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (image, region, start, stop), in the order of `ranges`."""
+    def _stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (region, start, stop) for each image's cells in order, then its restore blob."""
         starts = self.header.starts()
-        restore_stops = (
-            None if self.restore is None else np.cumsum(self.restore["length"], dtype=np.int64)
-        )
+        stops = None if self.restore is None else np.cumsum(self.restore["length"], dtype=np.int64)
         for i, k in zip(self.images, self.fidelities, strict=True):
             for g in range(k):
                 start = int(starts[i, g])
-                yield i, g, start, start + int(self.header.lengths[i, g])
-            if self.restore is not None and restore_stops is not None:
-                stop = int(restore_stops[i])
-                yield i, self.header.n_groups, stop - int(self.restore["length"][i]), stop
+                yield g, start, start + int(self.header.lengths[i, g])
+            if self.restore is not None and stops is not None:
+                stop = int(stops[i])
+                yield self.header.n_groups, stop - int(self.restore["length"][i]), stop
 
     def ranges(self) -> list[ByteRange]:
-        """Return what must be read: per image its cells in order, then its restore blob."""
-        return [r for _, g, a, b in self._spans() for r in self.placement.locate(g, a, b)]
+        """Return the ranges to read, an image after the other."""
+        return [r for stretch in self._stretches() for r in self.placement.locate(*stretch)]
 
-    def cut(self, parts: Sequence[bytes]) -> Iterator["Pieces"]:
-        """Yield the checked cells of every image, in the order of `images`."""
+    def checked(self, fetched: Sequence[bytes]) -> Iterator["ImageCells"]:
+        """Yield the checked cells of each image, in the order of `images`.
+
+        Args:
+            fetched: The bytes of each of `ranges`.
+
+        Raises:
+            ChecksumError: The bytes are damaged. This is raised while iterating, after the images
+                before.
+        """
         where = _where(self.placement, self.record)
-        it = iter(parts)
-        blobs = [
-            b"".join(next(it) for _ in self.placement.locate(g, a, b))
-            for _, g, a, b in self._spans()
-        ]
-        at = iter(blobs)
+        it = iter(fetched)
+        # A cell is in two ranges where a chunk of the zarr layout ends inside it.
+        whole = iter(
+            [
+                b"".join(next(it) for _ in self.placement.locate(*stretch))
+                for stretch in self._stretches()
+            ]
+        )
         for i, k in zip(self.images, self.fidelities, strict=True):
-            cells = [next(at) for _ in range(k)]
+            cells = [next(whole) for _ in range(k)]
             for g, cell in enumerate(cells):
                 self.header.check(i, g, cell, where=where)
             restore = None
             if self.restore is not None:
-                restore = next(at)
-                self._check_restore(i, restore, where)
-            yield Pieces(
+                restore = next(whole)
+                self._check_restore(i, restore, int(self.restore["checksum"][i]), where)
+            yield ImageCells(
                 record=self.record,
                 image=i,
                 opaque=bool(self.header.opaque[i]),
@@ -132,12 +158,10 @@ class Cells:
                 restore=restore,
             )
 
-    def _check_restore(self, image: int, blob: bytes, where: str) -> None:
-        if self.restore is None:
-            return
+    def _check_restore(self, image: int, blob: bytes, checksum: int, where: str) -> None:
         region = self.header.n_groups
         word = int(place_words(self.header.seed, [image], region + 1)[0, region])
-        if crc32c(blob) ^ word != int(self.restore["checksum"][image]):
+        if crc32c(blob) ^ word != checksum:
             raise ChecksumError(f"{where}: restore blob of image {image} fails its checksum")
 
 
@@ -149,7 +173,7 @@ def _where(placement: Placement, record: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pieces:
+class ImageCells:
     """The checked cells of one image, before they are joined to a file."""
 
     record: int
@@ -174,10 +198,11 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReadPlan:
-    """The requests for some wants; nothing of the images has moved yet."""
+    """The requests for some wants; no byte of the images has moved yet."""
 
     wants: tuple[Want, ...]
     wanted: tuple[ByteRange, ...]
+    """The ranges of all wants."""
     edges: tuple[int, ...]
     """Want i reads `wanted[edges[i]:edges[i + 1]]`."""
     requests: tuple[Request, ...]
@@ -191,7 +216,7 @@ class ReadPlan:
 
     @property
     def n_requests(self) -> int:
-        """GETs."""
+        """Number of GETs."""
         return len(self.requests)
 
     @property
@@ -201,12 +226,12 @@ class ReadPlan:
 
     @property
     def dollars(self) -> float:
-        """What the store bills, by the plan's cost model."""
+        """Price of the requests and bytes, by the plan's cost model."""
         return self.cost.dollars(self.n_requests, self.n_bytes)
 
     @property
     def seconds(self) -> float:
-        """How long the reads take, by the plan's cost model."""
+        """Duration of the reads, by the plan's cost model."""
         return self.cost.seconds(self.n_requests, self.n_bytes)
 
 
@@ -214,21 +239,23 @@ def plan(wants: Sequence[Want], *, cost: CostModel, have: Collection[ByteRange] 
     """Plan the reads of some wants, coalescing where a gap is cheaper than a request.
 
     Args:
-        wants: What is asked for.
+        wants: Images of records.
         cost: Prices and link.
-        have: Ranges of wants that need no request: a cache holds them.
+        have: Ranges of wants that need no request, because a cache holds them.
     """
     wanted: list[ByteRange] = []
     edges = [0]
     for want in wants:
         wanted.extend(want.ranges())
         edges.append(len(wanted))
+    # An empty range is in no request, and the others keep their positions.
     missing = [ByteRange(r.name, r.start, r.start) if r in have else r for r in wanted]
+    merged = coalesce(missing, max_gap=break_even_gap(cost), max_size=cost.max_request)
     return ReadPlan(
         wants=tuple(wants),
         wanted=tuple(wanted),
         edges=tuple(edges),
-        requests=tuple(coalesce(missing, max_gap=break_even_gap(cost), max_size=cost.max_request)),
+        requests=merged.requests,
         cost=cost,
     )
 
@@ -236,21 +263,14 @@ def plan(wants: Sequence[Want], *, cost: CostModel, have: Collection[ByteRange] 
 def assemble(
     p: ReadPlan, bodies: Sequence[bytes], have: Mapping[ByteRange, bytes] | None = None
 ) -> list[list[bytes]]:
-    """Cut the bodies of a plan's requests into the parts that each want asked for.
+    """Return for each want the bytes of its ranges, which `want.checked` takes.
 
     Args:
         p: The plan.
-        bodies: What its requests were answered with.
-        have: Bodies of the ranges that were planned with as present.
-
-    Returns:
-        Per want the bytes of its ranges; `want.cut(parts)` checks them and yields images.
+        bodies: The body of each of its requests.
+        have: Bytes of the ranges that were planned as present.
     """
-    present = have or {}
-    parts: list[bytes] = [present.get(r, b"") for r in p.wanted]
-    for request, body in zip(p.requests, bodies, strict=True):
-        base = request.range.start
-        for i in request.members:
-            r = p.wanted[i]
-            parts[i] = body[r.start - base : r.stop - base]
-    return [parts[a:b] for a, b in zip(p.edges, p.edges[1:], strict=False)]
+    fetched = Coalesced(wanted=p.wanted, requests=p.requests).split(bodies)
+    if have:
+        fetched = [have.get(r, data) for r, data in zip(p.wanted, fetched, strict=True)]
+    return [fetched[a:b] for a, b in zip(p.edges, p.edges[1:], strict=False)]

@@ -1,11 +1,22 @@
-"""From images asked for to checked cells: the flow behind every read of a dataset.
+"""Reads of images: from positions and fidelities to checked cells or files.
 
-    positions ──▶ wants (one per record touched) ──plan──▶ get_ranges ──assemble──▶ Pieces
-    records  ──files─▶ the same, whole ────────────────────────────────────▶ what a decoder takes
-                                                               └── a checksum fails: read again
+    positions ──▶ wants, one per record ──plan──▶ get_ranges ──assemble──▶ checked ──▶ ImageCells
+    selections of records ──▶ the same ──────────────────────────────────▶ checked ──▶ files
+                                                                 └── fails: fetched again
 
-A record of which everything is wanted is read as its prefix; a part of one cell by cell. With a
-cache, prefixes are asked for group by group, and what the cache holds is not planned at all.
+A record of which every image is wanted at one fidelity is read as its prefix; some images of a
+record are read cell by cell. With a cache, prefixes are asked for group by group, and a group that
+the cache holds is not planned at all.
+
+Example: records of 4 images, and positions 6, 1, 5, 1 at fidelities 2, 1, 2, 3. Positions 5 and 6
+are images 1 and 2 of record 1; position 1 is image 1 of record 0, wanted twice, and so read once at
+the higher fidelity. Two wants in the order in which records are met:
+
+    want 0    record 1, images (1, 2) at fidelities (2, 2)
+    want 1    record 0, images (1,) at fidelities (3,)
+    places    (0, 1), (1, 0), (0, 0), (1, 0): want, and position among its images
+
+Position 1 at fidelity 1 is the first cell of the three.
 """
 
 import itertools
@@ -16,43 +27,45 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from pcrstore.core import ByteRange, split
+from pcrstore.core import ByteRange, divide
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, RangeCache, checked, get_ranges
+from pcrstore.dataset.fetch import Counter, decode_checked, get_ranges
 from pcrstore.dataset.index_reader import IndexReader, Part
-from pcrstore.dataset.planner import Cells, Pieces, Prefix, ReadPlan, Want, assemble, plan
-from pcrstore.format import Header, Manifest, decodable
-from pcrstore.storage import ReadableStore
+from pcrstore.dataset.planner import Cells, ImageCells, Prefix, ReadPlan, Want, assemble, plan
+from pcrstore.format import Manifest
+from pcrstore.jpeg import decodable
+from pcrstore.storage import RangeCache, ReadableStore
 
-__all__ = ["Chosen", "Reader", "Window"]
+__all__ = ["Reader", "RecordSelection", "RecordSpan"]
 
 OfImage = TypeVar("OfImage")
 
-_WINDOW_BYTES: Final = 16 * 2**20
-"""What an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link with
-20 ms of latency."""
+_SPAN_BYTES: Final = 16 * 2**20
+"""Bytes that an iteration asks for at once: 16 record prefixes of a megabyte fill a 1 Gbit/s link
+with 20 ms of latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A run of whole records that are read together."""
+class RecordSpan:
+    """Neighbouring whole records of one index part, which are read together."""
 
     part: Part
-    first: int
+    start: int
     """First record, counted in the part."""
     stop: int
+    """One past the last record, counted in the part."""
 
     @property
     def images(self) -> range:
-        """Positions of its images in the dataset."""
+        """Positions of the images in the dataset."""
         edges = self.part.image_edges
         base = self.part.first_image
-        return range(base + int(edges[self.first]), base + int(edges[self.stop]))
+        return range(base + int(edges[self.start]), base + int(edges[self.stop]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """A record, or some images of one, to be decoded."""
+class RecordSelection:
+    """A record, or some images of one, to be read."""
 
     part: int
     record: int
@@ -60,21 +73,26 @@ class Chosen:
     images: tuple[int, ...] | None
     """Positions in the record; None: all."""
     fidelity: int | tuple[int, ...]
-    """Of all, or of each of `images`."""
+    """Of all images, or of each."""
     restore: bool = False
-    """Whether the restore blobs of `images` are read too."""
+    """True where the restore blobs of the images are read too."""
+
+    @property
+    def is_prefix(self) -> bool:
+        """True where the bytes are a prefix of the record: all images at one fidelity."""
+        return self.images is None and isinstance(self.fidelity, int) and not self.restore
 
 
 class Reader:
     """Reads one version of a dataset from its store.
 
     Args:
-        store: What it is read from.
+        store: The store of the dataset.
         manifest: Of the version.
         cost: Prices and link; decides which ranges are read together.
-        cache: Scan groups on local disk.
+        cache: A cache of scan groups on local disk.
         part_bytes: Requests longer than this are made as several at once; None: never.
-        catalog: The index, where another reader of the same version has it.
+        index: The index, where another reader of the same version has it.
     """
 
     def __init__(
@@ -85,192 +103,202 @@ class Reader:
         *,
         cache: RangeCache | None = None,
         part_bytes: int | None = None,
-        catalog: IndexReader | None = None,
+        index: IndexReader | None = None,
     ) -> None:
         self._store = store
         self._manifest = manifest
         self._cost = cost
         self._part_bytes = part_bytes
         self.cache = cache
-        self.catalog = catalog or IndexReader(store, manifest, cost)
+        self.index = index or IndexReader(store, manifest, cost)
         self.counter = Counter()
-        """Requests and bytes of scan groups; those of the index are the catalog's."""
+        """Requests and bytes of scan groups; those of the index are counted by `index`."""
 
     @property
     def needs_headers(self) -> bool:
-        """Say whether records have no header of their own, so that the index is read for it."""
+        """True where records have no header of their own, so that the index is read for it."""
         return self._manifest.layout == "zarr"
 
     def plan(
-        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
+        self, positions: Sequence[int], fidelities: Sequence[int], originals: Sequence[bool]
     ) -> ReadPlan:
-        """Plan what `pieces` would read; see `Dataset.plan`."""
-        wants, _ = self._wants(positions, fidelities, source)
+        """Plan the reads of `cells_at`; see `Dataset.plan`."""
+        wants, _ = self._wants_at(positions, fidelities, originals)
         return plan(wants, cost=self._cost)
 
-    def pieces(
-        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
-    ) -> list[Pieces]:
+    def cells_at(
+        self, positions: Sequence[int], fidelities: Sequence[int], originals: Sequence[bool]
+    ) -> list[ImageCells]:
         """Return the cells of images, in the order of `positions`.
 
         Args:
             positions: Images of the dataset; repeats are read once.
             fidelities: Group number of each.
-            source: Whether the restore blob of each is wanted too.
+            originals: True for each whose restore blob is wanted too.
 
         Raises:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
-        wants, slots = self._wants(positions, fidelities, source)
-        found = self._execute(wants)
-        out: list[Pieces] = []
-        for (w, i), k in zip(slots, fidelities, strict=True):
-            piece = found[w][i]
-            if len(piece.cells) > k:  # the same image was also asked for at a higher fidelity
-                piece = replace(piece, cells=piece.cells[:k])
-            out.append(piece)
+        wants, places = self._wants_at(positions, fidelities, originals)
+        found = [*self._read_checked(wants, _cells)]
+        out: list[ImageCells] = []
+        for (w, i), k, with_restore in zip(places, fidelities, originals, strict=True):
+            image = found[w][i]
+            # The same image, or another of its record, was asked for with more.
+            if len(image.cells) > k or (image.restore is not None and not with_restore):
+                image = replace(
+                    image,
+                    cells=image.cells[:k],
+                    restore=image.restore if with_restore else None,
+                )
+            out.append(image)
         return out
 
-    def windows(self, k: int, start: int, stop: int) -> Iterator[Window]:
-        """Cut records `start` to `stop` into windows of about `_WINDOW_BYTES` at fidelity k."""
-        edges = self.catalog.record_edges
+    def spans(self, k: int, start: int, stop: int) -> Iterator[RecordSpan]:
+        """Yield records `start` to `stop` as spans of about `_SPAN_BYTES` at fidelity k."""
+        edges = self.index.record_edges
         for p in range(len(self._manifest.parts)):
             a, b = max(start, int(edges[p])), min(stop, int(edges[p + 1]))
             if a >= b:
                 continue
-            part = self.catalog.parts([p])[0]
+            part = self.index.parts([p])[0]
             base = int(edges[p])
             sizes = part.records["length"][:, :k].sum(axis=1, dtype=np.int64)
             first, total = a - base, 0
             for r in range(a - base, b - base):
-                if total and total + int(sizes[r]) > _WINDOW_BYTES:
-                    yield Window(part=part, first=first, stop=r)
+                if total and total + int(sizes[r]) > _SPAN_BYTES:
+                    yield RecordSpan(part=part, start=first, stop=r)
                     first, total = r, 0
                 total += int(sizes[r])
-            yield Window(part=part, first=first, stop=b - base)
+            yield RecordSpan(part=part, start=first, stop=b - base)
 
-    def read_window(self, window: Window, k: int) -> list[Pieces]:
-        """Return every image of a window, in order, by one prefix per record."""
-        p = self.catalog.part_of_image(window.part.first_image)
-        chosen = [
-            Chosen(part=p, record=r, images=None, fidelity=k)
-            for r in range(window.first, window.stop)
+    def read_span(self, span: RecordSpan, k: int) -> list[ImageCells]:
+        """Return every image of a span, in order, by one prefix per record."""
+        p = self.index.part_of_image(span.part.first_image)
+        selections = [
+            RecordSelection(part=p, record=r, images=None, fidelity=k)
+            for r in range(span.start, span.stop)
         ]
-        return [piece for found in self._execute(self._chosen(chosen)) for piece in found]
+        found = self._read_checked(self._wants(selections), _cells)
+        return [*itertools.chain.from_iterable(found)]
 
-    def files(self, chosen: Sequence[Chosen]) -> Iterator[list[bytes]]:
-        """Read records that are chosen; yield what a decoder takes of each image of each.
+    def files(self, selections: Sequence[RecordSelection]) -> Iterator[list[bytes]]:
+        """Read selections; yield for each the files that a decoder takes of its images.
 
         Raises:
-            ChecksumError: Stored bytes are damaged, also after reading them again. The records
+            ChecksumError: Stored bytes are damaged, also after reading them again. The selections
                 before were yielded.
         """
-        return self._cut(self._chosen(chosen), self._files)
+        return self._read_checked(self._wants(selections), self._files)
 
-    def _files(self, want: Want, parts: Sequence[bytes]) -> list[bytes]:
+    def _files(self, want: Want, fetched: Sequence[bytes]) -> list[bytes]:
         n = self._manifest.n_groups
         if not isinstance(want, Prefix):
-            return [decodable(p.cells, n, opaque=p.opaque) for p in want.cut(parts)]
-        return [decodable(cells, n, opaque=opaque) for opaque, cells in want.views(parts)]
+            return [decodable(c.cells, n, opaque=c.opaque) for c in want.checked(fetched)]
+        return [decodable(cells, n, opaque=opaque) for opaque, cells in want.views(fetched)]
 
     def files_at(self, positions: Sequence[int], fidelities: Sequence[int]) -> list[bytes]:
-        """Return what a decoder takes of scattered images, in the order of `positions`.
+        """Return the files that a decoder takes of scattered images, in the order of `positions`.
 
         Raises:
             ChecksumError: Stored bytes are damaged, also after reading them again.
         """
         n = self._manifest.n_groups
-        pieces = self.pieces(positions, fidelities, [False] * len(positions))
-        return [decodable(p.cells, n, opaque=p.opaque) for p in pieces]
+        images = self.cells_at(positions, fidelities, [False] * len(positions))
+        return [decodable(c.cells, n, opaque=c.opaque) for c in images]
 
-    def _chosen(self, chosen: Sequence[Chosen]) -> list[Want]:
-        """Return the wants of records chosen, with headers where they have none of their own."""
-        numbers = list(dict.fromkeys(c.part for c in chosen))
-        parts = dict(zip(numbers, self.catalog.parts(numbers), strict=True))
-        needed = [(c.part, c.record) for c in chosen if self.needs_headers or not _is_prefix(c)]
-        headers = dict(zip(needed, self.catalog.headers(needed), strict=True)) if needed else {}
+    def _wants(self, selections: Sequence[RecordSelection]) -> list[Want]:
+        """Return the wants of selections, with headers where they have none of their own."""
+        numbers = list(dict.fromkeys(s.part for s in selections))
+        parts = dict(zip(numbers, self.index.parts(numbers), strict=True))
+        needed = [(s.part, s.record) for s in selections if self.needs_headers or not s.is_prefix]
+        headers = dict(zip(needed, self.index.headers(needed), strict=True)) if needed else {}
         wants: list[Want] = []
-        for c in chosen:
-            part = parts[c.part]
-            if isinstance(c.fidelity, int) and c.images is None:
+        for s in selections:
+            part = parts[s.part]
+            placement = part.placement(s.record, self._manifest.chunk_bytes)
+            if isinstance(s.fidelity, int) and s.is_prefix:
                 wants.append(
-                    self._prefix(part, c.record, c.fidelity, headers.get((c.part, c.record)))
+                    Prefix(
+                        record=part.first_record + s.record,
+                        placement=placement,
+                        n_groups=self._manifest.n_groups,
+                        fidelity=s.fidelity,
+                        header=headers.get((s.part, s.record)),
+                        by_group=self.cache is not None,
+                    )
                 )
                 continue
-            placement = part.placement(c.record, self._manifest.chunk_bytes)
-            images = tuple(range(placement.n_images)) if c.images is None else c.images
-            fidelities = c.fidelity
+            images = tuple(range(placement.n_images)) if s.images is None else s.images
+            fidelities = s.fidelity
             if isinstance(fidelities, int):
                 fidelities = (fidelities,) * len(images)
             wants.append(
                 Cells(
-                    record=part.first_record + c.record,
+                    record=part.first_record + s.record,
                     placement=placement,
-                    header=headers[c.part, c.record],
+                    header=headers[s.part, s.record],
                     images=images,
                     fidelities=fidelities,
-                    restore=self.catalog.restore_rows(c.part, c.record) if c.restore else None,
+                    restore=self.index.restore_rows(s.part, s.record) if s.restore else None,
                 )
             )
         return wants
 
-    def _prefix(self, part: Part, record: int, k: int, header: Header | None) -> Prefix:
-        return Prefix(
-            record=part.first_record + record,
-            placement=part.placement(record, self._manifest.chunk_bytes),
-            n_groups=self._manifest.n_groups,
-            fidelity=k,
-            header=header,
-            by_group=self.cache is not None,
-        )
-
-    def _wants(
-        self, positions: Sequence[int], fidelities: Sequence[int], source: Sequence[bool]
+    def _wants_at(
+        self, positions: Sequence[int], fidelities: Sequence[int], originals: Sequence[bool]
     ) -> tuple[list[Want], list[tuple[int, int]]]:
-        """Return one want per record touched, and where each position's piece will be."""
-        found = self.catalog.locate(positions)
+        """Return a want for each record touched, and each position's place.
+
+        A place is the number of a want, and the position among its images; see the example of
+        this module.
+        """
+        found = self.index.locate(positions)
         numbers, slots = found.number.tolist(), found.slot.tolist()
+        # Of each record its images, with the highest fidelity that is asked for of each.
         asked: dict[int, dict[int, tuple[int, bool]]] = {}
-        for number, slot, k, whole in zip(numbers, slots, fidelities, source, strict=True):
+        for number, slot, k, with_restore in zip(
+            numbers, slots, fidelities, originals, strict=True
+        ):
             images = asked.setdefault(number, {})
             before = images.get(slot, (0, False))
-            images[slot] = (max(before[0], k), before[1] or whole)
-        places = zip(
+            images[slot] = (max(before[0], k), before[1] or with_restore)
+        rows = zip(
             found.part.tolist(), found.record.tolist(), found.record_size.tolist(), strict=True
         )
-        records = dict(zip(numbers, places, strict=True))
-        chosen: list[Chosen] = []
-        rank: dict[tuple[int, int], tuple[int, int]] = {}
+        records = dict(zip(numbers, rows, strict=True))
+        selections: list[RecordSelection] = []
+        places: dict[tuple[int, int], tuple[int, int]] = {}
         for w, (number, images) in enumerate(asked.items()):
             part, record, size = records[number]
             ordered = sorted(images)
-            rank.update({(number, slot): (w, i) for i, slot in enumerate(ordered)})
+            places.update({(number, slot): (w, i) for i, slot in enumerate(ordered)})
             each = tuple(images[slot][0] for slot in ordered)
-            restore = any(whole for _, whole in images.values())
-            # One prefix is what is wanted: all images, one fidelity, no originals.
-            if len(images) == size and len(set(each)) == 1 and not restore:
-                chosen.append(Chosen(part=part, record=record, images=None, fidelity=each[0]))
-                continue
-            chosen.append(
-                Chosen(
+            restore = any(with_restore for _, with_restore in images.values())
+            # One prefix holds all of this: every image, one fidelity, no restore blobs.
+            is_prefix = len(images) == size and len(set(each)) == 1 and not restore
+            selections.append(
+                RecordSelection(
                     part=part,
                     record=record,
-                    images=tuple(ordered),
-                    fidelity=each,
+                    images=None if is_prefix else tuple(ordered),
+                    fidelity=each[0] if is_prefix else each,
                     restore=restore,
                 )
             )
-        return self._chosen(chosen), [rank[key] for key in zip(numbers, slots, strict=True)]
+        return self._wants(selections), [places[key] for key in zip(numbers, slots, strict=True)]
 
-    def _execute(self, wants: Sequence[Want]) -> list[list[Pieces]]:
-        return [*self._cut(wants, lambda want, parts: [*want.cut(parts)])]
-
-    def _cut(
-        self, wants: Sequence[Want], cut: Callable[[Want, Sequence[bytes]], list[OfImage]]
+    def _read_checked(
+        self,
+        wants: Sequence[Want],
+        decode: Callable[[Want, Sequence[bytes]], list[OfImage]],
     ) -> Iterator[list[OfImage]]:
-        """Read, cut and check; read again what fails its checksum."""
-        for want, got in zip(wants, self._read(wants), strict=True):
-            yield checked(partial(cut, want), got, partial(self._read_again, want))
+        """Read all wants by one plan; decode and check each when it is asked for.
+
+        A want that fails its checksum is read again by itself.
+        """
+        for want, fetched in zip(wants, self._read(wants), strict=True):
+            yield decode_checked(partial(decode, want), fetched, partial(self._read_again, want))
 
     def _read_again(self, want: Want) -> list[bytes]:
         if self.cache is not None and isinstance(want, Prefix):
@@ -287,27 +315,26 @@ class Reader:
             wanted = dict.fromkeys(r for want in kept for r in want.ranges())
             have = {r: body for r in wanted if (body := self.cache.get(r)) is not None}
         p = plan(wants, cost=self._cost, have=have)
-        parts = assemble(p, self._get(p), have)
+        fetched = assemble(p, self._get(p), have)
         if self.cache is not None:
-            for want, got in zip(wants, parts, strict=True):
+            for want, of_want in zip(wants, fetched, strict=True):
                 if isinstance(want, Prefix):
-                    for r, body in zip(want.ranges(), got, strict=True):
+                    for r, body in zip(want.ranges(), of_want, strict=True):
                         if r not in have:
                             self.cache.put(r, body)
-        return parts
+        return fetched
 
     def _get(self, p: ReadPlan) -> list[bytes]:
+        """Return the body of each request, reading a long one by several GETs."""
         ranges = [r.range for r in p.requests]
-        pieces = [split(r, self._part_bytes) for r in ranges] if self._part_bytes else None
-        if pieces is None or all(len(of) == 1 for of in pieces):
-            bodies = get_ranges(self._store, ranges)
-            self.counter.add(len(ranges), sum(map(len, bodies)))
-            return bodies
-        got = iter(get_ranges(self._store, [r for of in pieces for r in of]))
-        bodies = [b"".join(itertools.islice(got, len(of))) for of in pieces]
-        self.counter.add(sum(map(len, pieces)), sum(map(len, bodies)))
-        return bodies
+        divided = [divide(r, self._part_bytes) if self._part_bytes else [r] for r in ranges]
+        got = get_ranges(self._store, [r for of in divided for r in of])
+        self.counter.add(len(got), sum(map(len, got)))
+        if len(got) == len(ranges):
+            return got
+        it = iter(got)
+        return [b"".join(itertools.islice(it, len(of))) for of in divided]
 
 
-def _is_prefix(chosen: Chosen) -> bool:
-    return chosen.images is None and isinstance(chosen.fidelity, int)
+def _cells(want: Want, fetched: Sequence[bytes]) -> list[ImageCells]:
+    return [*want.checked(fetched)]

@@ -101,10 +101,11 @@ def concat(rows: Sequence[Rows]) -> Rows:
 
 
 def header_edges(records: NDArray[np.void], n_groups: int) -> NDArray[np.int64]:
-    """Return where each record's header starts in the `headers` block, and where the last ends."""
-    n = records["n_images"].astype(np.int64)
-    fixed = header_size(0, n_groups)
-    sizes = fixed + (n + 7) // 8 + 8 * n * n_groups
+    """Return the offset of each record's header in the `headers` block, and the end of the last.
+
+    Two records of 8 and 9 images in 5 groups have headers of 333 and 374 bytes: edges 0, 333, 707.
+    """
+    sizes = header_size(records["n_images"].astype(np.int64), n_groups)
     return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
 

@@ -4,10 +4,6 @@ Pure: bytes in, values out. FORMAT.md, "Manifest", is the normative text.
 
     pcrstore-manifest v1 crc32c=1a2b3c4d bytes=2317
     {"classes":["cat","dog"],"columns":[...],"created":"...",...}
-
-A version's name sorts before every older version's, so the newest is the first name of one LIST:
-version 1 is `manifests/fffffffe.pcrm`, version 2 `manifests/fffffffd.pcrm`. The name depends on
-nothing but the version, so that one conditional create decides between two writers.
 """
 
 import json
@@ -18,14 +14,12 @@ from typing import Final
 from pcrstore.core import MAX_INT, UID_BYTES, JsonReader, crc32c, parse_json
 from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 from pcrstore.format.index import COLUMNS, SYSTEM_BLOCKS, Column, PartEntry
+from pcrstore.format.names import MAX_VERSION
 from pcrstore.jpeg import MAX_GROUPS
 
 __all__ = [
     "FORMAT_VERSION",
-    "LATEST",
-    "MANIFESTS",
     "MAX_SPLITS",
-    "MAX_VERSION",
     "Checked",
     "Manifest",
     "Quality",
@@ -34,13 +28,9 @@ __all__ = [
     "decode_manifest",
     "encode_latest",
     "encode_manifest",
-    "manifest_name",
-    "version_of",
 ]
 
 FORMAT_VERSION: Final = 1
-MANIFESTS: Final = "manifests"
-LATEST: Final = "latest"
 
 MAX_MANIFEST: Final = 16 * 2**20
 """A billion images are 15,259 parts of about 200 bytes: 3 MB. The rest is room for half a million
@@ -51,34 +41,11 @@ MAX_CLASSES: Final = 10_000_000
 MAX_SPLITS: Final = 255
 """The `split` column is a u8 whose 255 stands for none."""
 
-MAX_VERSION: Final = 2**32 - 2
 _FEATURES: Final[frozenset[str]] = frozenset()
 """Required features this release knows. A manifest that names another one is refused."""
 
 _ENVELOPE = re.compile(rb"pcrstore-manifest v1 crc32c=([0-9a-f]{8}) bytes=(0|[1-9][0-9]{0,9})\n")
 _ANY_ENVELOPE = re.compile(rb"pcrstore-manifest v([0-9]{1,9}) ")
-
-
-def manifest_name(version: int) -> str:
-    """Return the object name of a version.
-
-    >>> manifest_name(1)
-    'manifests/fffffffe.pcrm'
-    """
-    if not 1 <= version <= MAX_VERSION:
-        raise FormatError(f"version must be in 1..{MAX_VERSION}, got {version}")
-    return f"{MANIFESTS}/{2**32 - 1 - version:08x}.pcrm"
-
-
-def version_of(name: str) -> int | None:
-    """Return the version that an object name stands for, None if it is no manifest's name.
-
-    >>> version_of("manifests/fffffffd.pcrm")
-    2
-    """
-    m = re.fullmatch(rf"{MANIFESTS}/([0-9a-f]{{8}})\.pcrm", name)
-    version = 2**32 - 1 - int(m[1], 16) if m else 0
-    return version if 1 <= version <= MAX_VERSION else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

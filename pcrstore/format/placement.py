@@ -8,9 +8,10 @@ import itertools
 from dataclasses import dataclass
 
 from pcrstore.core import ByteRange, record_seed
+from pcrstore.format.names import array_name
 from pcrstore.format.record import header_size
 
-__all__ = ["ArrayPlacement", "Placement", "RunPlacement", "array_name", "chunk_ranges"]
+__all__ = ["ArrayPlacement", "Placement", "RunPlacement", "chunk_ranges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +95,6 @@ class ArrayPlacement:
 
 
 Placement = RunPlacement | ArrayPlacement
-
-
-def array_name(region: int, n_groups: int) -> str:
-    """Return the name of a region's array.
-
-    >>> [array_name(r, 2) for r in range(3)]
-    ['group_1', 'group_2', 'restore']
-    """
-    return "restore" if region == n_groups else f"group_{region + 1}"
 
 
 def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[ByteRange]:

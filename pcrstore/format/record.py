@@ -16,39 +16,33 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import crc32c, place_words
-from pcrstore.errors import ChecksumError, FormatError, JpegError
-from pcrstore.jpeg import ending
+from pcrstore.errors import ChecksumError, FormatError
 
 __all__ = [
-    "EOI",
     "MAX_IMAGES",
     "Header",
     "RecordImage",
-    "assemble_full",
     "build_record",
-    "decodable",
     "header_size",
     "parse_header",
 ]
-
-EOI = b"\xff\xd9"
-"""The end-of-image marker; stored nowhere, appended to every JPEG that is handed out."""
-
 
 MAX_IMAGES = 65_535
 """`n_images` is a u16, and an index part holds no more than 65,536 images anyway."""
 
 _MAGIC = b"PCR1"
+_Count = TypeVar("_Count", int, NDArray[np.int64])
 _FIXED = struct.Struct("<4sIHBB")  # magic, checksum of the rest, n_images, n_groups, flags
 
 
-def header_size(n_images: int, n_groups: int) -> int:
-    """Return the length of a record's header.
+def header_size(n_images: _Count, n_groups: int) -> _Count:
+    """Return the length of a record's header, or of each record's of an array.
 
     >>> header_size(32, 5) / 32  # per image
     40.5
@@ -218,49 +212,3 @@ def build_record(images: Sequence[RecordImage], *, seed: int) -> tuple[Header, l
         checksums=plain ^ place_words(seed, len(images), n_groups),
     )
     return header, [*(b"".join(c) for c in cells), b"".join(im.restore for im in images)]
-
-
-def assemble_full(cells: Sequence[bytes]) -> bytes:
-    """Join all G cells of an image to its full-fidelity JPEG.
-
-    Metadata (EXIF, ICC, XMP, COM) is stored at the start of the last group, where a low-fidelity
-    read does not pay for it. A decoder looks for it in the file's head, so it moves behind the
-    JFIF and Adobe segments of group 1.
-    """
-    first, last = cells[0], cells[-1]
-    n_meta = _run_of_segments(last, 0)
-    if len(cells) == 1 or n_meta == 0:
-        return b"".join((*cells, EOI))
-    at = _run_of_segments(first, 2)
-    return b"".join((first[:at], last[:n_meta], first[at:], *cells[1:-1], last[n_meta:], EOI))
-
-
-def decodable(cells: Sequence[bytes | NDArray[np.uint8]], n_groups: int, *, opaque: bool) -> bytes:
-    """Join an image's cells to what a decoder takes.
-
-    Args:
-        cells: Its groups 1..k; views of a record are joined without a copy of each.
-        n_groups: Of the dataset: with fewer, scans follow that say that no more come.
-        opaque: Whether the image is kept as a file of its own.
-    """
-    if opaque:
-        return bytes(cells[0])
-    if len(cells) == n_groups:
-        return assemble_full([bytes(c) for c in cells])
-    try:
-        end = ending(cells[0])
-    except JpegError:  # a decoder will say so, and whoever calls it knows the image
-        end = EOI
-    return b"".join((*cells, end))  # type: ignore[arg-type]  # arrays are buffers
-
-
-def _run_of_segments(data: bytes, at: int) -> int:
-    """Return the end of the APPn and COM segments that start at `at`; `at` when there are none."""
-    while data[at : at + 1] == b"\xff" and (
-        data[at + 1 : at + 2] == b"\xfe" or data[at + 1 : at + 2] in _APPN
-    ):
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")  # the length counts itself (B.1.1.4)
-    return at
-
-
-_APPN = frozenset(bytes([m]) for m in range(0xE0, 0xF0))

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import place_words
-from pcrstore.format.placement import array_name
+from pcrstore.format.names import array_name
 from pcrstore.format.record import parse_header
 
 __all__ = [

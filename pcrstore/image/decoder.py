@@ -21,7 +21,7 @@ from pcrstore.jpeg import (
     EOI,
     MAX_PIXELS,
     SOI,
-    Header,
+    JpegHeader,
     JpegInfo,
     check_pixels,
     jpeg_shape,
@@ -90,7 +90,7 @@ def decode(
 
     Raises:
         DecodeError: The bytes are not an image that the engines read, or are cut short.
-        LimitError: More than max_pixels pixels, or than `MAX_SCANS` scans.
+        LimitError: More than max_pixels pixels, or than `MAX_DECODED_SCANS` scans.
         OptionError: A scale, orientation or engine that does not exist.
         MissingDependencyError: simplejpeg is asked for and not installed.
     """
@@ -188,7 +188,7 @@ def _is_unambiguous(shape: JpegInfo, scale: int) -> bool:
     return any(-(-side * n // 8) > _scaled(side, scale) for side in (shape.height, shape.width))
 
 
-def _decode_pillow(data: bytes, header: Header, scale: int) -> NDArray[np.uint8]:
+def _decode_pillow(data: bytes, header: JpegHeader, scale: int) -> NDArray[np.uint8]:
     frame = header.frame
     # Without metadata Pillow has nothing to parse, to warn about or to take for an MPO. The class
     # itself, as Image.open would warn about large images, which have been checked here.

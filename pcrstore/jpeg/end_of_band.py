@@ -17,7 +17,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.jpeg.parser import EOI, SOI, Frame, frame_segment, parse_frame
+from pcrstore.jpeg.markers import EOI, SOI, Frame
+from pcrstore.jpeg.parser import frame_segment, parse_frame
 
 __all__ = ["end_of_band_tail", "ending"]
 

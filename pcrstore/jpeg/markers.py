@@ -1,7 +1,14 @@
-"""Read one marker segment of a JPEG: its extent, a frame header, and what APPn segments mean.
+"""Markers, marker segments and frame headers: everything here that is a number of T.81.
 
 Pure: bytes in, values out. Names and section numbers are from ITU-T T.81,
 https://www.w3.org/Graphics/JPEG/itu-t81.pdf
+
+    FF DA 00 08 01 01 00 00 3F 00      a marker segment (B.1.1.4)
+    ^  ^  ^     ^
+    |  |  |     parameters: six bytes here
+    |  |  length of the parameters and of itself, 8 here
+    |  second byte of the marker, by which it is named here: SOS
+    the marker
 """
 
 import re
@@ -9,6 +16,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from pcrstore.errors import DamagedJpegError, UnsupportedJpegError
 
@@ -16,7 +24,16 @@ __all__ = [
     "APP0",
     "APP1",
     "APP14",
+    "APPN_AND_COM",
+    "COM",
+    "DHT",
+    "DQT",
+    "DRI",
     "EOI",
+    "HUFFMAN_FRAMES",
+    "MAX_PIXELS",
+    "MAX_SCANS",
+    "SOF2",
     "SOI",
     "SOS",
     "ColourModel",
@@ -24,6 +41,7 @@ __all__ = [
     "Frame",
     "Segment",
     "colour_model",
+    "end_of_segments",
     "is_adobe",
     "is_frame_header",
     "is_jfif",
@@ -33,14 +51,35 @@ __all__ = [
     "require_soi",
 ]
 
-SOI = b"\xff\xd8"
-EOI = b"\xff\xd9"
+SOI: Final = b"\xff\xd8"
+EOI: Final = b"\xff\xd9"
 
-SOS, APP0, APP1, APP14 = 0xDA, 0xE0, 0xE1, 0xEE
-_TEM, _SOF2, _APP15, _COM = 0x01, 0xC2, 0xEF, 0xFE
+SOF2: Final = 0xC2
+DHT: Final = 0xC4
+SOS: Final = 0xDA
+DQT: Final = 0xDB
+DRI: Final = 0xDD
+APP0: Final = 0xE0
+APP1: Final = 0xE1
+APP14: Final = 0xEE
+COM: Final = 0xFE
+_TEM: Final = 0x01
 
-_HUFFMAN_SOF = frozenset({0xC0, 0xC1, _SOF2})
-_OTHER_SOF = {
+APPN_AND_COM: Final = frozenset({*range(APP0, APP0 + 16), COM})
+"""Segments that a decoder may leave out, but for JFIF and Adobe ones."""
+
+HUFFMAN_FRAMES: Final = frozenset({0xC0, 0xC1, SOF2})
+"""Frame headers of the Huffman-coded DCT processes: baseline, extended and progressive."""
+
+MAX_PIXELS: Final = 178_956_970
+"""Default limit on the pixels of an image, half a GiB in RGB: twice Pillow's
+`Image.MAX_IMAGE_PIXELS`, over which Pillow raises DecompressionBombError."""
+
+MAX_SCANS: Final = 100
+"""Default limit on the scans of an image. Each costs a pass over all coefficients, however few its
+bytes; real files have 1 to 18."""
+
+_OTHER_FRAMES: Final = {
     0xC3: "lossless",
     0xC5: "hierarchical",
     0xC6: "hierarchical",
@@ -53,11 +92,11 @@ _OTHER_SOF = {
     0xCF: "arithmetic hierarchical lossless",
 }
 
-_FILL = re.compile(rb"\xff*")
+_FILL: Final = re.compile(rb"\xff*")
 
 
 class ColourModel(Enum):
-    """What the components mean, by the rule of libjpeg (default_decompress_parms)."""
+    """Meaning of the components, by the rule of libjpeg (default_decompress_parms)."""
 
     GREY = "grey"
     YCBCR = "ycbcr"
@@ -65,11 +104,11 @@ class ColourModel(Enum):
     CMYK = "cmyk"
     YCCK = "ycck"
     OTHER = "other"
-    """Two components; no standard says what they are."""
+    """Two components, whose meaning is in no standard."""
 
     @property
     def has_chroma(self) -> bool:
-        """Whether components 1 and 2 are Cb and Cr."""
+        """True where components 1 and 2 are Cb and Cr."""
         return self in (ColourModel.YCBCR, ColourModel.YCCK)
 
 
@@ -104,11 +143,15 @@ class Frame:
 
     @property
     def is_progressive(self) -> bool:
-        """Whether scans may be partial (SOF2)."""
-        return self.sof == _SOF2
+        """True for SOF2, whose scans may carry a part of the coefficients."""
+        return self.sof == SOF2
 
     def blocks(self, index: int) -> tuple[int, int]:
-        """Rows and columns of 8 x 8 blocks in a non-interleaved scan of one component (A.2.2)."""
+        """Rows and columns of 8 x 8 blocks in a non-interleaved scan of one component (A.2.2).
+
+        Of 101 x 75 pixels in 4:2:0, Y has ceil(75 / 8) = 10 rows of ceil(101 / 8) = 13 blocks, and
+        Cb, of 51 x 38 samples, 5 rows of 7.
+        """
         c = self.components[index]
         h_max = max(other.h for other in self.components)
         v_max = max(other.v for other in self.components)
@@ -164,17 +207,30 @@ def read_segment(data: bytes, at: int) -> Segment:
     return Segment(marker, start, stop)
 
 
+def end_of_segments(data: bytes, at: int, markers: frozenset[int]) -> int:
+    r"""Return the offset behind the segments at `at` that have one of these markers.
+
+    The segments are not checked: they were when the bytes were written, or a checksum covers them.
+
+    >>> end_of_segments(SOI + b"\xff\xfe\x00\x03c" + b"\xff\xda", 2, APPN_AND_COM)
+    7
+    """
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in markers:
+        at += 2 + (data[at + 2] << 8 | data[at + 3])  # the length counts itself (B.1.1.4)
+    return min(at, len(data))
+
+
 def is_frame_header(marker: int) -> bool:
-    """Whether the marker is a SOF, of whatever process (table B.1)."""
-    return marker in _HUFFMAN_SOF or marker in _OTHER_SOF
+    """Say whether the marker is a SOF, of whatever process (table B.1)."""
+    return marker in HUFFMAN_FRAMES or marker in _OTHER_FRAMES
 
 
 def read_frame(data: bytes, segment: Segment) -> Frame:
-    """Read a frame header (B.2.2); see `jpeg.parse` for what is raised."""
-    if segment.marker in _OTHER_SOF:
+    """Read a frame header (B.2.2); errors are those of `parser.parse`."""
+    if segment.marker in _OTHER_FRAMES:
         raise UnsupportedJpegError(
             f"a Huffman-coded sequential or progressive JPEG expected, got"
-            f" {_OTHER_SOF[segment.marker]} (FF{segment.marker:02X})"
+            f" {_OTHER_FRAMES[segment.marker]} (FF{segment.marker:02X})"
         )
     body = data[segment.start + 4 : segment.stop]
     if len(body) < 6 or len(body) != 6 + 3 * body[5]:
@@ -210,25 +266,25 @@ def read_frame(data: bytes, segment: Segment) -> Frame:
 
 
 def is_jfif(marker: int, body: bytes) -> bool:
-    """Whether libjpeg takes the segment for JFIF; `body` is its parameters, or the first 14."""
+    """Say whether libjpeg takes the segment for JFIF; `body` is its parameters, or the first 14."""
     return marker == APP0 and len(body) >= 14 and body.startswith(b"JFIF\x00")
 
 
 def is_adobe(marker: int, body: bytes) -> bool:
-    """Whether libjpeg takes the segment for Adobe; `body` is its parameters, or the first 12."""
+    """Say whether libjpeg takes the segment for Adobe; `body`: its parameters, or the first 12."""
     return marker == APP14 and len(body) >= 12 and body.startswith(b"Adobe")
 
 
 def is_metadata(data: bytes, segment: Segment) -> bool:
-    """Whether it is an APPn or COM segment that does not say what the samples mean."""
-    if not (APP0 <= segment.marker <= _APP15 or segment.marker == _COM):
+    """Say whether a segment is APPn or COM and neither JFIF nor Adobe, which define the samples."""
+    if segment.marker not in APPN_AND_COM:
         return False
     body = data[segment.start + 4 : min(segment.start + 18, segment.stop)]
     return not (is_jfif(segment.marker, body) or is_adobe(segment.marker, body))
 
 
 def colour_model(data: bytes, segments: Iterable[Segment], frame: Frame) -> ColourModel:
-    """Decide as libjpeg's default_decompress_parms does at the first scan header."""
+    """Return the model that libjpeg's default_decompress_parms finds at the first scan header."""
     jfif = False
     adobe: int | None = None
     for segment in segments:

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.errors import DamagedJpegError, LimitError
-from pcrstore.jpeg.exif import tiff_orientation
 from pcrstore.jpeg.markers import (
     APP0,
-    APP1,
     APP14,
     EOI,
+    HUFFMAN_FRAMES,
+    MAX_SCANS,
     SOI,
     SOS,
     ColourModel,
@@ -32,6 +32,7 @@ from pcrstore.jpeg.markers import (
     Frame,
     Segment,
     colour_model,
+    end_of_segments,
     is_adobe,
     is_frame_header,
     is_jfif,
@@ -47,11 +48,10 @@ __all__ = [
     "ColourModel",
     "Component",
     "Frame",
-    "Header",
     "Jpeg",
+    "JpegHeader",
     "Scan",
     "Segment",
-    "exif_orientation",
     "frame_segment",
     "identity_segments",
     "metadata_segments",
@@ -62,9 +62,13 @@ __all__ = [
 
 # In entropy-coded bytes FF 00 is a stuffed FF, FF D0..D7 a restart and FF FF fill (B.1.1.2,
 # B.1.1.5, F.1.2.3). One literal and one set: the regex engine runs memchr, and never backtracks.
-_END_OF_ECS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_END_OF_ECS: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
-_EXIF = b"Exif\x00\x00"
+MAX_SEGMENTS: Final = 10_000
+"""Default limit on the marker segments of a file: each has 2 bytes or more there, and takes about
+a hundred here."""
+
+_BEFORE_FRAME: Final = frozenset(range(256)) - HUFFMAN_FRAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +94,8 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """What comes before the first scan header."""
+class JpegHeader:
+    """The segments before the first scan header."""
 
     frame: Frame
     model: ColourModel
@@ -101,13 +105,13 @@ class Header:
     """Offset of the first FF DA."""
 
     def without_metadata(self, data: bytes) -> bytes:
-        """Return the segments but for metadata: what a decoder needs between SOI and the scan."""
+        """Return the segments that a decoder needs between SOI and the scan: all but metadata."""
         return b"".join(data[s.start : s.stop] for s in self.segments if not is_metadata(data, s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jpeg:
-    """Where everything is in one file."""
+    """Offsets of the segments and scans of one file."""
 
     frame: Frame
     model: ColourModel
@@ -118,16 +122,16 @@ class Jpeg:
     eoi: int
     """Offset of the FF D9."""
     n_bytes: int
-    """Length of the file, with what trails EOI."""
+    """Length of the file, bytes behind EOI included."""
 
 
-def parse(data: bytes, *, max_scans: int = 100, max_segments: int = 10_000) -> Jpeg:
+def parse(data: bytes, *, max_scans: int = MAX_SCANS, max_segments: int = MAX_SEGMENTS) -> Jpeg:
     """Find the parts of a whole file, in time linear in its length.
 
     Args:
         data: A file from SOI to EOI; bytes may trail, as in a multi-picture file.
-        max_scans: A scan costs a decoder a pass over all coefficients, however few its bytes.
-        max_segments: A marker costs 2 bytes there and a hundred here.
+        max_scans: Bound on the scans; see `markers.MAX_SCANS`.
+        max_segments: Bound on the marker segments; see `MAX_SEGMENTS`.
 
     Raises:
         UnsupportedJpegError: Not a JPEG, or lossless, arithmetic, hierarchical, of 12 bits, of
@@ -162,8 +166,8 @@ def parse(data: bytes, *, max_scans: int = 100, max_segments: int = 10_000) -> J
     )
 
 
-def parse_header(data: bytes, *, max_segments: int = 10_000) -> Header:
-    """Read what comes before the first scan header; nothing after it is looked at.
+def parse_header(data: bytes, *, max_segments: int = MAX_SEGMENTS) -> JpegHeader:
+    """Read the segments before the first scan header; nothing after it is looked at.
 
     Raises:
         UnsupportedJpegError: As `parse`.
@@ -187,7 +191,7 @@ def parse_header(data: bytes, *, max_segments: int = 10_000) -> Header:
         segment = read_segment(data, segment.stop)
     if frame is None:
         raise DamagedJpegError(f"frame header expected before the scan at {segment.start}")
-    return Header(
+    return JpegHeader(
         frame=frame,
         model=colour_model(data, segments, frame),
         segments=tuple(segments),
@@ -195,7 +199,7 @@ def parse_header(data: bytes, *, max_segments: int = 10_000) -> Header:
     )
 
 
-def parse_frame(data: bytes, *, max_segments: int = 10_000) -> Frame:
+def parse_frame(data: bytes, *, max_segments: int = MAX_SEGMENTS) -> Frame:
     """Read the frame header of a file or of the first bytes of one; nothing after it is looked at.
 
     Raises:
@@ -224,28 +228,26 @@ _USUAL_HEAD: Final = re.compile(
     rb"(\xff[\xc0-\xc2]\0(?:\x0b.{9}|\x11.{15}|\x14.{18}))",
     re.DOTALL,
 )
-"""Up to the frame header of 1, 3 or 4 components."""
+"""The usual segments up to the frame header of 1, 3 or 4 components, which is group 1."""
 
 
 def frame_segment(data: bytes | NDArray[np.uint8]) -> bytes:
     """Return the frame header of bytes that were checked before: marker, length and contents.
 
-    A match, or a walk over markers and lengths alone, in less than a microsecond, where
-    `parse_frame` takes ten.
+    It is called for every image that is decoded at less than full fidelity. A match, or a walk
+    over markers and lengths alone, takes less than a microsecond, where `parse_frame` takes ten.
 
     Raises:
         DamagedJpegError: No frame header before the end of `data`.
     """
-    if usual := _USUAL_HEAD.match(data):  # type: ignore[arg-type]  # arrays are buffers
+    if usual := _USUAL_HEAD.match(data if isinstance(data, bytes) else data.data):
         return usual[1]
     data = bytes(data)
-    at, n = len(SOI), len(data)
-    while at + 4 <= n:
-        stop = at + 2 + (data[at + 2] << 8 | data[at + 3])  # the length counts itself (B.1.1.4)
-        if is_frame_header(data[at + 1]) and stop <= n:
-            return data[at:stop]
-        at = stop
-    raise DamagedJpegError(f"frame header expected within {n} bytes")
+    at = end_of_segments(data, len(SOI), _BEFORE_FRAME)
+    frame = data[at : end_of_segments(data, at, HUFFMAN_FRAMES)]
+    if not frame or len(frame) != 2 + int.from_bytes(frame[2:4]):
+        raise DamagedJpegError(f"frame header expected within {len(data)} bytes")
+    return frame
 
 
 def identity_segments(data: bytes, jpeg: Jpeg) -> bytes:
@@ -273,15 +275,6 @@ def metadata_segments(data: bytes, jpeg: Jpeg) -> bytes:
     nothing, and moved before it they would.
     """
     return b"".join(data[s.start : s.stop] for s in jpeg.segments if is_metadata(data, s))
-
-
-def exif_orientation(data: bytes, jpeg: Jpeg) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 when there is none or it cannot be read."""
-    for segment in jpeg.segments:
-        start = segment.start + 4
-        if segment.marker == APP1 and data.startswith(_EXIF, start, segment.stop):
-            return tiff_orientation(data[start + len(_EXIF) : segment.stop])
-    return 1
 
 
 def _scan(data: bytes, segment: Segment, frame: Frame) -> Scan:

@@ -1,7 +1,7 @@
-"""What a decoder has to know of a JPEG beforehand, and the JPEG of its first rows.
+"""Size and limits of a JPEG that is about to be decoded, and the JPEG of its first rows.
 
-Pure: bytes in, numbers or bytes out, a tenth of what `jpeg.parse_header` takes: while Python runs
-no other thread can decode.
+Pure: bytes in, numbers or bytes out, in a tenth of the time of `parser.parse_header`: while Python
+runs no other thread can decode.
 
     SOI  APPn DQT SOF          DHT SOS scan | SOS scan | ...  EOI
                   ^ height                ^ each counted, and whether its bits are all there
@@ -14,12 +14,22 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pcrstore.errors import DamagedJpegError, LimitError, UnsupportedJpegError
-from pcrstore.jpeg.markers import is_frame_header
-from pcrstore.jpeg.parser import SOI, Header, parse_header
+from pcrstore.jpeg.markers import (
+    APPN_AND_COM,
+    DHT,
+    DQT,
+    DRI,
+    HUFFMAN_FRAMES,
+    MAX_SCANS,
+    SOF2,
+    SOI,
+    SOS,
+    is_frame_header,
+)
+from pcrstore.jpeg.parser import JpegHeader, parse_header
 
 __all__ = [
-    "MAX_PIXELS",
-    "MAX_SCANS",
+    "MAX_DECODED_SCANS",
     "JpegInfo",
     "check_pixels",
     "first_rows",
@@ -27,11 +37,8 @@ __all__ = [
     "readable_header",
 ]
 
-MAX_PIXELS: Final = 178_956_970
-"""Where Pillow raises DecompressionBombError by default."""
-
-MAX_SCANS: Final = 110
-"""`jpeg.parse` accepts 100, and an end-of-band tail adds at most four."""
+MAX_DECODED_SCANS: Final = MAX_SCANS + 10
+"""Limit on the scans of an image to decode: an end-of-band tail adds at most four."""
 
 # Behind a literal first byte the regex engine runs memchr: three times as fast as bytes.count.
 _SCANS: Final = re.compile(rb"\xff(?:\xd9|\xda(?:(?=(.{8}))|))", re.DOTALL)
@@ -43,9 +50,7 @@ _ONE_COMPONENT: Final = b"\x00\x08\x01"
 _MAX_WALK: Final = 100
 """Segments to walk over before the parser, which counts them, is asked."""
 _FRAME: Final = struct.Struct(">BHHB")
-_PROGRESSIVE: Final = 0xC2
-_FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # baseline, extended, progressive
-_SKIPPED: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})  # tables, DRI, COM, APPn
+_SKIPPED: Final = APPN_AND_COM | {DHT, DQT, DRI}
 
 _Found = tuple[int, int, int, int, int]
 """Width, height, number of components, offsets of the frame header and of the first scan header."""
@@ -55,7 +60,7 @@ _ROWS: Final = 16
 
 
 class JpegInfo(NamedTuple):
-    """What a decoder has to know of a JPEG beforehand."""
+    """Facts about a JPEG that a decoder needs beforehand."""
 
     width: int
     height: int
@@ -63,28 +68,28 @@ class JpegInfo(NamedTuple):
     frame: int
     """Offset of the frame header's marker."""
     is_complete: bool
-    """Whether no bit of an AC coefficient is missing. Of others libjpeg smooths each block by those
-    around it, where `first_rows` would be seen."""
+    """True where no bit of an AC coefficient is missing. In other images libjpeg smooths each block
+    by the blocks around it, so that a cut by `first_rows` would be seen."""
 
 
 def jpeg_shape(data: bytes, max_pixels: int) -> JpegInfo | None:
-    """Return what a JPEG's headers say, its limits checked; None for what else an image may be.
+    """Return the facts in a JPEG's headers, its limits checked; None for another format.
 
     Raises:
-        LimitError: More than max_pixels pixels, or than `MAX_SCANS` scans.
+        LimitError: More than `max_pixels` pixels, or than `MAX_DECODED_SCANS` scans.
     """
     found = _walked(data) or _parsed(data)
     if found is None:
         return None
     width, height, n_components, frame, sos = found
     check_pixels(width, height, max_pixels)
-    # In entropy-coded bytes FF is followed by 00, so this counts scans, and what looks like
-    # one in a segment between scans. Each costs a pass over all coefficients.
-    scans = tuple(m[1] for m in itertools.islice(_SCANS.finditer(data, sos), MAX_SCANS + 2))
-    if len(scans) > MAX_SCANS + 1:
-        raise LimitError(f"at most {MAX_SCANS} scans are decoded, got more")
+    # In entropy-coded bytes FF is followed by 00, so this counts scans, and bytes that look like
+    # a scan header in a segment between scans. Each costs a pass over all coefficients.
+    scans = tuple(m[1] for m in itertools.islice(_SCANS.finditer(data, sos), MAX_DECODED_SCANS + 2))
+    if len(scans) > MAX_DECODED_SCANS + 1:
+        raise LimitError(f"at most {MAX_DECODED_SCANS} scans are decoded, got more")
     ids = data[frame + 10 : frame + 10 + 3 * n_components : 3]
-    is_complete = data[frame + 1] != _PROGRESSIVE or _brings_every_bit(ids, scans)
+    is_complete = data[frame + 1] != SOF2 or _brings_every_bit(ids, scans)
     return JpegInfo(width, height, n_components, frame, is_complete)
 
 
@@ -103,7 +108,7 @@ def _brings_every_bit(ids: bytes, scans: tuple[bytes | None, ...]) -> bool:
     return len(set(ids)) == len(ids) and all(al.get((c, i)) == 0 for c in ids for i in range(1, 64))
 
 
-def readable_header(data: bytes) -> Header | None:
+def readable_header(data: bytes) -> JpegHeader | None:
     """Return the JPEG header; None for another format and for a JPEG that only Pillow may read."""
     try:
         return parse_header(data)
@@ -121,15 +126,15 @@ def first_rows(data: bytes, shape: JpegInfo, rows: int, scale: int) -> tuple[byt
     """Return a JPEG that ends below its first rows, for callers that need no more; and its shape.
 
     Only the height in the frame header differs. Of each scan libjpeg then decodes the blocks of
-    these rows and looks for the next marker, with a warning about what it leaves: a decoder must be
-    lenient. The rows asked for are the same to the bit. What is damaged below them may go
+    these rows and looks for the next marker, with a warning about the bytes that it skips: a
+    decoder must be lenient. The rows asked for are the same to the bit. Damage below them may go
     unnoticed, or be fatal where libjpeg would have found its way at a restart marker.
 
     Args:
         data: A JPEG.
         shape: Of `jpeg_shape`.
         rows: At full size.
-        scale: 1, 2, 4 or 8: that the image will be reduced by.
+        scale: 1, 2, 4 or 8, by which each side of the image will be reduced.
     """
     # Chroma of half the height is interpolated from the row of chroma below too.
     height = -(-(rows + 2 * scale) // _ROWS) * _ROWS
@@ -142,7 +147,7 @@ def first_rows(data: bytes, shape: JpegInfo, rows: int, scale: int) -> tuple[byt
 
 
 def _parsed(data: bytes) -> _Found | None:
-    """Return what a header says where `parse_header` reads it; else None."""
+    """Return the facts of a header that `parse_header` can read; else None."""
     header = readable_header(data)
     if header is None:
         return None
@@ -152,10 +157,10 @@ def _parsed(data: bytes) -> _Found | None:
 
 
 def _walked(data: bytes) -> _Found | None:
-    """Return what a header says where nothing in it is unusual; None for all else.
+    """Return the facts of a header that has nothing unusual; None for any other.
 
-    It goes from length to length and leaves what tables and components say to libjpeg: where that
-    refuses, `parse_header` is asked after all.
+    It goes from length to length and leaves the contents of tables and components to libjpeg: where
+    libjpeg refuses them, `parse_header` is asked after all.
     """
     if not data.startswith(SOI):
         return None
@@ -165,10 +170,10 @@ def _walked(data: bytes) -> _Found | None:
             if data[at] != 0xFF:
                 return None
             marker = data[at + 1]
-            if marker == 0xDA:
+            if marker == SOS:
                 return (*frame, frame_at, at) if frame_at else None
             length = data[at + 2] << 8 | data[at + 3]  # it counts itself (B.1.1.4)
-            if marker in _FRAMES:
+            if marker in HUFFMAN_FRAMES:
                 # B.2.2: precision, height, width, number of components, three bytes for each
                 precision, height, width, n = _FRAME.unpack_from(data, at + 4)
                 wanted = precision == 8 and height and width and n in (1, 3, 4)

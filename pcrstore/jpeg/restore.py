@@ -1,8 +1,8 @@
-"""What the source file has beside its coefficients, so that it comes back byte for byte.
+"""Restore blobs: the rest of a source file beside its coefficients, to rebuild it byte for byte.
 
 Pure. The scan groups hold every coefficient. The blob of an image in the restore region holds the
-rest: the file with its entropy-coded segments cut out (the skeleton), from which the way those
-segments were coded can be read as well.
+rest: the file with its entropy-coded segments (ecs) cut out, which is called the skeleton. How
+those segments were coded can be read from the skeleton, too.
 
     source    SOI APPn DQT SOF DHT SOS ecs DHT SOS ecs EOI trailing bytes
     skeleton  SOI APPn DQT SOF DHT SOS     DHT SOS     EOI trailing bytes
@@ -23,9 +23,13 @@ segments were coded can be read as well.
 Integers are little-endian. A run stands for APPn and COM segments, which the last scan group has
 already: put the next `length` bytes of that group before byte `offset` of the head's bytes.
 
-The head is deflated where that is smaller: raw deflate (RFC 1951), for the checksum covers what
-zlib's own would, with a preset dictionary: the first scan group up to its first SOS, then
-`STANDARD_TABLES`. Deflate looks 32 KiB back; of a longer dictionary its end counts.
+    last group   EXIF (100 bytes) ICC (50 bytes) SOS ...
+    skeleton     SOI EXIF ICC DQT SOF DHT SOS EOI
+    head         1 run: offset 2, length 150 | SOI DQT SOF DHT SOS EOI
+
+The head is deflated where that is smaller: raw deflate (RFC 1951), since the blob's checksum makes
+zlib's own superfluous, with a preset dictionary: the first scan group up to its first SOS, then
+`STANDARD_TABLES`. Deflate looks 32 KiB back; only the last 32 KiB of a longer dictionary count.
 """
 
 import struct
@@ -37,19 +41,20 @@ from functools import lru_cache
 from itertools import pairwise
 
 from pcrstore.errors import FormatError, LimitError, UnsupportedFormatError
+from pcrstore.jpeg.markers import APPN_AND_COM, DHT, DRI, SOI, SOS, end_of_segments
 from pcrstore.jpeg.parser import Jpeg, parse
 
 __all__ = [
     "STANDARD_TABLES",
     "Coding",
     "Kind",
-    "Stored",
-    "coding",
-    "cut",
-    "pack",
+    "RestoreBlob",
+    "join_ecs",
+    "pack_blob",
     "pack_scan",
-    "unpack",
-    "weave",
+    "read_coding",
+    "split_ecs",
+    "unpack_blob",
 ]
 
 STANDARD_TABLES = bytes.fromhex(
@@ -70,10 +75,8 @@ STANDARD_TABLES = bytes.fromhex(
 )
 """The DHT segments of the tables of T.81 K.3.3, which most encoders write."""
 
-_DHT, _SOS, _DRI = 0xC4, 0xDA, 0xDD
 _DEFLATED = 0x80
-_METADATA_MARKERS = frozenset({*range(0xE0, 0xF0), 0xFE})  # APPn and COM
-_HEADER_MARKERS = frozenset(range(256)) - {_SOS}
+_BEFORE_SCAN = frozenset(range(256)) - {SOS}
 _MAX_RUNS = 255
 _START = struct.Struct("<BI")
 _RUN = struct.Struct("<II")
@@ -85,7 +88,7 @@ class Kind(IntEnum):
     """How the entropy-coded segments come back."""
 
     WHOLE = 0
-    """They are not apart: the source file is kept in full."""
+    """Not needed: the source file is kept in full."""
     SEQUENTIAL = 1
     """Coded again with the tables, scans and restart interval of the skeleton."""
     PROGRESSIVE = 2
@@ -108,13 +111,13 @@ class Coding:
 
     @property
     def packed(self) -> tuple[bytes, bytes | None, bytes, int]:
-        """As the C transcoder takes it."""
+        """The tuple that the C transcoder takes."""
         return self.scans, self.tables, self.dc_slots, self.restart_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """What a blob holds."""
+class RestoreBlob:
+    """A restore blob, unpacked."""
 
     kind: Kind
     checksum: int
@@ -125,14 +128,14 @@ class Stored:
     """Entropy-coded segments; empty unless `kind` is ENTROPY."""
 
 
-def cut(source: bytes, jpeg: Jpeg) -> tuple[bytes, tuple[bytes, ...]]:
+def split_ecs(source: bytes, jpeg: Jpeg) -> tuple[bytes, tuple[bytes, ...]]:
     """Return the skeleton of a parsed file and its entropy-coded segments."""
     edges = [0, *(edge for s in jpeg.scans for edge in (s.ecs_start, s.ecs_stop)), len(source)]
     pieces = [source[start:stop] for start, stop in pairwise(edges)]
     return b"".join(pieces[::2]), tuple(pieces[1::2])
 
 
-def weave(skeleton: bytes, segments: Sequence[bytes]) -> bytes:
+def join_ecs(skeleton: bytes, segments: Sequence[bytes]) -> bytes:
     """Put entropy-coded segments back behind the scan headers of a skeleton.
 
     Raises:
@@ -148,7 +151,7 @@ def weave(skeleton: bytes, segments: Sequence[bytes]) -> bytes:
     return b"".join(pieces)
 
 
-def coding(data: bytes, jpeg: Jpeg) -> Coding | None:
+def read_coding(data: bytes, jpeg: Jpeg) -> Coding | None:
     """Read how a parsed file or skeleton is coded; None when libjpeg cannot code so.
 
     libjpeg's encoder keeps one restart interval for all scans, and a sequential file must send
@@ -161,11 +164,11 @@ def coding(data: bytes, jpeg: Jpeg) -> Coding | None:
     interval = 0
     for segment in jpeg.segments:
         body = data[segment.start + 4 : segment.stop]
-        if segment.marker == _DHT:
+        if segment.marker == DHT:
             tables.update(_tables(data[segment.start : segment.stop]))
-        elif segment.marker == _DRI:
+        elif segment.marker == DRI:
             interval = int.from_bytes(body[:2])
-        elif segment.marker == _SOS:
+        elif segment.marker == SOS:
             intervals.add(interval)
             # Behind each component id a selector: Td in the high half, Ta in the low (B.2.3).
             for id_, selector in zip(body[1:-3:2], body[2:-3:2], strict=True):
@@ -220,27 +223,27 @@ def _tables(segments: bytes) -> tuple[tuple[tuple[int, int], bytes], ...]:
     return tuple(found)
 
 
-def pack(stored: Stored, groups: Sequence[bytes]) -> bytes:
-    """Return the blob for an image with these scan groups."""
-    metadata = b"" if stored.kind is Kind.WHOLE else _metadata(groups)
-    head = _elide(stored.skeleton, metadata)
+def pack_blob(blob: RestoreBlob, groups: Sequence[bytes]) -> bytes:
+    """Return the bytes of a blob for an image with these scan groups."""
+    metadata = b"" if blob.kind is Kind.WHOLE else _metadata(groups)
+    head = _without_metadata(blob.skeleton, metadata)
     deflate = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=_dictionary(groups))
     body = deflate.compress(head) + deflate.flush()
     flags = _DEFLATED
     if len(body) >= len(head):
         body, flags = head, 0
-    if stored.kind is Kind.ENTROPY:
-        numbers = (len(stored.segments), *map(len, stored.segments))
+    if blob.kind is Kind.ENTROPY:
+        numbers = (len(blob.segments), *map(len, blob.segments))
         lengths = struct.pack(f"<{len(numbers)}I", *numbers)
-        body = b"".join((_LENGTH.pack(len(body)), body, lengths, *stored.segments))
-    return _START.pack(stored.kind | flags, stored.checksum) + body
+        body = b"".join((_LENGTH.pack(len(body)), body, lengths, *blob.segments))
+    return _START.pack(blob.kind | flags, blob.checksum) + body
 
 
-def unpack(blob: bytes, groups: Sequence[bytes], *, max_bytes: int) -> Stored:
-    """Read a blob.
+def unpack_blob(data: bytes, groups: Sequence[bytes], *, max_bytes: int) -> RestoreBlob:
+    """Read the bytes of a blob.
 
     Args:
-        blob: From `pack`.
+        data: From `pack_blob`.
         groups: The scan groups that it was packed for.
         max_bytes: Bound on the head, and so on the memory that a forged blob can claim.
 
@@ -249,46 +252,41 @@ def unpack(blob: bytes, groups: Sequence[bytes], *, max_bytes: int) -> Stored:
         UnsupportedFormatError: A kind or flag that this release does not know.
         LimitError: A head of over `max_bytes`.
     """
-    if len(blob) < _START.size:
-        raise FormatError(f"restore blob of at least {_START.size} bytes expected, got {len(blob)}")
-    first, checksum = _START.unpack_from(blob)
+    if len(data) < _START.size:
+        raise FormatError(f"restore blob of at least {_START.size} bytes expected, got {len(data)}")
+    first, checksum = _START.unpack_from(data)
     if first & 0x70 or first & 0x0F > max(Kind):
         raise UnsupportedFormatError(f"restore kind 0 to {max(Kind)} expected, got {first:#04x}")
     kind = Kind(first & 0x0F)
-    head = blob[_START.size :]
+    head = data[_START.size :]
     segments: tuple[bytes, ...] = ()
     if kind is Kind.ENTROPY:
-        head, segments = _split(head)
+        head, segments = _split_body(head)
     if first & _DEFLATED:
         head = _inflate(head, _dictionary(groups), max_bytes)
-    skeleton = _put_back(head, _metadata(groups))
-    return Stored(kind=kind, checksum=checksum, skeleton=skeleton, segments=segments)
+    skeleton = _with_metadata(head, _metadata(groups))
+    return RestoreBlob(kind=kind, checksum=checksum, skeleton=skeleton, segments=segments)
 
 
 def _dictionary(groups: Sequence[bytes]) -> bytes:
-    return groups[0][: _skip(groups[0], 2, _HEADER_MARKERS)] + STANDARD_TABLES
+    first = groups[0]
+    return first[: end_of_segments(first, len(SOI), _BEFORE_SCAN)] + STANDARD_TABLES
 
 
 def _metadata(groups: Sequence[bytes]) -> bytes:
-    return groups[-1][: _skip(groups[-1], 0, _METADATA_MARKERS)]
+    last = groups[-1]
+    return last[: end_of_segments(last, 0, APPN_AND_COM)]
 
 
-def _skip(data: bytes, at: int, markers: frozenset[int]) -> int:
-    """Return the offset behind the segments at `at` that have one of these markers."""
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in markers:
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return min(at, len(data))
-
-
-def _elide(skeleton: bytes, metadata: bytes) -> bytes:
+def _without_metadata(skeleton: bytes, metadata: bytes) -> bytes:
     """Return the head: the skeleton with runs in place of segments that `metadata` has."""
     runs: list[tuple[int, int]] = []  # start and stop in the skeleton
     taken = 0
-    # A scan has a byte at least, so this bound is none: the source was bounded before.
+    # A scan has a byte at least, so this bound never holds: the source was bounded before.
     segments = parse(skeleton, max_scans=len(skeleton)).segments if metadata else ()
     for segment in segments:
         piece = skeleton[segment.start : segment.stop]
-        if segment.marker in _METADATA_MARKERS and metadata.startswith(piece, taken):
+        if segment.marker in APPN_AND_COM and metadata.startswith(piece, taken):
             taken += len(piece)
             if runs and runs[-1][1] == segment.start:
                 runs[-1] = runs[-1][0], segment.stop
@@ -304,8 +302,8 @@ def _elide(skeleton: bytes, metadata: bytes) -> bytes:
     return b"".join((bytes((len(runs),)), struct.pack(f"<{len(numbers)}I", *numbers), *kept))
 
 
-def _put_back(head: bytes, metadata: bytes) -> bytes:
-    """Return the skeleton of which `_elide` made this head."""
+def _with_metadata(head: bytes, metadata: bytes) -> bytes:
+    """Return the skeleton of which `_without_metadata` made this head."""
     start = 1 + _RUN.size * (head[0] if head else 0)
     if start > len(head):
         raise FormatError(f"head of at least {start} bytes expected, got {len(head)}")
@@ -322,8 +320,8 @@ def _put_back(head: bytes, metadata: bytes) -> bytes:
     return b"".join((*pieces, head[start + at :]))
 
 
-def _split(body: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    """Cut the body of ENTROPY into the head as it stands there and the segments."""
+def _split_body(body: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """Split the body of ENTROPY into the head, deflated or not, and the segments."""
     start = _LENGTH.size + _length(body, 0)
     head = body[_LENGTH.size : start]
     n = _length(body, start)

@@ -1,4 +1,4 @@
-"""Scan scripts: which coefficients an image's scans carry, and which scans make a group.
+"""Scan scripts: the coefficients that each scan of an image carries, and the scans of each group.
 
 Pure. A script is written for the kinds of component, not for one image, so that every image of a
 dataset has the same groups and group k means the same quality in each.
@@ -21,14 +21,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from pcrstore.errors import ScriptError
-from pcrstore.jpeg.parser import ColourModel, Frame
+from pcrstore.jpeg.markers import MAX_SCANS, ColourModel, Frame
 
 __all__ = ["BUILTIN", "DEFAULT", "MAX_GROUPS", "ScanSpec", "Script", "builtin", "parse_script"]
 
 MAX_GROUPS: Final = 7
 """8 bytes a cell: seven groups keep the record header within 64 bytes per image."""
-MAX_SCANS = 100
-"""For an image of four components; what `jpeg.parse` accepts by default."""
 MAX_AL = 10
 """T.81 allows 13, but libjpeg (jcmaster.c) writes no more than 10 for 8-bit samples."""
 MAX_TEXT = 1 << 16
@@ -77,7 +75,7 @@ class Step:
         return f"{self.select}: {self.ss}-{self.se}, {self.ah}, {self.al}{condition}"
 
     def kinds(self, *, chroma: bool) -> str:
-        """Which of Y and C it sends of an image that has chroma or has none."""
+        """Return those of Y and C that the step sends of an image with or without chroma."""
         if self.chroma not in (None, chroma):
             return ""
         wanted = "YC" if self.select == "*" else self.select
@@ -96,7 +94,7 @@ class Script:
 
     @property
     def n_groups(self) -> int:
-        """How many groups, 1 to 7."""
+        """Number of groups, 1 to 7."""
         return len(self.labels)
 
     @property

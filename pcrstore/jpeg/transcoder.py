@@ -1,7 +1,7 @@
 """One JPEG into scan groups and a restore blob, and back, by way of the C transcoder.
 
-Nothing leaves here unproved: the scan groups are read back and compared with the source,
-coefficient for coefficient, and the source file is rebuilt from what is stored.
+Every result is proved before it is returned: the scan groups are read back and compared with the
+source, coefficient for coefficient, and the source file is rebuilt from groups and blob.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,11 @@ from itertools import pairwise
 from pcrstore.core import crc32c
 from pcrstore.errors import ChecksumError, FormatError, LimitError, MissingDependencyError
 from pcrstore.jpeg import restore
-from pcrstore.jpeg.parser import (
-    EOI,
-    Jpeg,
-    exif_orientation,
-    identity_segments,
-    metadata_segments,
-    parse,
-)
-from pcrstore.jpeg.restore import Kind, Stored
-from pcrstore.jpeg.scan_script import MAX_SCANS, ScanSpec, Script
+from pcrstore.jpeg.exif import exif_orientation
+from pcrstore.jpeg.markers import EOI, MAX_PIXELS, MAX_SCANS
+from pcrstore.jpeg.parser import Jpeg, identity_segments, metadata_segments, parse
+from pcrstore.jpeg.restore import Kind, RestoreBlob
+from pcrstore.jpeg.scan_script import ScanSpec, Script
 
 _missing: ImportError | None = None
 try:
@@ -37,10 +32,10 @@ class Limits:
 
     max_bytes: int = 64 << 20
     """Length of the source file."""
-    max_pixels: int = 178_956_970
-    """Width times height; Pillow's `Image.MAX_IMAGE_PIXELS` times two, where it refuses."""
-    max_scans: int = 100
-    """Each costs a pass over all coefficients. Real files have 1 to 18."""
+    max_pixels: int = MAX_PIXELS
+    """Width times height."""
+    max_scans: int = MAX_SCANS
+    """Scans of the source file."""
     max_memory: int = 1 << 30
     """Bytes of coefficients, held twice while a result is compared: 6 bytes a pixel in 4:2:0."""
 
@@ -48,7 +43,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 _HEAD_ROOM = 1 << 12
-"""What a restore blob's head may have beside the file: runs."""
+"""Bytes that a restore blob's head may have beside the file: 255 runs of 8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +54,9 @@ class Transcoded:
     """Scan groups. The first starts with SOI and the header, the last with EXIF, ICC, XMP and
     comments; joined, with an EOI, they are a JPEG."""
     restore: bytes
-    """What `original` needs beside the groups."""
+    """The restore blob, which `original` needs beside the groups."""
     kind: Kind
-    """How the entropy-coded bytes of the source come back."""
+    """Kind of the restore blob."""
     width: int
     """In pixels, as stored."""
     height: int
@@ -72,7 +67,7 @@ class Transcoded:
 
 
 def available() -> bool:
-    """Whether the C transcoder was built."""
+    """Say whether the C transcoder was built."""
     try:
         require()
     except MissingDependencyError:
@@ -118,7 +113,7 @@ def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) ->
     header = identity_segments(source, jpeg)
     if script.n_groups == 1:
         header, metadata = header + metadata, b""
-    coding = restore.coding(source, jpeg)
+    coding = restore.read_coding(source, jpeg)
     output, stops, recoded = _transcoder.transcode(
         source,
         header,
@@ -128,7 +123,7 @@ def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) ->
         limits.max_scans,
         limits.max_memory,
     )
-    groups = _split(output, stops, specs, script.n_groups, metadata)
+    groups = _groups_of(output, stops, specs, script.n_groups, metadata)
     kind, blob = _restorable(source, jpeg, groups, recoded)
     return Transcoded(
         groups=groups,
@@ -158,21 +153,21 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
         MissingDependencyError: As `require`, for kinds that need libjpeg.
     """
     try:
-        stored = restore.unpack(blob, groups, max_bytes=limits.max_bytes + _HEAD_ROOM)
-        source = _rebuilt(stored, _recoded(stored, groups, limits))
+        read = restore.unpack_blob(blob, groups, max_bytes=limits.max_bytes + _HEAD_ROOM)
+        source = _rebuilt(read, _recoded(read, groups, limits))
     except (LimitError, FormatError, MissingDependencyError):
         raise
     except ValueError as e:  # a marker in the skeleton, or libjpeg's view of the groups
         raise FormatError(f"restore blob and scan groups do not fit together: {e}") from e
-    if crc32c(source) != stored.checksum:
+    if crc32c(source) != read.checksum:
         raise ChecksumError(
-            f"source file of CRC32C {stored.checksum:#010x} expected, got {crc32c(source):#010x}:"
+            f"source file of CRC32C {read.checksum:#010x} expected, got {crc32c(source):#010x}:"
             f" groups are missing or changed, or another libjpeg converted the image"
         )
     return source
 
 
-def _split(
+def _groups_of(
     output: bytes,
     stops: Sequence[int],
     specs: Sequence[ScanSpec],
@@ -188,11 +183,11 @@ def _split(
     return tuple(groups)
 
 
-def _recoded(stored: Stored, groups: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
+def _recoded(blob: RestoreBlob, groups: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
     """Return the entropy-coded segments of the source."""
-    if stored.kind in (Kind.WHOLE, Kind.ENTROPY):
-        return stored.segments
-    coding = restore.coding(stored.skeleton, parse(stored.skeleton, max_scans=limits.max_scans))
+    if blob.kind in (Kind.WHOLE, Kind.ENTROPY):
+        return blob.segments
+    coding = restore.read_coding(blob.skeleton, parse(blob.skeleton, max_scans=limits.max_scans))
     if coding is None:
         raise FormatError("restore blob asks for a coding that libjpeg cannot write")
     require()
@@ -205,10 +200,10 @@ def _recoded(stored: Stored, groups: Sequence[bytes], limits: Limits) -> Sequenc
     )
 
 
-def _rebuilt(stored: Stored, segments: Sequence[bytes]) -> bytes:
-    if stored.kind is Kind.WHOLE:
-        return stored.skeleton
-    return restore.weave(stored.skeleton, segments)
+def _rebuilt(blob: RestoreBlob, segments: Sequence[bytes]) -> bytes:
+    if blob.kind is Kind.WHOLE:
+        return blob.skeleton
+    return restore.join_ecs(blob.skeleton, segments)
 
 
 def _restorable(
@@ -220,7 +215,7 @@ def _restorable(
     of its own output, of which the groups are slices; the metadata put between them is APPn and
     COM segments, which libjpeg skips.
     """
-    skeleton, segments = restore.cut(source, jpeg)
+    skeleton, segments = restore.split_ecs(source, jpeg)
     again = Kind.PROGRESSIVE if jpeg.frame.is_progressive else Kind.SEQUENTIAL
     for kind, head, kept in (
         (again, skeleton, ()),
@@ -229,9 +224,9 @@ def _restorable(
     ):
         if kind is again and recoded is None:
             continue
-        stored = Stored(kind=kind, checksum=crc32c(source), skeleton=head, segments=kept)
-        blob = restore.pack(stored, groups)
-        read = restore.unpack(blob, groups, max_bytes=len(source) + _HEAD_ROOM)
+        made = RestoreBlob(kind=kind, checksum=crc32c(source), skeleton=head, segments=kept)
+        blob = restore.pack_blob(made, groups)
+        read = restore.unpack_blob(blob, groups, max_bytes=len(source) + _HEAD_ROOM)
         back = _rebuilt(read, recoded if kind is again and recoded else read.segments)
         if back == source:
             return kind, blob

@@ -25,8 +25,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency import StopFlag, Threads
-from pcrstore.dataset import ForkSafeLock
+from pcrstore.concurrency import ForkSafeLock, StopFlag, Threads
 from pcrstore.errors import JpegError
 from pcrstore.image import Rendering, render
 from pcrstore.loader.memory import share_one_arena, trim

@@ -16,8 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pcrstore.concurrency import POLL_SECONDS, StopFlag, Threads
-from pcrstore.dataset import ForkSafeLock
+from pcrstore.concurrency import POLL_SECONDS, ForkSafeLock, StopFlag, Threads
 from pcrstore.errors import PcrstoreError
 
 __all__ = ["Fetch", "FetchQueue"]

@@ -263,7 +263,7 @@ class Pipeline:
 
     def traffic(self) -> Signals:
         """Return requests, bytes, retries and cache hits of this process so far."""
-        counters = [c for r in self.readers for c in (r.counter, r.catalog.counter)]
+        counters = [c for r in self.readers for c in (r.counter, r.index.counter)]
         retries = sum(_n_retries(s.dataset) for s in self.population.sources)
         return Signals(
             requests=sum(c.n_requests for c in counters),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pcrstore.concurrency import StopFlag
 from pcrstore.core import uniforms
-from pcrstore.dataset import Chosen, Reader
+from pcrstore.dataset import Reader, RecordSelection
 from pcrstore.errors import PcrstoreError
 from pcrstore.fidelity import SharedFidelity
 from pcrstore.loader.fetch_queue import Fetch, FetchQueue
@@ -132,7 +132,7 @@ def _read(stream: ReadSpec, units: list[RecordRead]) -> Iterator[list[bytes]]:
     """Read units of one source; their fidelity is chosen now."""
     source = units[0].source
     chosen = [
-        Chosen(
+        RecordSelection(
             part=u.part,
             record=u.record,
             images=u.slots,
@@ -265,7 +265,7 @@ class Prefetcher:
             for i, reader in enumerate(self._stream.readers):
                 here = leaflet.source == i
                 if here.any():
-                    columns = reader.catalog.columns(names, leaflet.image[here])
+                    columns = reader.index.columns(names, leaflet.image[here])
                     for name in names:
                         found[name][here] = np.asarray(columns[name])
             lane.labels, lane.orientations = found["label"], found.get("orientation")
@@ -283,7 +283,7 @@ class Prefetcher:
             every = reader.needs_headers or self._stream.dial.is_per_sample(i)
             # Whoever reads a record asks for its header again, and names the one that is damaged.
             with suppress(PcrstoreError):
-                reader.catalog.headers(
+                reader.index.headers(
                     [
                         (u.part, u.record)
                         for u in lane.leaflet.units[start:stop]

@@ -8,14 +8,14 @@ where no record looks. One fault does not hide the next.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from pcrstore.conversion import STAGING
-from pcrstore.core import ByteRange, crc32c
+from pcrstore.core import ByteRange, coalesce, crc32c
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
 from pcrstore.errors import (
@@ -27,6 +27,7 @@ from pcrstore.errors import (
     TransientStoreError,
 )
 from pcrstore.format import (
+    FOLDERS,
     HEADERS,
     LATEST,
     Manifest,
@@ -36,13 +37,12 @@ from pcrstore.format import (
     decode_directory,
     decode_latest,
     decode_part,
+    group_name,
     manifest_name,
 )
 from pcrstore.storage import Engine, ReadableStore, open_store
 
 __all__ = ["Fault", "VerifyReport", "verify"]
-
-_FOLDERS: Final = frozenset({"objects", "index", "zarr", "reports", STAGING})
 
 _BATCH_BYTES: Final = 32 * 2**20
 
@@ -131,7 +131,7 @@ class _Check:
         )
 
     def _unreferenced(self) -> tuple[str, ...]:
-        ours = [n for n in self._sizes if n.partition("/")[0] in _FOLDERS]
+        ours = [n for n in self._sizes if n.partition("/")[0] in FOLDERS]
         return tuple(sorted(set(ours) - self._seen))
 
     def _fault(self, name: str, error: PcrstoreError | str) -> None:
@@ -254,7 +254,7 @@ class _Check:
                             want.placement.name,
                             f"header of record {want.placement.ordinal} differs from the index's",
                         )
-                for _ in want.cut(parts):
+                for _ in want.checked(parts):
                     pass
             except (FormatError, StoreError) as e:
                 if isinstance(e, StoreError) and self._is_unreachable(want.placement.name, e):
@@ -270,23 +270,17 @@ class _Check:
         return failing or not (known or isinstance(e, NotFoundError))
 
     def _read(self, ranges: list[ByteRange]) -> list[bytes]:
-        """Read a record's ranges; those of one object are one run, so as one request."""
-        name = ranges[0].name
-        if any(r.name != name for r in ranges):
-            bodies = self._store.get_ranges(ranges)
-            self._n_bytes += sum(map(len, bodies))
-            return bodies
-        start = min(r.start for r in ranges if len(r))
-        stop = max(r.stop for r in ranges)
-        body = self._store.get_ranges([ByteRange(name, start, stop)])[0]
-        self._n_bytes += len(body)
-        return [body[r.start - start : r.stop - start] for r in ranges]
+        """Read a record's ranges by one request per object: they lie side by side there."""
+        merged = coalesce(ranges, max_gap=sys.maxsize, max_size=sys.maxsize)
+        bodies = self._store.get_ranges([r.range for r in merged.requests])
+        self._n_bytes += sum(map(len, bodies))
+        return merged.split(bodies)
 
     def _chunks(self, m: Manifest) -> None:
         """Check the size of every chunk, and that the last of each array is zeros at its end."""
         lengths = (*m.totals.groups, m.totals.restore)
         for g, (n, size) in enumerate(zip(lengths, m.chunk_bytes, strict=True)):
-            array = f"zarr/{m.conversion}/{array_name(g, m.n_groups)}"
+            array = f"{group_name(m.conversion)}/{array_name(g, m.n_groups)}"
             for r in chunk_ranges(array, 0, n, size):
                 self._seen.add(r.name)
                 if self._sized(r.name, size) and r.stop < size:

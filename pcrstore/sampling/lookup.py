@@ -91,7 +91,7 @@ class SelectedDataset:
 
     def blocks(self) -> NDArray[np.int64]:
         """Return where index parts begin among the images selected, and their number."""
-        edges = self.dataset.catalog.image_edges
+        edges = self.dataset.index.image_edges
         if self.positions is not None:
             edges = np.searchsorted(self.positions, edges).astype(np.int64)
         return np.unique(edges)
@@ -181,7 +181,7 @@ class SampleSet:
         runs = order.runs(shard)
         sources = [self.sources[run.source] for run in runs]
         images = [s.images(r.start, r.stop) for s, r in zip(sources, runs, strict=True)]
-        found = [s.dataset.catalog.locate(i) for s, i in zip(sources, images, strict=True)]
+        found = [s.dataset.index.locate(i) for s, i in zip(sources, images, strict=True)]
         # Where each record begins among its run's images, then among those of all runs.
         firsts = [np.flatnonzero(np.diff(f.number, prepend=-1)) for f in found]
         offsets = np.cumsum([0, *map(len, images)])

@@ -1,11 +1,13 @@
 """The storage wing."""
 
+from pcrstore.storage.forking import ForkingStore
 from pcrstore.storage.local import LocalStore
-from pcrstore.storage.open import Engine, ForkingStore, checked_url, open_store
+from pcrstore.storage.open import Engine, checked_url, open_store
 from pcrstore.storage.protocol import (
     Bodies,
     Entries,
     Entry,
+    RangeCache,
     ReadableStore,
     Store,
     check_name,
@@ -19,6 +21,7 @@ __all__ = [
     "Entry",
     "ForkingStore",
     "LocalStore",
+    "RangeCache",
     "ReadableStore",
     "Store",
     "check_name",

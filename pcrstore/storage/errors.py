@@ -10,12 +10,12 @@ import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
+from pcrstore.storage.redact import redact, redact_url
 from pcrstore.storage.retry import RetryableError, RetryPolicy
 
-__all__ = ["Translator", "redact_url", "says_exists", "secrets_in", "status_of"]
+__all__ = ["Translator", "says_exists", "says_no_bucket", "status_of"]
 
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRANSIENT_CODES = frozenset(
@@ -55,67 +55,15 @@ DENIED = frozenset({"PermissionError", "PermissionDeniedError"})
 MISSING = frozenset({"FileNotFoundError", "NotFoundError", "NotADirectoryError"})
 DENIED_ERRNO = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
+NO_BUCKET_TEXT = ("nosuchbucket", "specified bucket does not exist", "containernotfound")
 UNREACHABLE_TEXT = ("connection refused", "dns error", "kind: connect,", "name resolution")
 BROKEN_TEXT = (
     *("timed out", "timeout", "connection reset", "connection closed", "broken pipe"),
     *("error sending request", "response body error", "decoding response", "incomplete"),
 )
 
-SECRET_OPTION = re.compile(
-    r"key|secret|token|password|sas|credential|signature|connection", re.IGNORECASE
-)
-HARMLESS_OPTION = re.compile(r"endpoint|region|provider$", re.IGNORECASE)
-URL_IN_TEXT = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 CODE_IN_TEXT = re.compile(r"<Code>(\w+)</Code>")
 OBSTORE_STATUS = re.compile(r"(?:status(?: code)?:?|error) \(?(\d{3})\b", re.IGNORECASE)
-
-
-def redact_url(url: str) -> str:
-    """Return the URL without user name, password, query and fragment.
-
-    >>> redact_url("https://me:pw@host/a?X-Amz-Signature=5")
-    'https://host/a'
-    >>> redact_url("simplecache::s3://bucket/a")
-    'simplecache::s3://bucket/a'
-    """
-    if "://" not in url:
-        return url
-    chain, _, last = url.rpartition("::")
-    try:
-        parts = urlsplit(last)
-    except ValueError:  # an unbalanced [ in the host
-        return url.partition("://")[0] + "://..."
-    host = parts.netloc.rpartition("@")[2]
-    bare = f"{parts.scheme}://{host}{parts.path}"
-    return f"{'::'.join(redact_url(c) for c in chain.split('::'))}::{bare}" if chain else bare
-
-
-def secrets_in(url: str, options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the values that must never be shown: secret options, and passwords in the URL."""
-    found: set[str] = set()
-    _collect(options, secret=False, into=found)
-    if "://" in url:
-        rest = url.rpartition("::")[2].partition("://")[2]
-        authority, _, _ = rest.partition("/")
-        user_info, at, _ = authority.rpartition("@")
-        if at:
-            found.update({user_info, *user_info.split(":", 1)[1:]})
-        _, question, query = rest.partition("?")
-        if question:
-            found.update({query, *(pair.partition("=")[2] for pair in query.split("&"))})
-    return tuple(sorted((s for s in found if len(s) >= 4), key=len, reverse=True))
-
-
-def _collect(value: object, *, secret: bool, into: set[str]) -> None:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            named = bool(SECRET_OPTION.search(str(name))) and not HARMLESS_OPTION.search(str(name))
-            _collect(inner, secret=secret or named, into=into)
-    elif isinstance(value, str) and secret:
-        into.add(value)
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        for inner in value:
-            _collect(inner, secret=secret, into=into)
 
 
 class Translator:
@@ -130,9 +78,7 @@ class Translator:
 
     def redact(self, text: str) -> str:
         """Return the text with secrets and the queries of URLs left out."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return URL_IN_TEXT.sub(lambda found: redact_url(found.group()), text)
+        return redact(text, self._secrets)
 
     def error(self, verb: str, name: str, cause: Exception) -> StoreError:
         """Return our error for what a library raised, chained to it.
@@ -162,11 +108,9 @@ class Translator:
         made.__cause__ = cause if clean else OSError(f"{type(cause).__name__}: {shown[0]}")
         return made
 
-    def conflict(self, name: str, cause: Exception) -> RetryableError:
+    def conflict(self, name: str) -> RetryableError:
         """Return the error for a 409: another create is under way, and may yet fail."""
-        made = RetryableError(f"cannot create {self.url.rstrip('/')}/{name}: 409 Conflict")
-        made.__cause__ = cause
-        return made
+        return RetryableError(f"cannot create {self.url.rstrip('/')}/{name}: 409 Conflict")
 
     def short(self, name: str, problem: StoreError) -> RetryableError:
         """Return the error for a body that is too short: tried again a few times."""
@@ -177,7 +121,7 @@ class Translator:
     def _classify(self, what: str, chain: Sequence[BaseException]) -> StoreError:
         seen = _Evidence.of(chain)
         reason = self.redact(_first_line(chain))
-        if seen.says("nosuchbucket", "specified bucket does not exist", "containernotfound"):
+        if seen.says(*NO_BUCKET_TEXT):
             return NotFoundError(f"{what}: no such bucket")
         if seen.is_a(NO_CREDENTIALS) or seen.says("credentialsnotloaded", "169.254.169.254"):
             return AccessDeniedError(
@@ -268,6 +212,11 @@ def says_exists(error: BaseException) -> bool:
     """
     codes = {code for e in _causes(error) for code in CODE_IN_TEXT.findall(str(e))}
     return status_of(error) != 409 or bool(codes & EXISTS_CODES)
+
+
+def says_no_bucket(error: BaseException) -> bool:
+    """Say whether a "not found" means the bucket and not an object in it."""
+    return _Evidence.of(list(_causes(error))).says(*NO_BUCKET_TEXT)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

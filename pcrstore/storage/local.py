@@ -25,6 +25,7 @@ from pcrstore.storage.protocol import (
     Bodies,
     Entries,
     Entry,
+    Store,
     check_name,
     check_prefix,
     exact,
@@ -40,13 +41,14 @@ _OLD_SECONDS = 86_400
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
-class LocalStore:
+class LocalStore(Store):
     """The files below a folder, which need not exist yet.
 
     Links to files and folders are followed, but a link back to a folder above is not.
     """
 
     create_is_atomic = True
+    is_local = True
 
     def __init__(self, root: str) -> None:
         if root.startswith("~"):

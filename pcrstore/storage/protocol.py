@@ -22,13 +22,14 @@ __all__ = [
     "Bodies",
     "Entries",
     "Entry",
+    "RangeCache",
     "ReadableStore",
     "Store",
     "check_name",
     "check_prefix",
     "exact",
     "probe_conditional_create",
-    "without_markers",
+    "shown_entries",
 ]
 
 PROBE_NAME = ".pcrstore-probe"
@@ -59,6 +60,30 @@ class ReadableStore(Protocol):
     @property
     def url(self) -> str:
         """Root of the store, without credentials: for messages, not for opening."""
+
+    @property
+    def can_list(self) -> bool:
+        """False where `list` raises: a plain web server."""
+        return True
+
+    @property
+    def is_local(self) -> bool:
+        """True where `url` is `file://` and the path of a folder.
+
+        Its reads cost no request, so that several at a time gain nothing, and "access denied" is
+        said of one file and not of everybody's credentials.
+        """
+        return False
+
+    @property
+    def shared_by_processes(self) -> bool:
+        """False where the objects lie in the memory of this process: a pickle has others."""
+        return True
+
+    @property
+    def n_retries(self) -> int:
+        """Requests of this process so far that failed in a way worth another try."""
+        return 0
 
     def get(self, name: str) -> bytes:
         """Return a whole object, in one request.
@@ -119,6 +144,26 @@ class Store(ReadableStore, Protocol):
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that do not exist are fine."""
 
+    def sweep(self) -> int:
+        """Remove what writers that died left outside of any object; return how many there were."""
+        return 0
+
+
+class RangeCache(Protocol):
+    """A cache of the bodies of ranges, near the reader; `pcrstore.storage.cache` has one.
+
+    Bodies may come back damaged: whoever reads them checks them, and discards what is wrong.
+    """
+
+    def get(self, wanted: ByteRange) -> bytes | None:
+        """Return a body of the range's length, or None."""
+
+    def put(self, wanted: ByteRange, body: bytes) -> None:
+        """Keep a body, or not."""
+
+    def discard(self, wanted: ByteRange) -> None:
+        """Forget a body that turned out damaged."""
+
 
 def check_name(name: str) -> str:
     """Return the object name, if it stays below the root of any store.
@@ -141,18 +186,20 @@ def check_prefix(prefix: str) -> str:
     return check_name(folder) if folder else ""
 
 
-def without_markers(entries: Iterable[Entry]) -> Entries:
-    """Return the entries, sorted by name, without the empty objects that stand for folders.
+def shown_entries(entries: Iterable[Entry]) -> Entries:
+    """Return the entries that `list` shows, sorted by name.
 
-    Consoles, Hadoop and Azure's tools make one with the name of the folder. The names of others
-    end in a slash; adapters leave those out.
+    Left out are the probes of `probe_conditional_create`, and the empty objects that stand for
+    folders: consoles, Hadoop and Azure's tools make one with the name of the folder. Where such a
+    name ends in a slash, adapters leave it out.
 
     Examples:
-        >>> names = {"cat": 0, "cat/1.jpg": 9, "dog": 9, "dog/2.jpg": 9}
-        >>> [e.name for e in without_markers(Entry(name=k, n_bytes=n) for k, n in names.items())]
+        >>> names = {"cat": 0, "cat/1.jpg": 9, "dog": 9, "dog/2.jpg": 9, "dog/.pcrstore-probe": 5}
+        >>> [e.name for e in shown_entries(Entry(name=k, n_bytes=n) for k, n in names.items())]
         ['cat/1.jpg', 'dog', 'dog/2.jpg']
     """
-    ordered = sorted(entries, key=lambda entry: entry.name)
+    objects = (entry for entry in entries if entry.name.rpartition("/")[2] != PROBE_NAME)
+    ordered = sorted(objects, key=lambda entry: entry.name)
     folders = {folder for entry in ordered for folder in _folders_of(entry.name)}
     return [entry for entry in ordered if entry.n_bytes or entry.name not in folders]
 

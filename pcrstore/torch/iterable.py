@@ -12,9 +12,10 @@ import torch
 from torch.utils import data as torch_data
 from torch.utils.data._utils.worker import WorkerInfo
 
+from pcrstore.concurrency import SharedNumber
 from pcrstore.core import integer
 from pcrstore.errors import OptionError, UsageError
-from pcrstore.fidelity import Fidelities, SharedNumber
+from pcrstore.fidelity import Fidelities
 from pcrstore.loader import (
     SAMPLES,
     BatchMemory,

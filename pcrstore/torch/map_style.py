@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch.utils import data as torch_data
 
+from pcrstore.concurrency import PerProcess, SharedNumber
 from pcrstore.core import uniforms
 from pcrstore.dataset import Dataset
 from pcrstore.errors import JpegError, OptionError
-from pcrstore.fidelity import Fidelities, SharedNumber
+from pcrstore.fidelity import Fidelities
 from pcrstore.image import Crop, render
 from pcrstore.loader import Dialled, Opaque, Selection, Spec, Where, check_options
 from pcrstore.sampling import Mix, crop_keys
@@ -95,12 +96,8 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             given = np.asarray(options["select"]).astype(np.int64)
             chosen = self._images
             self._images = given if chosen is None else given[np.isin(given, chosen)]
-        self._pool: tuple[int, int, ThreadPoolExecutor] | None = None
+        self._pools: PerProcess[dict[int, ThreadPoolExecutor]] = PerProcess(dict)
         threads_of(n_threads, 1, 1)
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave threads behind: every process has its own."""
-        return {**self.__dict__, "_pool": None}
 
     def set_epoch(self, epoch: int) -> None:
         """Let crops be drawn for this epoch from now on, in workers too.
@@ -133,7 +130,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             images = self._images[images]
         rendering, epoch = self._loading.rendering, self._epoch.value
         seed = self._loading.spec.seed
-        records = reader.catalog.locate(images).number.tolist()
+        records = reader.index.locate(images).number.tolist()
         groups = [
             self._loading.dial.choose(0, images[i : i + 1], record, seed=seed, epoch=epoch)
             for i, record in enumerate(records)
@@ -142,7 +139,7 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
             images.tolist(), [g if isinstance(g, int) else g[0] for g in groups]
         )
         names = ["label", "orientation"]
-        known = reader.catalog.columns(names, images.tolist())
+        known = reader.index.columns(names, images.tolist())
         turns = np.asarray(known["orientation"]).tolist()
         if not self._loading.spec.apply_orientation:
             turns = [1] * len(turns)
@@ -170,11 +167,11 @@ class MapDataset(Dialled, torch_data.Dataset[tuple[Any, int]]):
         ]
 
     def _threads(self, n: int) -> ThreadPoolExecutor:
-        """Return the threads of this process; a parent's do not run in one that was forked."""
-        who = os.getpid(), n
-        if self._pool is None or self._pool[:2] != who:
-            self._pool = (*who, ThreadPoolExecutor(n, "pcrstore-map"))
-        return self._pool[2]
+        """Return `n` threads of this process; a parent's do not run in one that was forked."""
+        pools = self._pools.get()
+        if n not in pools:
+            pools[n] = ThreadPoolExecutor(n, "pcrstore-map")
+        return pools[n]
 
 
 def _position(index: object, n: int) -> int:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils import data as torch_data
 
+from pcrstore.concurrency import SharedNumber
 from pcrstore.errors import OptionError
-from pcrstore.fidelity import SharedNumber
 from pcrstore.loader import Batch, Pipeline, Signals
 from pcrstore.sampling import ShardSlice, Topology
 from pcrstore.torch.distributed import start_method

@@ -65,7 +65,8 @@ def dataset(photos, tmp_path_factory):
 
 
 def commands():
-    return sorted(main.commands.items())
+    context = click.Context(main)
+    return [(name, main.get_command(context, name)) for name in main.list_commands(context)]
 
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=[n for n, _ in commands()])
@@ -221,7 +222,7 @@ def test_a_wrong_call_gives_its_exit_code_and_one_clear_line(args, code, message
     assert first.startswith("pcrstore: error: ")
     assert re.search(message, result.stderr)
     assert "Traceback" not in result.stderr
-    if args[0] in main.commands:
+    if args[0] in dict(commands()):
         told = run(*args, "--json")
         assert told.exit_code == code
         error = json.loads(told.stdout)["error"]
@@ -665,6 +666,28 @@ def test_every_option_of_convert_reaches_the_conversion(monkeypatch):
     }
     run("convert", "from", "to")
     assert asked["options"] == pcrstore.Options()
+
+
+LIGHT = """
+import sys
+from pcrstore.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    wings = {name.split(".")[1] for name in sys.modules if name.startswith("pcrstore.")}
+    libraries = {name.split(".")[0] for name in sys.modules}
+    heavy = {"conversion", "demo", "exports", "maintenance", "preview", "loader", "torch", "ray"}
+    print(sorted(wings & heavy | libraries & {"moto", "torch", "ray", "zarr"}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", [["info"], ["ls"], ["cat", "--json", "0"]])
+def test_a_command_loads_no_library_of_another(words, dataset):
+    words = [words[0], str(dataset), *reversed(words[1:])]
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
 def test_numbers_for_people():

@@ -54,7 +54,7 @@ def test_an_interrupt_at_the_start_is_one_line(interrupted, tmp_path, way):
 
 
 def test_an_interrupt_of_a_program_that_imports_pcrstore_is_its_own(interrupted):
-    code = "import pcrstore.cli, sys"
+    code = "import pcrstore.cli.info"
     result = run("-c", code, "pcrstore", env=interrupted)
     assert result.returncode == -signal.SIGINT
     assert result.stderr.rstrip().endswith("KeyboardInterrupt")

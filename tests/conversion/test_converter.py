@@ -4,22 +4,22 @@ import errno
 import os
 import socket
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 from flows import (
-    CONVERT,
     CUT,
     HELD,
     RECORD,
-    SOURCE,
     DictStore,
+    Pictures,
+    WatchedSource,
     arithmetic,
     content,
-    convert_to,
+    converted,
     dataset,
     digest,
+    folder,
     memory,
     originals,
     padded,
@@ -33,7 +33,7 @@ from flows import (
 import pcrstore
 from pcrstore import Limits, Options
 from pcrstore.conversion.packing import shuffled
-from pcrstore.conversion.sources.folder import list_folder
+from pcrstore.conversion.sources.folder import FolderSource
 from pcrstore.dataset.versions import newest_version
 from pcrstore.errors import (
     DatasetExistsError,
@@ -44,6 +44,7 @@ from pcrstore.errors import (
     SourceError,
 )
 from pcrstore.maintenance.verifier import verify
+from pcrstore.storage.local import LocalStore
 from pcrstore.storage.open import open_store
 
 OPTIONS = {"record": RECORD, "zarr-held": HELD, "zarr-cut": CUT}
@@ -59,9 +60,9 @@ def tree(tmp_path):
     return write_tree(tmp_path / "source", photos())
 
 
-def run(monkeypatch, tree, options):
+def run(tree, options):
     store = DictStore()
-    report = convert_to(monkeypatch, store, tree, options)
+    report = converted(store, tree, options)
     return report, store, dataset(store)
 
 
@@ -88,14 +89,14 @@ def test_processes_make_the_same_bytes(tree, layout):
     assert found[0] == found[1]
 
 
-def test_the_source_is_never_written_to(monkeypatch, tree, options):
+def test_the_source_is_never_written_to(tree, options):
     before = digest(tree)
-    run(monkeypatch, tree, options)
+    run(tree, options)
     assert digest(tree) == before
 
 
-def test_every_file_comes_back(monkeypatch, tree, options):
-    report, _, ds = run(monkeypatch, tree, options)
+def test_every_file_comes_back(tree, options):
+    report, _, ds = run(tree, options)
     assert originals(ds) == photos()
     assert report.problems == ()
     assert (report.n_files, report.n_images, report.n_records) == (11, 11, 4)
@@ -104,24 +105,24 @@ def test_every_file_comes_back(monkeypatch, tree, options):
     assert sum(b for _, b in report.restore_kinds.values()) == report.restore_bytes
 
 
-def test_labels_follow_folders(monkeypatch, tree):
-    _, _, ds = run(monkeypatch, tree, RECORD)
+def test_labels_follow_folders(tree):
+    _, _, ds = run(tree, RECORD)
     assert ds.classes == ("cat", "dog")
     by_key = dict(zip(ds.keys, ds.labels.tolist(), strict=True))
     assert by_key["loose.jpg"] == -1
     assert all(v == ("cat", "dog").index(k[:3]) for k, v in by_key.items() if k != "loose.jpg")
 
 
-def test_given_classes_keep_their_ids_and_new_ones_follow(monkeypatch, tree):
+def test_given_classes_keep_their_ids_and_new_ones_follow(tree):
     options = replace(RECORD, classes=("zebra", "dog"))
-    _, _, ds = run(monkeypatch, tree, options)
+    _, _, ds = run(tree, options)
     assert ds.classes == ("zebra", "dog", "cat")
 
 
-def test_splits_are_a_column(monkeypatch, tmp_path):
+def test_splits_are_a_column(tmp_path):
     files = {f"{s}/{c}/{i}.jpg": photo(i) for i, s in enumerate(("val", "train")) for c in "ab"}
     tree = write_tree(tmp_path / "s", {**files, "loose.jpg": photo(5), "val/x.jpg": photo(6)})
-    _, _, ds = run(monkeypatch, tree, replace(RECORD, split_dirs=True))
+    _, _, ds = run(tree, replace(RECORD, split_dirs=True))
     assert ds.classes == ("a", "b")
     assert ds.manifest.splits == ("train", "val")
     split = dict(zip(ds.keys, ds.column("split"), strict=True))
@@ -135,26 +136,26 @@ def test_splits_are_a_column(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("split_dirs", [False, True])
-def test_splits_taken_for_classes_are_worth_one_warning(monkeypatch, tmp_path, caplog, split_dirs):
+def test_splits_taken_for_classes_are_worth_one_warning(tmp_path, caplog, split_dirs):
     tree = write_tree(tmp_path, {f"{s}/test/1.jpg": photo(1) for s in ("validation", "train")})
-    run(monkeypatch, tree, replace(RECORD, split_dirs=split_dirs))
+    run(tree, replace(RECORD, split_dirs=split_dirs))
     said = [f"{tree.as_uri()}: train, validation become classes; if they are splits, "]
     assert [m[: len(said[0])] for m in caplog.messages] == ([] if split_dirs else said)
 
 
-def test_order_is_that_of_the_keys_or_a_seeded_shuffle(monkeypatch, tree):
+def test_order_is_that_of_the_keys_or_a_seeded_shuffle(tree):
     keys = sorted(photos())
-    _, _, plain = run(monkeypatch, tree, replace(RECORD, shuffle=False))
+    _, _, plain = run(tree, replace(RECORD, shuffle=False))
     assert plain.keys == keys
     for seed in (0, 7, -3):
-        _, _, ds = run(monkeypatch, tree, replace(RECORD, seed=seed))
+        _, _, ds = run(tree, replace(RECORD, seed=seed))
         assert ds.keys == [keys[i] for i in shuffled(keys, seed=seed)]
         assert ds.keys != keys
 
 
-def test_hidden_files_are_counted_and_left_out(monkeypatch, tree):
+def test_hidden_files_are_counted_and_left_out(tree):
     write_tree(tree, {".DS_Store": b"x", ".git/a.jpg": photo(1), "cat/._001.jpg": b"y"})
-    report, _, ds = run(monkeypatch, tree, RECORD)
+    report, _, ds = run(tree, RECORD)
     assert report.n_hidden == 3
     assert len(ds) == 11
 
@@ -164,26 +165,26 @@ def test_hidden_files_are_counted_and_left_out(monkeypatch, tree):
     [(1, 1, 11, 11), (11, 10**6, 1, 1), (10, 10**6, 2, 1), (12, 1, 1, 1)],
 )
 def test_records_and_objects_have_the_sizes_asked_for(
-    monkeypatch, tree, record_images, object_bytes, n_records, n_objects
+    tree, record_images, object_bytes, n_records, n_objects
 ):
     options = Options(record_images=record_images, object_bytes=object_bytes)
-    report, _, ds = run(monkeypatch, tree, options)
+    report, _, ds = run(tree, options)
     assert (report.n_records, report.n_objects) == (n_records, n_objects)
     assert originals(ds) == photos()
 
 
 @pytest.mark.parametrize(("limit", "n_records"), [(3000, 2), (2999, 4), (6000, 1), (1, 4)])
-def test_a_record_closes_before_its_size_is_exceeded(monkeypatch, tmp_path, limit, n_records):
+def test_a_record_closes_before_its_size_is_exceeded(tmp_path, limit, n_records):
     files = {f"a/{i}.jpg": padded(photo(i), 1500) for i in range(4)}
     tree = write_tree(tmp_path / "s", files)
-    report, _, _ = run(monkeypatch, tree, Options(record_bytes=limit))
+    report, _, _ = run(tree, Options(record_bytes=limit))
     assert report.n_records == n_records
 
 
-def test_again_is_nothing_to_do_and_other_content_is_refused(monkeypatch, tree, options):
-    report, store, _ = run(monkeypatch, tree, options)
+def test_again_is_nothing_to_do_and_other_content_is_refused(tree, options):
+    report, store, _ = run(tree, options)
     before = dict(store.objects)
-    again = convert_to(monkeypatch, store, tree, options)
+    again = converted(store, tree, options)
     assert again.already
     assert replace(again, already=False, seconds=0) == replace(report, seconds=0)
     assert store.objects == before
@@ -194,10 +195,10 @@ def test_again_is_nothing_to_do_and_other_content_is_refused(monkeypatch, tree, 
         replace(options, record_images=2),
     ):
         with pytest.raises(DatasetExistsError):
-            convert_to(monkeypatch, store, tree, other)
+            converted(store, tree, other)
     write_tree(tree, {"cat/more.jpg": photo(99)})
     with pytest.raises(DatasetExistsError):
-        convert_to(monkeypatch, store, tree, options)
+        converted(store, tree, options)
     assert store.objects == before
 
 
@@ -252,11 +253,11 @@ OUTCOME = {
 
 
 @pytest.mark.parametrize("policy", ["skip", "opaque", "encode"])
-def test_each_bad_file_is_named_with_its_reason_and_outcome(monkeypatch, tmp_path, options, policy):
+def test_each_bad_file_is_named_with_its_reason_and_outcome(tmp_path, options, policy):
     tree, good, said = bad_tree(tmp_path)
     options = replace(options, policy=policy, limits=Limits(max_bytes=30_000))
     before = digest(tree)
-    report, store, ds = run(monkeypatch, tree, options)
+    report, store, ds = run(tree, options)
     assert digest(tree) == before
     problems = {p.key: p for p in report.problems}
     assert problems.keys() == said.keys()
@@ -277,35 +278,35 @@ def test_each_bad_file_is_named_with_its_reason_and_outcome(monkeypatch, tmp_pat
     forms = {s.key: s.format for s in ds}
     assert {k for k, f in forms.items() if f != "jpeg"} == kept.keys() - good.keys()
     assert store.list("staging") == []
-    again = convert_to(monkeypatch, store, tree, options)
+    again = converted(store, tree, options)
     assert again.problems == report.problems
 
 
-def test_raise_lists_every_bad_file_and_commits_nothing(monkeypatch, tmp_path, options):
+def test_raise_lists_every_bad_file_and_commits_nothing(tmp_path, options):
     tree, _, said = bad_tree(tmp_path)
     store = DictStore()
     with pytest.raises(SourceError) as e:
-        convert_to(monkeypatch, store, tree, replace(options, limits=Limits(max_bytes=30_000)))
+        converted(store, tree, replace(options, limits=Limits(max_bytes=30_000)))
     assert newest_version(store) == 0
     for key in said:
         assert f"\n  {key}: " in str(e.value)
     assert f"{len(said)} of {len(said) + 18} files" in str(e.value)
 
 
-def test_a_png_is_encoded_and_comes_back(monkeypatch, tmp_path, options):
+def test_a_png_is_encoded_and_comes_back(tmp_path, options):
     tree = write_tree(tmp_path / "source", {"a/x.png": png(4), "a/y.jpg": photo(4)})
-    _, _, ds = run(monkeypatch, tree, replace(options, policy="encode", encode_quality=90))
+    _, _, ds = run(tree, replace(options, policy="encode", encode_quality=90))
     assert originals(ds) == {"a/x.png": png(4), "a/y.jpg": photo(4)}
     for k in (1, 3, "full"):
         for im in ds.read([0, 1], k):
             assert im.ndim == 3
 
 
-def test_nothing_convertible_is_an_error(monkeypatch, tmp_path, options):
+def test_nothing_convertible_is_an_error(tmp_path, options):
     tree = write_tree(tmp_path / "source", {"a/x.jpg": b"text"})
     store = DictStore()
     with pytest.raises(SourceError, match=r"a/x\.jpg"):
-        convert_to(monkeypatch, store, tree, replace(options, policy="skip"))
+        converted(store, tree, replace(options, policy="skip"))
     assert newest_version(store) == 0
 
 
@@ -317,16 +318,16 @@ def test_nothing_convertible_is_an_error(monkeypatch, tmp_path, options):
     ],
     ids=["vanishes", "changes"],
 )
-def test_a_file_that_changes_after_the_listing_is_named(monkeypatch, tree, change, says):
-    def list_and_change(*args, **kwargs):
-        found = list_folder(*args, **kwargs)
-        change(tree / "cat/001.jpg")
-        return found
+def test_a_file_that_changes_after_the_listing_is_named(tree, change, says):
+    class Changing(WatchedSource):
+        def list(self):
+            found = super().list()
+            change(tree / "cat/001.jpg")
+            return found
 
-    monkeypatch.setattr(CONVERT, "list_folder", list_and_change)
     store = DictStore()
     with pytest.raises(SourceChangedError, match=rf"cat/001\.jpg.*{says}"):
-        convert_to(monkeypatch, store, tree, replace(RECORD, policy="skip"))
+        converted(store, Changing(folder(tree)), replace(RECORD, policy="skip"))
     assert newest_version(store) == 0
 
 
@@ -352,58 +353,41 @@ def test_no_source_is_an_error(tmp_path):
         pcrstore.convert(str(tmp_path), memory(), workers=0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_what_may_not_be_read_is_named(monkeypatch, tmp_path):
+def test_what_may_not_be_read_is_named(tmp_path):
     tree = write_tree(tmp_path / "source", photos())
-    store = DictStore()
-    real = CONVERT.list_folder
 
-    def without_rights(*args, **kwargs):
-        reader, listing = real(*args, **kwargs)
-        get = reader.get
-
-        def refuse(name):
+    class Locked(LocalStore):
+        def get(self, name):
             if name == "cat/001.jpg":
-                raise reader._translator.error("read", name, PermissionError(errno.EACCES, "no"))
-            return get(name)
+                raise self._translator.error("read", name, PermissionError(errno.EACCES, "no"))
+            return super().get(name)
 
-        reader.get = refuse
-        return reader, listing
-
-    monkeypatch.setattr(CONVERT, "list_folder", without_rights)
-    report = convert_to(monkeypatch, store, tree, replace(RECORD, policy="opaque"))
+    source = FolderSource(Locked(str(tree)))
+    report = converted(DictStore(), source, replace(RECORD, policy="opaque"))
     assert [(p.key, p.outcome) for p in report.problems] == [("cat/001.jpg", "skipped")]
 
 
 @pytest.mark.parametrize("engine", ["fsspec", "obstore"])
 @pytest.mark.parametrize("layout", ["record", "zarr-cut"])
-def test_buckets_are_sources_and_destinations(monkeypatch, s3_server, engine, layout):
+def test_buckets_are_sources_and_destinations(s3_server, engine, layout):
     pytest.importorskip({"fsspec": "s3fs"}.get(engine, engine))
-    opened = partial(open_store, engine=engine)
-    monkeypatch.setattr(CONVERT, "open_store", opened)
-    monkeypatch.setattr(SOURCE, "open_store", opened)
     base = f"s3://{s3_server.bucket}"
     o = s3_server.options
-    put_all(opened(f"{base}/in", o), photos(5))
-    report = pcrstore.convert(
-        f"{base}/in",
-        f"{base}/out",
-        OPTIONS[layout],
-        workers=1,
-        source_options=o,
-        destination_options=o,
-    )
+    put_all(open_store(f"{base}/in", o, engine=engine), photos(5))
+    source = folder(f"{base}/in", storage_options=o, engine=engine)
+    destination = open_store(f"{base}/out", o, engine=engine)
+    report = converted(destination, source, OPTIONS[layout])
     assert report.n_images == 5
     assert originals(pcrstore.open(f"{base}/out", o, engine=engine)) == photos(5)
     assert verify(f"{base}/out", o).faults == ()
-    names = [e.name for e in opened(f"{base}/out", o).list("")]
+    names = [e.name for e in destination.list("")]
     assert not any(n.startswith(("staging", ".")) for n in names)
 
 
-def test_a_failing_source_commits_nothing(monkeypatch, tree):
+def test_a_failing_source_commits_nothing(tree):
     store = DictStore()
     with pytest.raises(PcrstoreError):
-        convert_to(monkeypatch, store, tree / "nothing", RECORD)
+        converted(store, tree / "nothing", RECORD)
     assert store.objects == {}
 
 
@@ -420,3 +404,58 @@ def test_every_split_has_records_of_its_own(tmp_path):
     assert np.count_nonzero(np.diff(splits)) == 2
     keys = [k for k, s in zip(ds.keys, splits.tolist(), strict=True) if s == splits[0]]
     assert sorted(keys) != keys
+
+
+LABELLED = Pictures(
+    {f"{i}.jpg": photo(i) for i in range(7)},
+    labels={f"{i}.jpg": "odd" if i % 2 else "even" for i in range(6)},
+    splits={f"{i}.jpg": "train" if i < 5 else "val" for i in range(7)},
+)
+"""Labels and splits that no folder says; the last picture has no class."""
+
+
+def test_a_source_of_ones_own_says_labels_and_splits(tmp_path):
+    report = pcrstore.convert(LABELLED, tmp_path / "ds", RECORD, workers=1)
+    assert report.n_images == 7
+    ds = pcrstore.open(tmp_path / "ds")
+    assert originals(ds) == LABELLED.files
+    labels = {s.key: ds.classes[s.label] for s in ds if s.label >= 0}
+    assert labels == LABELLED.labels
+    splits = {k: ds.manifest.splits[s] for k, s in zip(ds.keys, ds.column("split"), strict=True)}
+    assert splits == LABELLED.splits
+    assert pcrstore.convert(LABELLED, tmp_path / "ds", RECORD, workers=1).already
+
+
+def test_worker_processes_read_a_source_of_ones_own(tmp_path):
+    for workers in (1, 2):
+        pcrstore.convert(LABELLED, tmp_path / f"{workers}", RECORD, workers=workers)
+    one, two = (content(open_store(str(tmp_path / name))) for name in "12")
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": {"0.jpg": "odd"}}, {"splits": {"0.jpg": "val"}}, {"labels": None}],
+    ids=["label", "split", "no-labels"],
+)
+def test_other_labels_are_other_content(change):
+    store = DictStore()
+    converted(store, LABELLED, RECORD)
+    with pytest.raises(DatasetExistsError):
+        converted(store, replace(LABELLED, **change), RECORD)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"source_options": {"anon": True}}, {"options": Options(split_dirs=True)}],
+    ids=["source-options", "split-dirs"],
+)
+def test_settings_of_folders_are_refused_for_a_source_of_ones_own(settings):
+    with pytest.raises(OptionError, match="Pictures has its own"):
+        pcrstore.convert(LABELLED, memory(), workers=1, **settings)
+
+
+@pytest.mark.parametrize("source", [7, None, b"photos"])
+def test_what_is_no_source_is_refused(source):
+    with pytest.raises(OptionError, match="url must be a text or a path"):
+        pcrstore.convert(source, memory(), workers=1)

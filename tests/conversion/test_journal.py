@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from built_records import GOOD, build
+from built_records import GOOD, IDS, UNIT, array_writer, build
 from flows import DictStore, photo
 
 from pcrstore.conversion.journal import FinishedUnit, Journal
-from pcrstore.conversion.record_builder import Problem
-from pcrstore.conversion.sources.folder import Listing, SourceFile
-from pcrstore.conversion.writers import ArrayWriter, RecordWriter
+from pcrstore.conversion.record_writer import RecordWriter
+from pcrstore.conversion.report import Problem
+from pcrstore.conversion.sources.base import Listing, SourceFile
 from pcrstore.errors import SourceChangedError
 
 LISTING = Listing(
@@ -28,18 +28,12 @@ def journal(store, **kwargs):
 
 def unit(layout="record", number=3):
     r = build(GOOD)
-    if layout == "record":
-        sink = RecordWriter(n_groups=5)
-        sink.add(r)
-        stored = sink.finish_unit("objects/x-3.pcr", bytes(range(16)))
-    else:
-        arrays = ArrayWriter(n_groups=5, name="zarr/x", chunk_bytes=100, hold=False)
-        arrays.add(r)
-        stored = arrays.finish_unit()
+    writer = RecordWriter(IDS) if layout == "record" else array_writer(chunk_bytes=100)
+    placed = writer.place(UNIT, [r])
     return FinishedUnit(
         number=number,
-        object=stored.object,
-        rows=stored.rows,
+        object=placed.object,
+        rows=placed.rows,
         problems=(Problem(key="\udcff\n.jpg", reason="r\u00e9ason", outcome="skipped"),),
         quality=r.quality,
         restore_bytes=r.restore_bytes,

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 from flows import (
-    CONVERT,
     CUT,
     LAYOUTS,
     RECORD,
     DictStore,
     MortalStore,
+    Pictures,
+    WatchedSource,
     content,
-    convert_to,
+    converted,
     dataset,
+    folder,
     originals,
     padded,
     photo,
@@ -32,12 +34,11 @@ from flows import (
 
 import pcrstore
 from pcrstore.conversion.journal import Journal
-from pcrstore.conversion.sources.folder import Listing, list_folder
 from pcrstore.dataset.versions import newest_version
 from pcrstore.errors import PcrstoreError, SourceChangedError, SourceError, TransientStoreError
 from pcrstore.storage.local import LocalStore
 from pcrstore.storage.open import open_store
-from pcrstore.testing import Fault, FaultyStore, RecordingStore, StoreKilled
+from pcrstore.testing import Fault, FaultyStore, StoreKilled
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,7 @@ def options(request):
 def straight(tree, options):
     """What a conversion that nothing interrupts leaves."""
     store = new_store()
-    with pytest.MonkeyPatch.context() as patch:
-        convert_to(patch, store, tree, options)
+    converted(store, tree, options)
     return content(store)
 
 
@@ -62,98 +62,85 @@ def new_store():
     return DictStore()
 
 
-def n_operations(monkeypatch, tree, options):
+def n_operations(tree, options):
     store = MortalStore(new_store())
-    convert_to(monkeypatch, store, tree, options)
+    converted(store, tree, options)
     return store.n
 
 
-def die(monkeypatch, store, tree, options, at, **how):
+def die(store, tree, options, at, **how):
     """Convert until storage operation `at`; say whether it came to that."""
     mortal = MortalStore(store, at, **how)
     try:
-        convert_to(monkeypatch, mortal, tree, options)
+        converted(mortal, tree, options)
     except StoreKilled:
         return True
     return mortal.dead
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_dying_at_any_operation_and_going_on_gives_the_same_bytes(
-    monkeypatch, tree, options, after
-):
+def test_dying_at_any_operation_and_going_on_gives_the_same_bytes(tree, options, after):
     expected = straight(tree, options)
-    n = n_operations(monkeypatch, tree, options)
+    n = n_operations(tree, options)
     assert n > 10
     for at in range(n):
         store = new_store()
-        assert die(monkeypatch, store, tree, options, at, after=after)
+        assert die(store, tree, options, at, after=after)
         if newest_version(store):  # visible: then all of it is
             assert originals(dataset(store)) == photos()
-        convert_to(monkeypatch, store, tree, options)
+        converted(store, tree, options)
         assert content(store) == expected, f"operation {at}"
 
 
-def test_dying_again_while_going_on_gives_the_same_bytes(monkeypatch, tree, options):
+def test_dying_again_while_going_on_gives_the_same_bytes(tree, options):
     expected = straight(tree, options)
-    n = n_operations(monkeypatch, tree, options)
+    n = n_operations(tree, options)
     for first in range(3, n, 7):
         store = new_store()
-        die(monkeypatch, store, tree, options, first)
+        die(store, tree, options, first)
         at = first % 5 + 1
-        while die(monkeypatch, store, tree, options, at):
+        while die(store, tree, options, at):
             at += 3
         assert content(store) == expected, f"operation {first}"
 
 
-def test_a_lost_reply_at_any_operation_ends_well_or_in_an_error_that_a_rerun_cures(
-    monkeypatch, tree, options
-):
+def test_a_lost_reply_at_any_operation_ends_well_or_in_an_error_that_a_rerun_cures(tree, options):
     expected = straight(tree, options)
-    n = n_operations(monkeypatch, tree, options)
+    n = n_operations(tree, options)
     for at in range(n):
         store = new_store()
         try:
-            convert_to(monkeypatch, FaultyStore(store, {at: Fault.LOST_REPLY}), tree, options)
+            converted(FaultyStore(store, {at: Fault.LOST_REPLY}), tree, options)
         except TransientStoreError:
-            convert_to(monkeypatch, store, tree, options)
+            converted(store, tree, options)
         assert content(store) == expected, f"operation {at}"
 
 
-def test_what_an_earlier_run_finished_is_not_built_again(monkeypatch, tree):
+def test_what_an_earlier_run_finished_is_not_built_again(tree):
     store = new_store()
-    n = n_operations(monkeypatch, tree, RECORD)
-    die(monkeypatch, store, tree, RECORD, n - 9)
-    reader = watched(monkeypatch, tree)
-    report = convert_to(monkeypatch, store, tree, RECORD)
+    n = n_operations(tree, RECORD)
+    die(store, tree, RECORD, n - 9)
+    source = WatchedSource(folder(tree))
+    report = converted(store, source, RECORD)
     assert report.n_resumed == 11
-    assert reader.named("get") == ()
+    assert source.read_keys == []
 
 
-def watched(monkeypatch, tree):
-    """Write down what is read of a source from now on."""
-    reader = RecordingStore(open_store(str(tree)))
-    monkeypatch.setattr(
-        CONVERT, "list_folder", lambda *args, **kwargs: (reader, list_folder(*args, **kwargs)[1])
-    )
-    return reader
-
-
-def test_an_array_is_built_again_from_its_last_stored_chunk_alone(monkeypatch, tree):
+def test_an_array_is_built_again_from_its_last_stored_chunk_alone(tree):
     store = new_store()
-    n = n_operations(monkeypatch, tree, CUT)
-    n_side = sum("zarr.json" in e.name or "/c/" in e.name for e in _side(monkeypatch, tree))
-    die(monkeypatch, store, tree, CUT, n - n_side - 12)
-    reader = watched(monkeypatch, tree)
-    report = convert_to(monkeypatch, store, tree, CUT)
+    n = n_operations(tree, CUT)
+    n_side = sum("zarr.json" in e.name or "/c/" in e.name for e in _side(tree))
+    die(store, tree, CUT, n - n_side - 12)
+    source = WatchedSource(folder(tree))
+    report = converted(store, source, CUT)
     assert report.n_resumed > 0
-    assert 0 < len(reader.named("get")) < 11
+    assert 0 < len(source.read_keys) < 11
     assert originals(dataset(store)) == photos()
 
 
-def _side(monkeypatch, tree):
+def _side(tree):
     store = new_store()
-    convert_to(monkeypatch, store, tree, CUT)
+    converted(store, tree, CUT)
     return [e for e in store.list("zarr") if "/group_" not in e.name and "/restore/" not in e.name]
 
 
@@ -167,31 +154,29 @@ def _side(monkeypatch, tree):
     ],
     ids=["changed", "gone", "new", "touched"],
 )
-def test_a_changed_source_is_named_and_restart_begins_again(
-    monkeypatch, tmp_path, options, change, says
-):
+def test_a_changed_source_is_named_and_restart_begins_again(tmp_path, options, change, says):
     tree = write_tree(tmp_path / "source", photos())
     store = new_store()
-    die(monkeypatch, store, tree, options, 6)
+    die(store, tree, options, 6)
     change(tree)
     with pytest.raises(SourceChangedError, match=says):
-        convert_to(monkeypatch, store, tree, options)
+        converted(store, tree, options)
     assert newest_version(store) == 0
-    convert_to(monkeypatch, store, tree, options, restart=True)
+    converted(store, tree, options, restart=True)
     assert store.list("staging") == []
     want = {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*.jpg")}
     assert originals(dataset(store)) == want
 
 
-def test_another_policy_reuses_the_clean_units(monkeypatch, tmp_path):
+def test_another_policy_reuses_the_clean_units(tmp_path):
     files = {**photos(), "cat/bad.jpg": png()}
     tree = write_tree(tmp_path / "source", files)
     store = new_store()
     with pytest.raises(SourceError, match=r"cat/bad\.jpg"):
-        convert_to(monkeypatch, store, tree, RECORD)
-    reader = watched(monkeypatch, tree)
-    report = convert_to(monkeypatch, store, tree, replace(RECORD, policy="opaque"))
-    read = {r.name for r in reader.named("get")}
+        converted(store, tree, RECORD)
+    source = WatchedSource(folder(tree))
+    report = converted(store, source, replace(RECORD, policy="opaque"))
+    read = set(source.read_keys)
     assert "cat/bad.jpg" in read
     assert len(read) < 8
     assert report.n_resumed == len(files) - len(read)
@@ -200,43 +185,43 @@ def test_another_policy_reuses_the_clean_units(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_run_under_each_policy_leaves_nothing_in_staging(monkeypatch, tmp_path, layout):
+def test_a_run_under_each_policy_leaves_nothing_in_staging(tmp_path, layout):
     tree = write_tree(tmp_path / "source", {**photos(), "cat/bad.jpg": png()})
     store = new_store()
     with pytest.raises(SourceError):
-        convert_to(monkeypatch, store, tree, LAYOUTS[layout])
-    convert_to(monkeypatch, store, tree, replace(LAYOUTS[layout], policy="skip"))
+        converted(store, tree, LAYOUTS[layout])
+    converted(store, tree, replace(LAYOUTS[layout], policy="skip"))
     assert store.list("staging") == []
 
 
-def test_a_note_that_is_damaged_is_done_again(monkeypatch, tree, options):
+def test_a_note_that_is_damaged_is_done_again(tree, options):
     expected = straight(tree, options)
-    n = n_operations(monkeypatch, tree, options)
+    n = n_operations(tree, options)
     spoilers = [lambda d: d[:5], lambda _: b"", lambda d: d[:-1], lambda d: d[:-1] + b"\xff\xfe"]
     for spoil in spoilers:
         store = new_store()
-        die(monkeypatch, store, tree, options, n - 10)
+        die(store, tree, options, n - 10)
         notes = [e.name for e in store.list("staging") if "unit" in e.name]
         assert len(notes) == 3
         store.put(notes[1], spoil(store.get(notes[1])))
-        convert_to(monkeypatch, store, tree, options)
+        converted(store, tree, options)
         assert content(store) == expected
 
 
-def test_a_finished_conversion_sweeps_what_a_kill_after_its_commit_left(monkeypatch, tree, options):
+def test_a_finished_conversion_sweeps_what_a_kill_after_its_commit_left(tree, options):
     store = new_store()
-    n = n_operations(monkeypatch, tree, options)
-    die(monkeypatch, store, tree, options, n - 3)
+    n = n_operations(tree, options)
+    die(store, tree, options, n - 3)
     assert newest_version(store) == 1
     assert store.list("staging")
-    assert convert_to(monkeypatch, store, tree, options).already
+    assert converted(store, tree, options).already
     assert store.list("staging") == []
 
 
-def test_two_runs_at_once_agree(monkeypatch, tree, options):
+def test_two_runs_at_once_agree(tree, options):
     """One runs in whole between any two operations of the other."""
     expected = straight(tree, options)
-    n = n_operations(monkeypatch, tree, options)
+    n = n_operations(tree, options)
 
     for at in range(1, n, 3):
         store = new_store()
@@ -245,11 +230,11 @@ def test_two_runs_at_once_agree(monkeypatch, tree, options):
             def _do(self, work):
                 mine, self.n = self.n, self.n + 1
                 if mine == self._at:
-                    convert_to(monkeypatch, self.store, tree, options)
+                    converted(self.store, tree, options)
                 return work()
 
         outer = Interleaved(store, at)
-        report = convert_to(monkeypatch, outer, tree, options)
+        report = converted(outer, tree, options)
         assert report.n_images == 11
         left = {k: v for k, v in content(store).items() if not k.startswith("staging")}
         assert left == expected, f"operation {at}"
@@ -259,21 +244,23 @@ def test_two_runs_at_once_agree(monkeypatch, tree, options):
 CHILD = """
 import sys
 import pcrstore
-from flows import LAYOUTS
+from flows import LAYOUTS, Pictures, photos
 if __name__ == "__main__":
     source, destination, layout, workers = sys.argv[1:]
     print("begun", flush=True)
+    if source == "pictures":
+        source = Pictures(photos(400))
     pcrstore.convert(source, destination, LAYOUTS[layout], workers=int(workers))
 """
 
 
-def child(tmp_path, tree, destination, layout, workers):
+def child(tmp_path, source, destination, layout, workers):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
     tests = Path(__file__).parents[1]
     folders = [str(tests / "support"), str(tests.parent), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(folders)
-    command = [sys.executable, str(script), str(tree), str(destination), layout, str(workers)]
+    command = [sys.executable, str(script), str(source), str(destination), layout, str(workers)]
     return subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": path},
@@ -342,6 +329,28 @@ def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path, many, layout):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", ["record", "zarr-cut"])
+def test_a_source_of_ones_own_goes_on_after_a_kill(tmp_path, layout):
+    source, destination = Pictures(photos(400)), tmp_path / "out"
+    process = child(tmp_path, "pictures", destination, layout, 2)
+    assert wait_for(destination, "unit-000020*", process)
+    process.kill()
+    process.communicate()
+    watched = WatchedSource(source)
+    report = converted(open_store(str(destination)), watched, LAYOUTS[layout])
+    assert report.n_resumed > 0
+    assert len(watched.read_keys) < 400
+    assert content(open_store(str(destination))) == straight(source, LAYOUTS[layout])
+
+
+def test_a_source_whose_labels_changed_is_not_gone_on_with():
+    store, source = new_store(), Pictures(photos(), labels={"cat/001.jpg": "cat"})
+    die(store, source, RECORD, 6)
+    with pytest.raises(SourceChangedError, match="the source changed since"):
+        converted(store, replace(source, labels={"cat/001.jpg": "dog"}), RECORD)
+
+
+@pytest.mark.slow
 def test_workers_end_with_a_killed_parent(tmp_path, many):
     process = child(tmp_path, many, tmp_path / "out", "record", 2)
     assert wait_for(tmp_path / "out", "unit-000002*", process)
@@ -368,25 +377,26 @@ def test_an_interrupt_ends_a_conversion_in_five_seconds(tmp_path, many, sent):
     assert content(open_store(str(tmp_path / "out"))) == straight(many, RECORD)
 
 
-def test_a_listing_with_names_that_are_not_text_is_noted(monkeypatch, tmp_path):
+def test_a_listing_with_names_that_are_not_text_is_noted(tmp_path):
     tree = write_tree(tmp_path / "source", {**photos(5), "cat/\udcff\udcfe.jpg": photo(60)})
     store = new_store()
-    die(monkeypatch, store, tree, RECORD, 5)
+    die(store, tree, RECORD, 5)
     (tree / "loose.jpg").write_bytes(padded(photo(1), 5000))
     with pytest.raises(SourceChangedError, match=r"loose\.jpg changed"):
-        convert_to(monkeypatch, store, tree, RECORD)
+        converted(store, tree, RECORD)
 
 
-def test_a_damaged_listing_is_an_error_of_ours(monkeypatch, tree):
+def test_a_damaged_listing_is_an_error_of_ours(tree):
     store = new_store()
-    die(monkeypatch, store, tree, RECORD, 5)
+    die(store, tree, RECORD, 5)
     name = next(e.name for e in store.list("staging") if e.name.endswith("listing"))
     store.put(name, b"not a listing")
     other = replace(RECORD, policy="skip")
+    other_listing = Pictures(photos(3)).list()
     journal = Journal(store, options=name.split("/")[1], content="x", layout="record", n_groups=5)
     with pytest.raises(PcrstoreError):
-        journal.begin(Listing(files=(), n_hidden=0), restart=False)
-    convert_to(monkeypatch, store, tree, other)
+        journal.begin(other_listing, restart=False)
+    converted(store, tree, other)
     assert originals(dataset(store)) == photos()
 
 
@@ -455,18 +465,18 @@ def test_without_locks_age_decides(monkeypatch, tmp_path):
     assert not old.exists()
 
 
-def test_a_noted_object_that_is_gone_is_made_again(monkeypatch, tmp_path):
+def test_a_noted_object_that_is_gone_is_made_again(tmp_path):
     """A bucket's lifecycle rule may have removed it between two runs."""
     tree = write_tree(tmp_path / "in", {**photos(), "cat/bad.jpg": b"no photo"})
     store = DictStore()
     with pytest.raises(SourceError):
-        convert_to(monkeypatch, store, tree, RECORD)
+        converted(store, tree, RECORD)
     gone = next(name for name in store.objects if name.startswith("objects/"))
     store.delete([gone])
-    convert_to(monkeypatch, store, tree, replace(RECORD, policy="skip"))
+    converted(store, tree, replace(RECORD, policy="skip"))
     assert gone in store.objects
     expected = DictStore()
-    convert_to(monkeypatch, expected, tree, replace(RECORD, policy="skip"))
+    converted(expected, tree, replace(RECORD, policy="skip"))
     assert content(store) == content(expected)
 
 

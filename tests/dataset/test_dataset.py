@@ -17,7 +17,6 @@ from flows import (
     DictStore,
     convert_to,
     dataset,
-    photo,
     photos,
     png,
     write_tree,
@@ -32,7 +31,6 @@ from pcrstore.errors import (
     ChecksumError,
     DecodeError,
     FidelityError,
-    NotFoundError,
     OptionError,
     PcrstoreError,
 )
@@ -389,38 +387,10 @@ def test_threads_share_a_dataset(ds):
 def test_a_fork_in_the_midst_of_a_read_does_not_hang_the_child(ds):
     """Another thread of the parent holds our locks when it forks, and never in the child."""
     expected = ds.fetch([0, 9], 2)
-    locks = [ds._reader.catalog._lock, ds._reader.counter._lock]
+    locks = [ds.index._lock, ds._reader.counter._lock]
     with locks[0], locks[1], ThreadPoolExecutor(1) as pool:
         child = pool.submit(in_child, lambda: ds.fetch([0, 9], 2) == expected)
         assert child.result() == "True"
-
-
-def test_credentials_are_not_shown(s3_server):
-    pytest.importorskip("s3fs")
-    options = {**s3_server.options, "key": "canary-key", "secret": "canary-secret"}
-    with pytest.raises(NotFoundError) as e:
-        pcrstore.open(s3_server.url, options)
-    assert "canary" not in str(e.value)
-
-
-def test_versions_are_pinned(stored):
-    store = DictStore(stored["record"])
-    ds = dataset(store)
-    name = next(n for n in store.objects if n.startswith("manifests/"))
-    assert ds.versions == [1]
-    store.delete([name])
-    assert ds.version == 1
-    assert len(ds.fetch([0], 1)) == 1
-
-
-def test_what_is_not_there_is_not_found(tmp_path):
-    with pytest.raises(NotFoundError, match="no pcrstore dataset"):
-        pcrstore.open(str(tmp_path / "nothing"))
-    open_store(str(tmp_path)).put("x.jpg", photo(1))
-    with pytest.raises(NotFoundError, match="no manifest"):
-        pcrstore.open(str(tmp_path))
-    with pytest.raises(NotFoundError):
-        pcrstore.open(str(tmp_path), version=3)
 
 
 def test_repr_says_what_it_is(ds):
@@ -461,27 +431,3 @@ def test_columns_are_named(ds):
 def test_reprs_fit_on_a_screen(ds):
     assert len(repr(next(ds.iter()))) < 300
     assert len(repr(ds.plan(range(len(ds)), 2))) < 200
-
-
-def test_a_path_object_is_a_url(tmp_path):
-    tree = write_tree(tmp_path / "in", photos(3))
-    pcrstore.convert(tree, tmp_path / "out", RECORD, workers=1)
-    assert len(pcrstore.open(tmp_path / "out")) == 3
-
-
-@pytest.mark.parametrize(
-    ("version", "error", "message"),
-    [
-        (0, OptionError, "positive"),
-        (-1, OptionError, "positive"),
-        (2**32 - 1, OptionError, "at most 4294967294, got 4294967295"),
-        (2**63, OptionError, "at most 4294967294"),
-        (2**32 - 2, NotFoundError, "no version 4294967294 there"),
-        (2, NotFoundError, "no version 2 there; the newest is 1"),
-    ],
-)
-def test_a_version_that_cannot_be_is_said_to_be(tmp_path, version, error, message):
-    tree = write_tree(tmp_path / "in", photos(3))
-    pcrstore.convert(tree, tmp_path / "out", RECORD, workers=1)
-    with pytest.raises(error, match=message):
-        pcrstore.open(tmp_path / "out", version=version)

@@ -37,15 +37,15 @@ def test_parts_are_no_larger_than_they_may_be(objects):
 
 
 def test_columns_of_some_images_are_those_of_all(objects):
-    _, catalog = opened(objects)
-    keys = catalog.column("key", range(N))
+    _, index = opened(objects)
+    keys = index.column("key", range(N))
     assert sorted(keys) == sorted(photos(N))
     for picked in ([], [5], [25, 0, 11, 11], list(range(7, 20))):
-        assert catalog.column("key", picked) == [keys[i] for i in picked]
-        hashes = np.asarray(catalog.column("source_sha256", picked))
+        assert index.column("key", picked) == [keys[i] for i in picked]
+        hashes = np.asarray(index.column("source_sha256", picked))
         assert hashes.shape == (len(picked), 32)
     with pytest.raises(OptionError, match="column must be one of"):
-        catalog.columns(["key", "nothing"], [0])
+        index.columns(["key", "nothing"], [0])
 
 
 IMAGES = {
@@ -60,56 +60,56 @@ IMAGES = {
 
 @pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES)
 def test_images_are_located_in_the_records_that_hold_them(objects, images):
-    _, catalog = opened(objects)
+    _, index = opened(objects)
     rows, number = [], 0
-    for p, part in enumerate(catalog.parts(range(3))):
+    for p, part in enumerate(index.parts(range(3))):
         for r, size in enumerate(part.records["n_images"].tolist()):
             rows += [(p, r, number, size, slot) for slot in range(size)]
             number += 1
-    found = catalog.locate(images)
+    found = index.locate(images)
     columns = (found.part, found.record, found.number, found.record_size, found.slot)
     assert {c.dtype for c in columns} == {np.dtype(np.int64)}
     assert list(zip(*(c.tolist() for c in columns), strict=True)) == [rows[i] for i in images]
 
 
 def test_locating_reads_the_parts_touched_alone(objects):
-    store, catalog = opened(objects)
-    catalog.locate([17, 0])
+    store, index = opened(objects)
+    index.locate([17, 0])
     names = [p.name for p in dataset(DictStore(objects)).manifest.parts]
     assert {r.name for r in store.named("get_range")} == set(names[:2])
 
 
 def test_a_page_is_read_once(objects):
-    store, catalog = opened(objects)
-    catalog.column("label", [0, 1])
+    store, index = opened(objects)
+    index.column("label", [0, 1])
     n = len(store.requests)
-    catalog.column("label", [3, 2])  # the same page of four
+    index.column("label", [3, 2])  # the same page of four
     assert len(store.requests) == n
-    catalog.column("label", [4])
+    index.column("label", [4])
     assert len(store.requests) == n + 1
-    assert catalog.counter.n_requests == n + 1
-    assert catalog.counter.n_bytes == sum(r.n_bytes for r in store.requests)
+    assert index.counter.n_requests == n + 1
+    assert index.counter.n_bytes == sum(r.n_bytes for r in store.requests)
 
 
 def test_headers_are_read_one_by_one_and_once(objects):
-    store, catalog = opened(objects)
-    a = catalog.headers([(0, 1), (2, 0), (0, 1)])
+    store, index = opened(objects)
+    a = index.headers([(0, 1), (2, 0), (0, 1)])
     assert a[0] is a[2]
     n = len(store.requests)
-    assert catalog.headers([(2, 0)])[0] is a[1]
+    assert index.headers([(2, 0)])[0] is a[1]
     assert len(store.requests) == n
 
 
 def test_any_one_reply_may_be_wrong(objects):
-    def read(catalog):
+    def read(index):
         return (
-            catalog.column("key", range(N)),
-            [h.lengths.tolist() for h in catalog.headers([(0, 0), (1, 2), (2, 1)])],
-            catalog.restore_rows(1, 1).tolist(),
+            index.column("key", range(N)),
+            [h.lengths.tolist() for h in index.headers([(0, 0), (1, 2), (2, 1)])],
+            index.restore_rows(1, 1).tolist(),
         )
 
-    store, catalog = opened(objects)
-    expected = read(catalog)
+    store, index = opened(objects)
+    expected = read(index)
     for at in range(len(store.requests)):
         assert read(opened(objects, {at: Fault.FLIPPED_BIT})[1]) == expected
         thrice = {at + i: Fault.FLIPPED_BIT for i in range(40)}
@@ -118,8 +118,8 @@ def test_any_one_reply_may_be_wrong(objects):
 
 
 def test_threads_read_a_part_once(objects):
-    store, catalog = opened(objects)
-    threads = [Thread(target=catalog.parts, args=([0, 1, 2],)) for _ in range(8)]
+    store, index = opened(objects)
+    threads = [Thread(target=index.parts, args=([0, 1, 2],)) for _ in range(8)]
     for t in threads:
         t.start()
     for t in threads:

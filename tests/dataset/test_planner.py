@@ -1,4 +1,4 @@
-"""A plan asks for what is wanted and no more, and cuts it back into the images it was for."""
+"""A plan asks for what is wanted and no more, and its bodies come back as the images asked for."""
 
 from dataclasses import replace
 
@@ -13,7 +13,8 @@ from pcrstore.dataset.planner import Cells, Prefix, assemble, plan
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import RESTORE_DTYPE
 from pcrstore.format.placement import ArrayPlacement, RunPlacement
-from pcrstore.format.record import EOI, RecordImage, build_record
+from pcrstore.format.record import RecordImage, build_record
+from pcrstore.jpeg.markers import EOI
 
 UID = bytes(range(16))
 FREE = CostModel(  # a request costs nothing, so that no gap is worth reading
@@ -117,7 +118,7 @@ def world(request):
 def run(world, wants, cost=DEFAULT_COST):
     planned = plan(wants, cost=cost)
     parts = assemble(planned, world.bodies(planned))
-    return planned, [list(w.cut(p)) for w, p in zip(wants, parts, strict=True)]
+    return planned, [list(w.checked(p)) for w, p in zip(wants, parts, strict=True)]
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -195,7 +196,7 @@ def damaged(world, wants, at):
             break
         at -= len(body)
     parts = assemble(planned, bodies)
-    return [list(w.cut(p)) for w, p in zip(wants, parts, strict=True)]
+    return [list(w.checked(p)) for w, p in zip(wants, parts, strict=True)]
 
 
 def test_every_flipped_byte_of_a_prefix_is_detected(world):
@@ -217,7 +218,7 @@ def test_every_flipped_byte_of_scattered_cells_is_detected(world):
             left -= len(body)
         (parts,) = assemble(planned, bodies)
         with pytest.raises(ChecksumError, match="checksum"):
-            list(wants[0].cut(parts))
+            list(wants[0].checked(parts))
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])
@@ -226,7 +227,7 @@ def test_short_bodies_are_detected(world, n):
     planned = plan(wants, cost=DEFAULT_COST)
     (parts,) = assemble(planned, [b[:n] for b in world.bodies(planned)])
     with pytest.raises(ChecksumError):
-        list(wants[0].cut(parts))
+        list(wants[0].checked(parts))
 
 
 def test_another_record_of_the_same_shape_is_refused(world):
@@ -236,11 +237,11 @@ def test_another_record_of_the_same_shape_is_refused(world):
     (parts,) = assemble(plan([want], cost=FREE), world.bodies(plan([want], cost=FREE)))
     if want.header is None:
         with pytest.raises(ChecksumError, match="header fails its checksum"):
-            list(moved.cut(parts))
+            list(moved.checked(parts))
     else:
         other = replace(want, header=world.records[1][1])
         with pytest.raises(ChecksumError):
-            list(other.cut(parts))
+            list(other.checked(parts))
 
 
 def test_files_end_where_jpegs_do(world):
@@ -265,7 +266,7 @@ def test_what_a_cache_has_is_not_asked_for(layout, k, kept):
             assert request.range.name != r.name or apart or not len(r)
     parts = assemble(planned, world.bodies(planned), have)
     for want, got, (images, *_) in zip(asked, parts, world.records, strict=True):
-        assert [p.cells for p in want.cut(got)] == [list(im.groups[:k]) for im in images]
+        assert [p.cells for p in want.checked(got)] == [list(im.groups[:k]) for im in images]
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -274,3 +275,40 @@ def test_groups_of_a_record_are_asked_for_in_one_request(k):
     by_group = replace(world.prefix(1, k), by_group=True)
     assert len(by_group.ranges()) == k
     assert [r.range for r in plan([by_group], cost=FREE).requests] == world.prefix(1, k).ranges()
+
+
+def example():
+    """The record of the planner's docstring: 4 images, 3 groups."""
+    lengths = [[10, 20, 1], [10, 30, 1], [10, 20, 1], [10, 20, 1]]
+    images = [
+        RecordImage(groups=tuple(bytes(n) for n in row), restore=b"", opaque=False)
+        for row in lengths
+    ]
+    header, regions = build_record(images, seed=record_seed(UID, 0))
+    placement = RunPlacement(
+        uid=UID, ordinal=0, n_images=4, name="a", start=0, lengths=tuple(map(len, regions))
+    )
+    return header, placement
+
+
+EXAMPLE = {"gap-read": (20, [(109, 239)]), "no-gap": (0, [(109, 129), (139, 199), (219, 239)])}
+
+
+@pytest.mark.parametrize(("gap", "requests"), EXAMPLE.values(), ids=EXAMPLE)
+def test_the_example_of_three_images_of_a_record_of_four(gap, requests):
+    header, placement = example()
+    want = Cells(
+        record=0, placement=placement, header=header, images=(0, 1, 3), fidelities=(2, 2, 2)
+    )
+    assert [(r.start, r.stop) for r in want.ranges()] == [
+        *((109, 119), (149, 169), (119, 129), (169, 199), (139, 149), (219, 239))
+    ]
+    prices = replace(FREE.prices, per_get=float(gap))  # a request costs as much as so many bytes
+    planned = plan([want], cost=replace(FREE, prices=prices))
+    assert [(r.range.start, r.range.stop) for r in planned.requests] == requests
+
+
+def test_the_example_of_all_images_of_a_record_of_four():
+    _, placement = example()
+    [whole] = Prefix(record=0, placement=placement, n_groups=3, fidelity=2).ranges()
+    assert (whole.start, whole.stop) == (0, 239)

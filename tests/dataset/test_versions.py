@@ -23,7 +23,8 @@ from pcrstore.errors import (
     NotFoundError,
     TransientStoreError,
 )
-from pcrstore.format.manifest import LATEST, encode_latest, encode_manifest, manifest_name
+from pcrstore.format.manifest import encode_latest, encode_manifest
+from pcrstore.format.names import LATEST, manifest_name
 from pcrstore.storage.open import open_store
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from flows import (
-    CONVERT,
     RECORD,
     DictStore,
-    convert_to,
+    Pictures,
+    converted,
     dataset,
     memory,
     photo,
@@ -22,7 +22,6 @@ from flows import (
 )
 
 import pcrstore
-from pcrstore.conversion.sources.folder import Listing, SourceFile
 from pcrstore.errors import DatasetExistsError, StoreError
 from pcrstore.exports.folder import export, safe_name
 from pcrstore.storage.open import open_store
@@ -105,22 +104,10 @@ def test_safe_names_are_distinct_and_plain_ones_unchanged():
         assert safe_name(key) == key
 
 
-def made(monkeypatch, files, policy="opaque"):
+def made(files, policy="opaque"):
     """A dataset of these keys, whatever a file system or bucket thinks of them."""
-    source = DictStore()
-    source.objects = dict(files)
-    source.url = "memory://source"
-    source.get = files.__getitem__
-    listing = Listing(
-        files=tuple(
-            SourceFile(key=k, label=None, split=None, n_bytes=len(d), stamp="")
-            for k, d in sorted(files.items())
-        ),
-        n_hidden=0,
-    )
-    monkeypatch.setattr(CONVERT, "list_folder", lambda *_, **__: (source, listing))
     store = DictStore()
-    convert_to(monkeypatch, store, "given", replace(RECORD, policy=policy))
+    converted(store, Pictures(files), replace(RECORD, policy=policy))
     return dataset(store)
 
 
@@ -128,9 +115,9 @@ def everything(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_hostile_names_all_arrive_inside_the_folder(monkeypatch, tmp_path):
+def test_hostile_names_all_arrive_inside_the_folder(tmp_path):
     files = {key: photo(i % 40) + b"%d" % i for i, key in enumerate(HOSTILE)}
-    ds = made(monkeypatch, files)
+    ds = made(files)
     around = tmp_path / "around"
     target = around / "deep" / "er"
     report = export(ds, str(target), fidelity="original")
@@ -142,17 +129,17 @@ def test_hostile_names_all_arrive_inside_the_folder(monkeypatch, tmp_path):
     assert report.n_bytes == sum(map(len, files.values()))
 
 
-def test_a_file_and_a_folder_of_one_name_both_arrive(monkeypatch, tmp_path):
+def test_a_file_and_a_folder_of_one_name_both_arrive(tmp_path):
     files = {"a": photo(1), "a/b": photo(2), "a/b/c.jpg": photo(3), "z/y": photo(4), "z": photo(5)}
-    ds = made(monkeypatch, files)
+    ds = made(files)
     export(ds, str(tmp_path / "out"), fidelity="original")
     assert sorted(everything(tmp_path / "out").values()) == sorted(files.values())
 
 
 @pytest.mark.parametrize("fidelity", [1, 3, "full", "original"])
-def test_files_are_what_fetch_gives(monkeypatch, tmp_path, fidelity):
+def test_files_are_what_fetch_gives(tmp_path, fidelity):
     files = {**photos(), "dog/p.png": png(1)}
-    ds = made(monkeypatch, files)
+    ds = made(files)
     seen = []
     report = export(ds, str(tmp_path / "out"), fidelity=fidelity, progress=seen.append)
     assert everything(tmp_path / "out") == dict(
@@ -163,16 +150,16 @@ def test_files_are_what_fetch_gives(monkeypatch, tmp_path, fidelity):
         assert everything(tmp_path / "out") == files
 
 
-def test_an_encoded_image_is_named_by_what_it_is(monkeypatch, tmp_path):
-    ds = made(monkeypatch, {"a/p.png": png(1), "a/q.jpg": png(2)}, policy="encode")
+def test_an_encoded_image_is_named_by_what_it_is(tmp_path):
+    ds = made({"a/p.png": png(1), "a/q.jpg": png(2)}, policy="encode")
     export(ds, str(tmp_path / "jpeg"), fidelity=2)
     assert set(everything(tmp_path / "jpeg")) == {"a/p.png.jpg", "a/q.jpg"}
     export(ds, str(tmp_path / "source"), fidelity="original")
     assert everything(tmp_path / "source") == {"a/p.png": png(1), "a/q.jpg": png(2)}
 
 
-def test_a_folder_that_holds_something_is_refused(monkeypatch, tmp_path):
-    ds = made(monkeypatch, {"x.jpg": photo(1)})
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    ds = made({"x.jpg": photo(1)})
     (tmp_path / "mine").write_bytes(b"precious")
     with pytest.raises(DatasetExistsError):
         export(ds, str(tmp_path))
@@ -192,8 +179,8 @@ def test_export_reads_any_store(tmp_path):
     assert Path(tmp_path / "out").stat().st_mode & 0o700 == 0o700
 
 
-def test_a_numbered_name_fits_too(monkeypatch, tmp_path):
+def test_a_numbered_name_fits_too(tmp_path):
     long = "n" * 255
-    ds = made(monkeypatch, {f"{long}/x.jpg": photo(1), long: photo(2)})
+    ds = made({f"{long}/x.jpg": photo(1), long: photo(2)})
     export(ds, str(tmp_path / "out"), fidelity="original")
     assert sorted(everything(tmp_path / "out").values()) == sorted([photo(1), photo(2)])

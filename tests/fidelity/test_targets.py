@@ -1,6 +1,6 @@
 """What is asked for as fidelity comes to a group of the dataset, or to an error that says which."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from index_parts import manifest
 
 from pcrstore.errors import FidelityError
-from pcrstore.fidelity.targets import ByteBudget, MsSsim, resolve, resolve_fetch
+from pcrstore.fidelity.mixture import Mixture, encode_word
+from pcrstore.fidelity.targets import (
+    TEXT_FORMS,
+    ByteBudget,
+    FidelityTarget,
+    MsSsim,
+    resolve,
+    resolve_fetch,
+)
 from pcrstore.format.manifest import Quality, Totals
 
 # Three groups of 10 images: 1000, 3000 and 6000 bytes an image; MS-SSIM 0.9, 0.95, 1.
@@ -140,3 +148,47 @@ def test_any_text_is_a_fidelity_or_refused(text):
         assert resolve(text, M) in (1, 2, 3)
     except FidelityError as e:
         assert str(e)  # noqa: PT017 - either outcome is right
+
+
+@dataclass(frozen=True)
+class BytesShare:
+    """A target of one's own: the highest fidelity within a share of the bytes of all groups."""
+
+    at_most: float
+
+    @classmethod
+    def parse(cls, text):
+        form, _, number = text.partition("<=")
+        return cls(float(number)) if form == "bytes-share" else None
+
+    def resolve_for(self, manifest):
+        ends = np.cumsum(manifest.totals.groups)
+        return int(np.searchsorted(ends, self.at_most * ends[-1], side="right"))
+
+
+@pytest.fixture
+def _bytes_share(monkeypatch):
+    monkeypatch.setitem(TEXT_FORMS, "bytes-share<=X", BytesShare.parse)
+
+
+# Shares of 1/6, 3/6 and 6/6.
+@pytest.mark.parametrize(("share", "group"), [(0.2, 1), (0.5, 2), (0.99, 2), (1, 3)])
+def test_a_target_of_ones_own_is_taken_as_a_value(share, group):
+    target = BytesShare(share)
+    assert isinstance(target, FidelityTarget)
+    assert resolve(target, M) == group
+    assert resolve_fetch(target, M) == (group, False)
+    assert encode_word(Mixture({target: 1}), M) == encode_word(group, M)
+
+
+@pytest.mark.usefixtures("_bytes_share")
+def test_a_target_of_ones_own_is_taken_as_text_with_one_row_more():
+    assert resolve(" Bytes-Share <= 0.5", M) == 2
+    assert resolve("bytes<=3kb", M) == 2
+    with pytest.raises(FidelityError, match=r'"bytes<=N" or "bytes-share<=X", got \'best\''):
+        resolve("best", M)
+
+
+def test_a_target_that_comes_to_no_group_is_refused():
+    with pytest.raises(FidelityError, match=r"must be in 1\.\.3, got 0"):
+        resolve(BytesShare(0.1), M)

@@ -19,7 +19,8 @@ from pcrstore.exports.folder import export
 from pcrstore.format.index import COLUMNS
 from pcrstore.format.index_pages import decode_directory
 from pcrstore.format.index_rows import decode_part
-from pcrstore.format.manifest import encode_manifest, manifest_name
+from pcrstore.format.manifest import encode_manifest
+from pcrstore.format.names import manifest_name
 from pcrstore.jpeg.transcoder import available
 from pcrstore.maintenance.verifier import verify
 from pcrstore.storage.open import open_store

@@ -18,8 +18,6 @@ from pcrstore.format.manifest import (
     decode_manifest,
     encode_latest,
     encode_manifest,
-    manifest_name,
-    version_of,
 )
 
 RECORD, ZARR = encode_manifest(manifest("record")), encode_manifest(manifest("zarr"))
@@ -306,50 +304,6 @@ def test_a_manifest_has_a_largest_size(monkeypatch):
     refused(RECORD)
     monkeypatch.setattr("pcrstore.format.manifest.MAX_MANIFEST", len(RECORD))
     assert decode(RECORD) == manifest()
-
-
-VERSION_NAMES = {
-    1: "manifests/fffffffe.pcrm",
-    2: "manifests/fffffffd.pcrm",
-    2**32 - 2: "manifests/00000001.pcrm",
-}
-
-
-@pytest.mark.parametrize(("version", "name"), VERSION_NAMES.items())
-def test_versions_have_names(version, name):
-    assert manifest_name(version) == name
-    assert version_of(name) == version
-
-
-@pytest.mark.parametrize("version", [0, -1, 2**32 - 1])
-def test_versions_out_of_range_have_none(version):
-    with pytest.raises(FormatError, match="version must be in"):
-        manifest_name(version)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "manifests/ffffffff.pcrm",
-        "manifests/00000000.pcrm",
-        "manifests/FFFFFFFE.pcrm",
-        "manifests/fffffffe.pcrm.tmp",
-        "manifests/fffffffe",
-        "manifests/0fffffffe.pcrm",
-        "fffffffe.pcrm",
-        "x/manifests/fffffffe.pcrm",
-        "manifests/fffffffe.pcrm\n",
-        "",
-    ],
-)
-def test_other_names_are_no_manifests(name):
-    assert version_of(name) is None
-
-
-@given(st.integers(1, 2**32 - 3))
-def test_the_newest_version_sorts_first(version):
-    assert manifest_name(version + 1) < manifest_name(version)
-    assert version_of(manifest_name(version)) == version
 
 
 def test_the_hint_round_trips_and_detects_damage():

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pcrstore.core.checksum import record_seed
 from pcrstore.core.ranges import ByteRange
-from pcrstore.format.placement import ArrayPlacement, RunPlacement, array_name, chunk_ranges
+from pcrstore.format.names import array_name
+from pcrstore.format.placement import ArrayPlacement, RunPlacement, chunk_ranges
 from pcrstore.format.record import header_size
 
 UID = bytes(range(16))

@@ -13,7 +13,6 @@ from pcrstore.format.record import (
     MAX_IMAGES,
     Header,
     RecordImage,
-    assemble_full,
     build_record,
     header_size,
     parse_header,
@@ -213,27 +212,3 @@ def test_an_error_says_where():
     body[-1] ^= 1
     with pytest.raises(ChecksumError, match=r"objects/a\.pcr, record 3: image 0, group 3 fails"):
         list(header.cut(bytes(body), 3, where=WHERE))
-
-
-SOI, DQT, SOF = b"\xff\xd8", b"\xff\xdb\x00\x03q", b"\xff\xc2\x00\x03f"
-APP0, APP1, COM = b"\xff\xe0\x00\x04JF", b"\xff\xe1\x00\x05exi", b"\xff\xfe\x00\x03c"
-SCAN = b"\xff\xda\x00\x03s\x11"
-FULL = {
-    # id: (cells, file without EOI)
-    "one-group": ([SOI + APP0 + APP1 + DQT + SCAN], SOI + APP0 + APP1 + DQT + SCAN),
-    "no-metadata": ([SOI + APP0 + DQT, SCAN], SOI + APP0 + DQT + SCAN),
-    "behind-identity": (
-        [SOI + APP0 + DQT, APP1 + COM + SCAN],
-        SOI + APP0 + APP1 + COM + DQT + SCAN,
-    ),
-    "no-identity": ([SOI + DQT, COM + SCAN], SOI + COM + DQT + SCAN),
-    "only-leading-ones-move": ([SOI + DQT, APP1 + SCAN + COM], SOI + APP1 + DQT + SCAN + COM),
-    "last-of-three": ([SOI + DQT, SCAN, APP1 + SCAN], SOI + APP1 + DQT + SCAN + SCAN),
-    "nothing-but-metadata": ([SOI + DQT, SCAN, COM], SOI + COM + DQT + SCAN),
-    "empty-last": ([SOI + DQT + SCAN, b""], SOI + DQT + SCAN),
-}
-
-
-@pytest.mark.parametrize(("given_cells", "expected"), FULL.values(), ids=FULL)
-def test_metadata_move_to_the_head(given_cells, expected):
-    assert assemble_full(given_cells) == expected + b"\xff\xd9"

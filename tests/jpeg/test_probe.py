@@ -23,17 +23,17 @@ from PIL import Image
 
 from pcrstore.errors import JpegError, LimitError
 from pcrstore.image.decoder import SCALES, decode, decode_jpeg
-from pcrstore.jpeg import probe as shape_module
+from pcrstore.jpeg import probe
 from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.markers import is_frame_header
+from pcrstore.jpeg.markers import MAX_PIXELS, is_frame_header
 from pcrstore.jpeg.parser import EOI, parse, parse_header
-from pcrstore.jpeg.probe import MAX_PIXELS, first_rows, jpeg_shape, readable_header
+from pcrstore.jpeg.probe import first_rows, jpeg_shape, readable_header
 from pcrstore.jpeg.scan_script import BUILTIN, ScanSpec
 
 
 def walked(data):
     """What the walk over segments finds, after checking it against the parser."""
-    found = shape_module._walked(data)
+    found = probe._walked(data)
     if found is not None:
         header = parse_header(data)
         frame = header.frame
@@ -48,7 +48,7 @@ def test_usual_headers_need_no_parser(kind, progressive):
     data = make(kind, progressive=progressive)
     assert walked(data)
     start = parse_header(data).sos
-    assert shape_module._walked(data[: start + 2])[-1] == start
+    assert probe._walked(data[: start + 2])[-1] == start
     for stop in range(start + 2):
         assert walked(data[:stop]) is None
 
@@ -200,7 +200,7 @@ def test_components_of_one_id_are_not_complete():
     # A decoder gives every scan of that id to the first of them.
     twins = ((1, 0x22, 0), (2, 0x11, 0), (2, 0x11, 0))
     data = tiny(frame=sof(twins, marker=0xC2), scans=DC + TAIL)
-    found = shape_module._walked(data)
+    found = probe._walked(data)
     assert found
     assert not shape_of(data).is_complete
 

@@ -17,13 +17,13 @@ from pcrstore.jpeg.restore import (
     STANDARD_TABLES,
     Coding,
     Kind,
-    Stored,
-    coding,
-    cut,
-    pack,
+    RestoreBlob,
+    join_ecs,
+    pack_blob,
     pack_scan,
-    unpack,
-    weave,
+    read_coding,
+    split_ecs,
+    unpack_blob,
 )
 
 EXIF = segment(0xE1, b"Exif\x00\x00" + bytes(range(256)) * 20)
@@ -53,11 +53,11 @@ SKELETONS = {
 
 
 def stored(kind=Kind.SEQUENTIAL, skeleton=SKELETON, segments=()):
-    return Stored(kind=kind, checksum=0x01020304, skeleton=skeleton, segments=segments)
+    return RestoreBlob(kind=kind, checksum=0x01020304, skeleton=skeleton, segments=segments)
 
 
 def read(blob, groups=GROUPS, max_bytes=1 << 20):
-    return unpack(blob, groups, max_bytes=max_bytes)
+    return unpack_blob(blob, groups, max_bytes=max_bytes)
 
 
 def test_the_standard_tables_are_those_that_libjpeg_writes():
@@ -81,8 +81,8 @@ def test_the_standard_tables_are_those_that_libjpeg_writes():
 )
 def test_a_cut_file_weaves_back(data):
     parsed = parse(data)
-    skeleton, segments = cut(data, parsed)
-    assert weave(skeleton, segments) == data
+    skeleton, segments = split_ecs(data, parsed)
+    assert join_ecs(skeleton, segments) == data
     assert len(skeleton) + sum(map(len, segments)) == len(data)
     assert len(segments) == len(parsed.scans)
 
@@ -90,20 +90,20 @@ def test_a_cut_file_weaves_back(data):
 @pytest.mark.parametrize("segments", [[], [b"\x01", b"\x02"]], ids=["too-few", "too-many"])
 def test_weave_refuses_another_number_of_segments(segments):
     with pytest.raises((FormatError, LimitError)):
-        weave(SKELETON, segments)
+        join_ecs(SKELETON, segments)
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS.keys())
 @pytest.mark.parametrize("kind", [Kind.SEQUENTIAL, Kind.PROGRESSIVE, Kind.WHOLE])
 def test_what_is_packed_unpacks(kind, skeleton):
-    blob = pack(stored(kind, skeleton), GROUPS)
+    blob = pack_blob(stored(kind, skeleton), GROUPS)
     assert read(blob) == stored(kind, skeleton)
     assert blob[0] & 0x0F == kind
 
 
 def test_a_whole_file_need_not_be_a_jpeg():
     png = b"\x89PNG\r\n\x1a\n" + bytes(500)
-    blob = pack(stored(Kind.WHOLE, png), GROUPS)
+    blob = pack_blob(stored(Kind.WHOLE, png), GROUPS)
     assert read(blob) == stored(Kind.WHOLE, png)
     assert len(blob) < 50
 
@@ -111,14 +111,14 @@ def test_a_whole_file_need_not_be_a_jpeg():
 @pytest.mark.parametrize("segments", [(), (b"",), (b"\x12\xff\x00", b"", b"\x34" * 999)])
 def test_entropy_coded_segments_are_kept_as_they_are(segments):
     given_ = stored(Kind.ENTROPY, segments=segments)
-    blob = pack(given_, GROUPS)
+    blob = pack_blob(given_, GROUPS)
     assert read(blob) == given_
     assert blob.endswith(b"".join(segments))
 
 
 def test_what_the_groups_have_is_not_kept_again():
     assert len(EXIF + ICC + COM) > 8000
-    assert len(pack(stored(), GROUPS)) < 50
+    assert len(pack_blob(stored(), GROUPS)) < 50
 
 
 def test_metadata_longer_than_the_window_of_deflate_is_not_kept_again():
@@ -127,14 +127,14 @@ def test_metadata_longer_than_the_window_of_deflate_is_not_kept_again():
     assert len(metadata) > 3 * 32768
     groups = (GROUPS[0], metadata + sos(ss=1) + b"\x34")
     skeleton = SOI + JFIF + metadata + DQT + sof() + sos() + EOI
-    blob = pack(stored(skeleton=skeleton), groups)
+    blob = pack_blob(stored(skeleton=skeleton), groups)
     assert read(blob, groups) == stored(skeleton=skeleton)
     assert len(blob) < 60
 
 
 def test_a_single_group_needs_no_metadata_at_its_front():
     groups = (SOI + JFIF + EXIF + DQT + sof(marker=0xC2) + sos(se=0) + b"\x12",)
-    blob = pack(stored(), groups)
+    blob = pack_blob(stored(), groups)
     assert read(blob, groups) == stored()
 
 
@@ -143,7 +143,7 @@ def test_more_runs_than_a_byte_counts_are_kept():
     comments = [segment(0xFE, i.to_bytes(2)) for i in range(300)]
     skeleton = SOI + b"".join(c + DRI for c in comments) + sof() + sos() + EOI
     groups = (GROUPS[0], b"".join(comments) + sos(ss=1))
-    blob = pack(stored(skeleton=skeleton), groups)
+    blob = pack_blob(stored(skeleton=skeleton), groups)
     assert read(blob, groups) == stored(skeleton=skeleton)
 
 
@@ -189,7 +189,7 @@ def test_a_forged_blob_is_refused(blob, error):
 def test_every_truncation_of_a_blob_is_refused_or_read_as_something_else():
     for kind, segments in ((Kind.SEQUENTIAL, ()), (Kind.ENTROPY, (b"\x12", b"\x34"))):
         whole = stored(kind, segments=segments)
-        blob = pack(whole, GROUPS)
+        blob = pack_blob(whole, GROUPS)
         for stop in range(len(blob)):
             with pytest.raises(FormatError):
                 read(blob[:stop])
@@ -198,11 +198,11 @@ def test_every_truncation_of_a_blob_is_refused_or_read_as_something_else():
 def test_bytes_behind_a_blob_are_refused():
     for kind, segments in ((Kind.SEQUENTIAL, ()), (Kind.ENTROPY, (b"\x12",))):
         with pytest.raises(FormatError):
-            read(pack(stored(kind, segments=segments), GROUPS) + b"\x00")
+            read(pack_blob(stored(kind, segments=segments), GROUPS) + b"\x00")
 
 
 def test_a_head_is_bounded_before_memory_is_taken():
-    blob = pack(stored(skeleton=SOI + bytes(100_000)), (GROUPS[0], b""))
+    blob = pack_blob(stored(skeleton=SOI + bytes(100_000)), (GROUPS[0], b""))
     assert len(blob) < 300
     assert len(read(blob, max_bytes=100_003).skeleton) == 100_002  # the head counts its runs too
     with pytest.raises(LimitError):
@@ -222,7 +222,7 @@ PACKED = b"".join(table[1:].ljust(272, b"\0") for table in TABLES.values())
 
 def test_the_coding_of_a_sequential_file_is_its_tables_scans_and_restart_interval():
     data = BASELINE + STANDARD_TABLES + DRI + sos((2, 1)) + EOI
-    assert coding(data, parse(data)) == Coding(
+    assert read_coding(data, parse(data)) == Coding(
         scans=b"\x02\x01\x00\x00\x00\x00\x3f\x00\x00",
         tables=PACKED * 2,
         dc_slots=b"\x00\x00",
@@ -233,19 +233,19 @@ def test_the_coding_of_a_sequential_file_is_its_tables_scans_and_restart_interva
 def test_tables_count_from_where_they_stand():
     other = segment(0xC4, b"\x00" + bytes([1]) + bytes(15) + b"\x05")
     data = BASELINE + STANDARD_TABLES + sos((1,)) + b"\x01" + other + sos((2,)) + b"\x02" + EOI
-    found = coding(data, parse(data))
+    found = read_coding(data, parse(data))
     assert found.tables[:544] == PACKED
     assert found.tables[544:] == (b"\x01" + bytes(15) + b"\x05").ljust(272, b"\0") + PACKED[272:]
 
 
 def test_a_file_without_tables_has_the_standard_ones_as_in_motion_jpeg():
     data = BASELINE + sos((1, 2)) + EOI
-    assert coding(data, parse(data)).tables == PACKED * 2
+    assert read_coding(data, parse(data)).tables == PACKED * 2
 
 
 def test_several_tables_in_one_segment_are_all_read():
     data = BASELINE + segment(0xC4, TABLES["dc"] + TABLES["ac"]) + sos((1, 2)) + EOI
-    assert coding(data, parse(data)).tables == PACKED * 2
+    assert read_coding(data, parse(data)).tables == PACKED * 2
 
 
 NOT_WRITABLE = {
@@ -258,7 +258,7 @@ NOT_WRITABLE = {
 @pytest.mark.parametrize("data", NOT_WRITABLE.values(), ids=NOT_WRITABLE.keys())
 def test_a_coding_that_libjpeg_cannot_write_is_none(data):
     data = data if data.endswith(EOI) else data + EOI
-    assert coding(data, parse(data)) is None
+    assert read_coding(data, parse(data)) is None
 
 
 MALFORMED = {
@@ -271,13 +271,13 @@ MALFORMED = {
 @pytest.mark.parametrize("dht", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_malformed_table_defines_nothing(dht):
     data = BASELINE + dht + sos((1, 2)) + EOI
-    assert coding(data, parse(data)).tables == PACKED * 2  # libjpeg refuses the file
+    assert read_coding(data, parse(data)).tables == PACKED * 2  # libjpeg refuses the file
 
 
 def test_the_dc_slots_are_those_of_the_scan_that_sends_dc():
     first = sos((1, 2), se=0).replace(b"\x01\x00\x02\x00", b"\x01\x10\x02\x20")
     data = BASELINE.replace(b"\xff\xc0", b"\xff\xc2") + first + b"\x01" + sos((2,), ss=1) + EOI
-    found = coding(data, parse(data))
+    found = read_coding(data, parse(data))
     assert found.dc_slots == b"\x01\x02"
     assert found.tables is None
 

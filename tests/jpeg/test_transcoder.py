@@ -31,7 +31,7 @@ from pcrstore.errors import (
     UnsupportedJpegError,
 )
 from pcrstore.jpeg.parser import EOI, SOI, identity_segments, metadata_segments, parse
-from pcrstore.jpeg.restore import Kind, cut
+from pcrstore.jpeg.restore import Kind, split_ecs
 from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT, parse_script
 from pcrstore.jpeg.transcoder import Limits, available, original, require, transcode
 
@@ -223,9 +223,9 @@ def test_the_scans_are_byte_for_byte_those_of_jpegtran(kind, tmp_path):
     parsed = parse(data)
     for script in BUILTIN.values():
         expected = with_scans(data, script.expand(parsed.frame, parsed.model), tmp_path)
-        _, segments = cut(expected, parse(expected))
+        _, segments = split_ecs(expected, parse(expected))
         output = full(transcode(data, script).groups)
-        assert cut(output, parse(output))[1] == segments
+        assert split_ecs(output, parse(output))[1] == segments
 
 
 @needs_jpegtran

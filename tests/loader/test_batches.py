@@ -26,7 +26,7 @@ from small_datasets import (
 )
 
 from pcrstore.core.checksum import crc32c, place_words
-from pcrstore.dataset.reader import Chosen
+from pcrstore.dataset.reader import RecordSelection
 from pcrstore.errors import (
     ChecksumError,
     DecodeError,
@@ -34,7 +34,7 @@ from pcrstore.errors import (
     NotFoundError,
     TransientStoreError,
 )
-from pcrstore.fidelity.shared_fidelity import Mixture
+from pcrstore.fidelity.mixture import Mixture
 from pcrstore.format.record import parse_header
 from pcrstore.image.crops import CenterCrop
 from pcrstore.loader import batches as feed_module
@@ -388,9 +388,11 @@ def without_frame(image):
     """A dataset one of whose images has no frame header, and checksums that are right."""
     objects = DictStore(stored())
     ds = opened(objects)
-    at = ds.catalog.locate([image])
-    chosen = Chosen(part=int(at.part[0]), record=int(at.record[0]), images=None, fidelity=1)
-    [want] = ds.reader()._chosen([chosen])
+    at = ds.index.locate([image])
+    selection = RecordSelection(
+        part=int(at.part[0]), record=int(at.record[0]), images=None, fidelity=1
+    )
+    [want] = ds.reader()._wants([selection])
     [where] = want.ranges()
     data = bytearray(objects.objects[where.name])
     header = parse_header(
@@ -432,7 +434,7 @@ def test_damage_comes_after_the_records_before_it():
     """Those that were asked for with it are not lost."""
     objects = DictStore(stored())
     ds = opened(objects)
-    [part] = ds.catalog.parts([2])  # of images 12 to 17
+    [part] = ds.index.parts([2])  # of images 12 to 17
     where = part.placement(1, ds.manifest.chunk_bytes).prefix(3)[-1]
     data = bytearray(objects.objects[where.name])
     data[where.stop - 1] ^= 1

@@ -231,7 +231,7 @@ def record_numbers(ds):
     """The record of every image."""
     out = []
     for p in range(len(ds.manifest.parts)):
-        [part] = ds.catalog.parts([p])
+        [part] = ds.index.parts([p])
         for n in np.diff(part.image_edges).tolist():
             assert n <= RECORD
             out += [(p, len(out))] * n
@@ -288,7 +288,7 @@ def group_bytes(ds, first, last):
     """Bytes of groups `first` to `last` of all records, without headers, by the index."""
     total = 0
     for p in range(len(ds.manifest.parts)):
-        [part] = ds.catalog.parts([p])
+        [part] = ds.index.parts([p])
         total += int(part.records["length"][:, first - 1 : last].sum())
     return total
 

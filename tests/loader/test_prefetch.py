@@ -87,11 +87,11 @@ def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
         list(fed.feed)
     wanted = 0
     for i in (0, 1, 5, 9, 19):
-        p = ds.catalog.part_of_image(i)
-        [part] = ds.catalog.parts([p])
+        p = ds.index.part_of_image(i)
+        [part] = ds.index.parts([p])
         local = i - part.first_image
         r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
-        [header] = ds.catalog.headers([(p, r)])
+        [header] = ds.index.headers([(p, r)])
         wanted += int(header.lengths[local - part.image_edges[r], : i % G + 1].sum())
     assert sum(b - a for _, a, b in of_images(store)) == wanted
 
@@ -253,7 +253,7 @@ def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monke
         return headers(self, records)
 
     ds = a_dataset("zarr", n=60)
-    n_before = int(ds.catalog.image_edges[3])
+    n_before = int(ds.index.image_edges[3])
     got = []
     with Fed(ds, batch=4, shuffle=False) as fed:
         monkeypatch.setattr(IndexReader, "headers", failing)
@@ -316,7 +316,7 @@ def test_bytes_ahead_are_bounded_where_records_are_asked_for_together(prefetch):
 def prefixes_of(ds, units):
     """The prefix of every unit at full fidelity, in order."""
     for u in units.values():
-        [part] = ds.catalog.parts([u.part])
+        [part] = ds.index.parts([u.part])
         [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
         yield prefix
 

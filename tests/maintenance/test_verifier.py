@@ -13,7 +13,7 @@ from pcrstore.cost.model import DEFAULT_COST
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, TransientStoreError
-from pcrstore.format.manifest import LATEST
+from pcrstore.format.names import LATEST
 from pcrstore.maintenance.verifier import _Check, verify
 from pcrstore.testing import Fault, FaultyStore
 

@@ -13,7 +13,7 @@ from flows import convert_to, photos, write_tree
 
 import pcrstore
 from pcrstore import NotFoundError, OptionError, Options
-from pcrstore.format.manifest import manifest_name
+from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
 from pcrstore.testing import RecordingStore
 
@@ -139,7 +139,7 @@ def test_a_predicate_is_pushed_down(monkeypatch, tmp_path):
     """Records without a match are not read, nor are columns that nobody named."""
     store = RecordingStore(open_store(str(tmp_path / "ds")))
     convert_to(monkeypatch, store, write_tree(tmp_path / "photos", FILES), OPTIONS)
-    monkeypatch.setattr("pcrstore.dataset.dataset.open_store", lambda *_, **__: store)
+    monkeypatch.setattr("pcrstore.dataset.open.open_store", lambda *_, **__: store)
     key = pcrstore.open("given").keys[7]
     store.clear()
     source = PcrstoreDatasource(str(tmp_path / "ds"), where={"key": key})
@@ -160,7 +160,7 @@ def of_records(store):
 def test_only_columns_that_are_named_are_read(monkeypatch, tmp_path):
     store = RecordingStore(open_store(str(tmp_path / "ds")))
     convert_to(monkeypatch, store, write_tree(tmp_path / "photos", FILES), OPTIONS)
-    monkeypatch.setattr("pcrstore.dataset.dataset.open_store", lambda *_, **__: store)
+    monkeypatch.setattr("pcrstore.dataset.open.open_store", lambda *_, **__: store)
 
     def cost(where):
         store.clear()

@@ -24,7 +24,7 @@ def places(ds):
     """(part, record in it, position in the record, size, number) of every image, by the index."""
     out, number = [], 0
     for p in range(len(ds.manifest.parts)):
-        [part] = ds.catalog.parts([p])
+        [part] = ds.index.parts([p])
         for r, (a, b) in enumerate(pairwise(part.image_edges.tolist())):
             out += [(p, r, i, b - a, number) for i in range(b - a)]
             number += 1

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 
-from pcrstore.storage.fsspec_store import FsspecStore
+from pcrstore.storage.fsspec_store import FsspecStore, open_fsspec
 from pcrstore.storage.local import LocalStore
 from pcrstore.storage.obstore_store import ObstoreStore
 from pcrstore.storage.open import open_store
@@ -44,7 +44,7 @@ class TestGivenFileSystem(StoreContract):
     @pytest.fixture
     def store(self, tmp_path):
         local = fsspec.filesystem("file", auto_mkdir=True, skip_instance_cache=True)
-        return FsspecStore(str(tmp_path / "ds"), filesystem=local)
+        return open_fsspec(str(tmp_path / "ds"), filesystem=local)
 
 
 class TestS3ThroughFsspec(StoreContract):

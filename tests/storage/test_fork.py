@@ -9,9 +9,10 @@ from children import in_child
 
 from pcrstore.core.ranges import ByteRange
 from pcrstore.errors import OptionError
+from pcrstore.storage.forking import ForkingStore
 from pcrstore.storage.fsspec_store import FsspecStore
 from pcrstore.storage.obstore_store import ForkedObstoreWarning, ObstoreStore
-from pcrstore.storage.open import ForkingStore, open_store
+from pcrstore.storage.open import open_store
 
 
 def use(store):
@@ -200,7 +201,7 @@ class Failing:
 
 def test_retries_are_counted_on_when_the_store_changes_and_anew_in_a_child(monkeypatch):
     opened = iter([Failing(3), Failing(40), Failing(500)])
-    monkeypatch.setattr("pcrstore.storage.open.open_store", lambda *_, **__: next(opened))
+    monkeypatch.setattr("pcrstore.storage.forking.open_store", lambda *_, **__: next(opened))
     store = ForkingStore("s3://bucket/ds")
     assert store.n_retries == 3
     for _ in range(2):

@@ -20,12 +20,13 @@ from pcrstore.errors import (
     StoreError,
     TransientStoreError,
 )
-from pcrstore.storage import fsspec_store as stores_fsspec
+from pcrstore.storage import fsspec_client
 from pcrstore.storage import open as stores
-from pcrstore.storage.fsspec_store import FsspecStore
+from pcrstore.storage.forking import ForkingStore
+from pcrstore.storage.fsspec_store import FsspecStore, open_fsspec
 from pcrstore.storage.local import LocalStore
 from pcrstore.storage.obstore_store import ObstoreStore
-from pcrstore.storage.open import ForkingStore, open_store
+from pcrstore.storage.open import open_store
 from pcrstore.storage.protocol import probe_conditional_create
 
 KEYS = {"key": "k", "secret": "s", "client_kwargs": {"region_name": "us-east-1"}}
@@ -147,7 +148,7 @@ def test_a_failure_to_connect_when_a_store_is_made_names_it(monkeypatch, raised,
     def failing(*_args, **_options):
         raise raised
 
-    monkeypatch.setattr(stores_fsspec, "url_to_fs", failing)
+    monkeypatch.setattr(fsspec_client, "url_to_fs", failing)
     with pytest.raises(error, match=r"cannot open ftp://nowhere\.invalid/x: ") as caught:
         open_store(f"ftp://me:{SECRET}@nowhere.invalid/x")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
@@ -206,6 +207,6 @@ def test_a_store_that_lets_the_second_writer_win_is_found_out(tmp_path):
 
 def test_a_file_system_of_unknown_kind_says_that_its_create_is_not_atomic(tmp_path):
     local = fsspec.filesystem("file", auto_mkdir=True, skip_instance_cache=True)
-    store = FsspecStore(str(tmp_path / "ds"), filesystem=local)
+    store = open_fsspec(str(tmp_path / "ds"), filesystem=local)
     assert store.create_is_atomic is False
     assert probe_conditional_create(store) is False

@@ -8,8 +8,9 @@ import pytest
 from scripted_s3 import ScriptedS3
 
 from pcrstore.errors import PcrstoreError
-from pcrstore.storage.errors import Translator, redact_url, secrets_in
+from pcrstore.storage.errors import Translator
 from pcrstore.storage.open import open_store
+from pcrstore.storage.redact import redact_url, secrets_in
 from pcrstore.storage.retry import RetryPolicy
 
 CANARY = "cAnArY0123456789"

@@ -2,8 +2,12 @@
 
 from flows import DictStore, photo
 
+from pcrstore.conversion.array_writer import ArrayWriter
+from pcrstore.conversion.ids import Ids
+from pcrstore.conversion.packing import RecordSpan, Unit
 from pcrstore.conversion.record_builder import RecordBuilder, RecordTask
-from pcrstore.conversion.sources.folder import SourceFile
+from pcrstore.conversion.sources.base import SourceFile
+from pcrstore.conversion.sources.folder import FolderSource
 from pcrstore.jpeg.scan_script import builtin
 from pcrstore.jpeg.transcoder import Limits
 
@@ -23,16 +27,30 @@ def task(files, **kwargs):
     )
 
 
-def build(files, policy="raise", *, store=None, n_readers=1, **kwargs):
+def build(files, policy="raise", *, source=None, **kwargs):
     builder = RecordBuilder(
-        source=store or DictStore(files),
+        source=source or FolderSource(DictStore(files)),
         script=SCRIPT,
         policy=policy,
         limits=kwargs.pop("limits", Limits()),
         encode_quality=90,
-        n_readers=n_readers,
     )
     return builder.build(task(files, **kwargs))
 
 
 GOOD = [(f"{i}.jpg", photo(i)) for i in range(4)]
+IDS = Ids(how="", policy="skip", content="c" * 32, conversion="d" * 32)
+UNIT = Unit(number=0, records=(RecordSpan(start=0, stop=4),), first_record=0)
+
+
+def units(n):
+    """Units of one record of one file each."""
+    return [
+        Unit(number=i, records=(RecordSpan(start=i, stop=i + 1),), first_record=i) for i in range(n)
+    ]
+
+
+def array_writer(*, chunk_bytes, hold=False):
+    return ArrayWriter(
+        ids=IDS, group_labels=SCRIPT.labels, classes=("c",), chunk_bytes=chunk_bytes, hold=hold
+    )

@@ -87,7 +87,7 @@ def prefixes(ds, k):
     """The ranges of every record at fidelity k, sorted: what an epoch asks for, and no more."""
     ranges = []
     for p, entry in enumerate(ds.manifest.parts):
-        [part] = ds.catalog.parts([p])
+        [part] = ds.index.parts([p])
         for r in range(entry.n_records):
             ranges += part.placement(r, ds.manifest.chunk_bytes).prefix(k)
     return sorted((r.name, r.start, r.stop) for r in ranges if len(r))

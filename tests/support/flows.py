@@ -4,30 +4,29 @@ import hashlib
 import io
 import itertools
 import os
-import sys
 import threading
 import uuid
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jpeg_files import picture, segment
 from PIL import Image
 
-import pcrstore
 from pcrstore import Options
-from pcrstore.conversion.sources.folder import list_folder
+from pcrstore.conversion.converter import convert_into
+from pcrstore.conversion.sources.base import Listing, SourceFile
+from pcrstore.conversion.sources.folder import FolderSource
 from pcrstore.core.checksum import crc32c
 from pcrstore.cost.model import DEFAULT_COST
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, StoreError
-from pcrstore.format.manifest import decode_manifest, manifest_name
+from pcrstore.format.manifest import decode_manifest
+from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
 from pcrstore.storage.protocol import Entry, check_name, check_prefix, exact
 from pcrstore.testing import StoreKilled
-
-CONVERT = sys.modules["pcrstore.conversion.converter"]
-SOURCE = sys.modules["pcrstore.conversion.sources.folder"]
 
 RECORD = Options(record_images=3, object_bytes=6000)
 """Three images a record, two or three records an object."""
@@ -133,21 +132,67 @@ def digest(root):
     return h.hexdigest()
 
 
-def convert_to(monkeypatch, store, source, options, **kwargs):
-    """Convert into a given store object."""
-    monkeypatch.setattr(CONVERT, "open_store", lambda *_, **__: store)
-    try:
-        return pcrstore.convert(str(source), "given", options, workers=1, **kwargs)
-    finally:
-        monkeypatch.setattr(CONVERT, "open_store", open_store)
+def folder(url, *, split_dirs=False, **kwargs):
+    """The class-per-folder source at a URL."""
+    return FolderSource(open_store(str(url), **kwargs), split_dirs=split_dirs)
 
 
-def convert_with(monkeypatch, engine, *args, **kwargs):
-    """Convert with one engine on both sides."""
-    opened = partial(open_store, engine=engine)
-    monkeypatch.setattr(CONVERT, "open_store", opened)
-    monkeypatch.setattr(SOURCE, "open_store", opened)
-    return pcrstore.convert(*args, **kwargs)
+def converted(store, source, options, **kwargs):
+    """Convert a source, or the folder at a URL, into a given store object."""
+    if isinstance(source, str | os.PathLike):
+        source = folder(source, split_dirs=options.split_dirs)
+    return convert_into(store, source, options, **{"workers": 1, **kwargs})
+
+
+def convert_to(_monkeypatch, store, source, options, **kwargs):
+    """As `converted`; for callers that still pass a patch, which nothing needs."""
+    return converted(store, source, options, **kwargs)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A source of JPEGs in memory, their labels and splits chosen at will."""
+
+    files: dict[str, bytes]
+    labels: dict[str, str] | None = None
+    splits: dict[str, str] | None = None
+    url: str = "pictures:"
+    max_readers: int = 1
+    shared_by_processes: bool = True
+
+    def list(self):
+        return Listing(
+            files=tuple(
+                SourceFile(
+                    key=key,
+                    label=(self.labels or {}).get(key),
+                    split=(self.splits or {}).get(key),
+                    n_bytes=len(data),
+                    stamp=f"{crc32c(data):08x}",
+                )
+                for key, data in self.files.items()
+            )
+        )
+
+    def read(self, file):
+        return self.files[file.key]
+
+
+class WatchedSource:
+    """Another source, with the keys of the files that were read of it."""
+
+    def __init__(self, source):
+        self.url, self.max_readers = source.url, source.max_readers
+        self.shared_by_processes = source.shared_by_processes
+        self._source = source
+        self.read_keys = []
+
+    def list(self):
+        return self._source.list()
+
+    def read(self, file):
+        self.read_keys.append(file.key)
+        return self._source.read(file)
 
 
 def dataset(store):
@@ -272,5 +317,5 @@ class MortalStore:
 
 
 def listed(source, **kwargs):
-    """The listing of a source."""
-    return list_folder(str(source), None, split_dirs=kwargs.pop("split_dirs", False), **kwargs)[1]
+    """The listing of a folder."""
+    return folder(source, **kwargs).list()

@@ -70,7 +70,9 @@ def described(value):
 def commands():
     """Return each command's arguments and options: names on the command line, and defaults."""
     found = {}
-    for name, command in main.commands.items():
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
         found[name] = {
             p.name: {
                 "words": sorted([*p.opts, *p.secondary_opts]),

@@ -1,128 +1,145 @@
-"""The files of a class-per-folder tree, at any fsspec URL.
+"""Source: a class-per-folder tree, at any URL that fsspec opens.
 
-    SRC/<class>/<any path>            label = class, key = path below SRC
-    SRC/<split>/<class>/<any path>    with `split_dirs`; the split becomes a column
+    ROOT/<class>/<any path>            label = class, key = path below ROOT
+    ROOT/<split>/<class>/<any path>    with `split_dirs`; the split becomes a column
 
-A file straight below SRC (or below a split) has no class and gets label -1. Hidden files (a path
-component that starts with a dot) are left out and counted. Keys that a bucket may have and a
-dataset may not (`cat//1.jpg`) are listed as problems, which fall under the error policy. On a local
-disk nothing is opened that is not a regular file inside SRC: a FIFO would block for ever, and a
-link out of the tree would copy what nobody meant to publish; both are problems too.
+A file directly in ROOT (or directly in a split's folder) has no class. Hidden files (a path
+component begins with a dot) are left out and counted. Keys that a bucket may have and a dataset may
+not (`cat//1.jpg`) are listed as problems, which fall under the error policy. On a local disk only
+regular files inside ROOT are opened: a FIFO would block for ever, and a link that leaves the tree
+would copy what nobody meant to publish; both are problems too.
 """
 
-import hashlib
+import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
-from pcrstore.storage import Entry, LocalStore, ReadableStore, check_name, open_store
+from pcrstore.conversion.sources.base import Listing, SourceFile
+from pcrstore.errors import (
+    AccessDeniedError,
+    NotFoundError,
+    OptionError,
+    StoreError,
+    UnsupportedJpegError,
+)
+from pcrstore.storage import LocalStore, ReadableStore, check_name
 
-__all__ = ["Listing", "SourceFile", "list_folder"]
+__all__ = ["FolderSource", "likely_splits"]
+
+_log = logging.getLogger(__name__)
 
 _SPLITS: Final = frozenset(
     {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 )
-"""What folders of splits are called, in lower case."""
+"""Usual names of the folders of splits, in lower case."""
 _NO_NAMES: Final = frozenset({"", ".", ".."})
 """Path parts that name neither a class nor a hidden file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """One file of the source, before anybody read it."""
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A class-per-folder tree below the root of a store."""
 
-    key: str
-    """Path relative to the source."""
-    label: str | None
-    """Class name."""
-    split: str | None
-    n_bytes: int
-    stamp: str
-    """ETag, or modification time in nanoseconds: changes when the content does."""
-    problem: str | None = None
-    """Why the file cannot be read at all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """All files of a source, ordered by key."""
-
-    files: tuple[SourceFile, ...]
-    n_hidden: int
-    """Hidden files left out."""
+    store: ReadableStore
+    split_dirs: bool = False
+    """True if the folders directly below the root are splits."""
 
     @property
-    def fingerprint(self) -> str:
-        """A hash of every key, size and stamp: equal listings have equal content."""
-        h = hashlib.sha256()
-        for f in self.files:
-            line = f"{f.key}\0{f.n_bytes}\0{f.stamp}\0{f.problem or ''}\n"
-            h.update(line.encode("utf-8", "surrogateescape"))
-        return h.hexdigest()
+    def url(self) -> str:
+        """Root of the tree, without credentials."""
+        return self.store.url
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        """Split names, sorted."""
-        return tuple(sorted({f.split for f in self.files if f.split is not None}))
+    def max_readers(self) -> int:
+        """Number of files that are worth reading at once."""
+        return 1 if isinstance(self.store, LocalStore) else 8
 
     @property
-    def likely_splits(self) -> tuple[str, ...]:
-        """Classes that are called like splits, sorted; a train among dogs and cats is none."""
-        classes = {f.label for f in self.files if f.label is not None}
-        found = {name for name in classes if name.lower() in _SPLITS}
-        return tuple(sorted(found)) if len(found) > 1 or found == classes else ()
+    def shared_by_processes(self) -> bool:
+        """False for objects in the memory of this process."""
+        return not self.store.url.startswith("memory:")
 
+    def list(self) -> Listing:
+        """Return every file; warn if the names of classes look like those of splits.
 
-def list_folder(
-    url: str | os.PathLike[str], storage_options: Mapping[str, object] | None, *, split_dirs: bool
-) -> tuple[ReadableStore, Listing]:
-    """Open a source and list its files.
-
-    Raises:
-        NotFoundError: Nothing is there.
-        OptionError: There is no file in it.
-        StoreError: A folder in it cannot be listed.
-    """
-    store = open_store(url, storage_options)
-    local = isinstance(store, LocalStore)
-    found = list(_walk(Path(store.url.removeprefix("file://"))) if local else _list(store))
-    files: list[SourceFile] = []
-    n_hidden = 0
-    for key, n_bytes, stamp, problem in found:
-        parts = [p for p in key.split("/") if p not in _NO_NAMES]
-        if any(p.startswith(".") for p in parts):
-            n_hidden += 1
-            continue
-        split = parts.pop(0) if split_dirs and len(parts) > 1 else None
-        label = parts[0] if len(parts) > 1 else None
-        files.append(
-            SourceFile(
-                key=key,
-                label=label,
-                split=split,
-                n_bytes=n_bytes,
-                stamp=stamp,
-                problem=problem or _problem_of(key),
+        Raises:
+            NotFoundError: There is no such folder.
+            OptionError: There is no file in it.
+            StoreError: A folder in it cannot be listed.
+        """
+        is_local = isinstance(self.store, LocalStore)
+        path = Path(self.url.removeprefix("file://"))
+        files: list[SourceFile] = []
+        n_hidden = 0
+        for key, n_bytes, stamp, problem in _walk(path) if is_local else _list(self.store):
+            parts = [p for p in key.split("/") if p not in _NO_NAMES]
+            if any(p.startswith(".") for p in parts):
+                n_hidden += 1
+                continue
+            split = parts.pop(0) if self.split_dirs and len(parts) > 1 else None
+            label = parts[0] if len(parts) > 1 else None
+            files.append(
+                SourceFile(
+                    key=key,
+                    label=label,
+                    split=split,
+                    n_bytes=n_bytes,
+                    stamp=stamp,
+                    problem=problem or _problem_of(key),
+                )
             )
-        )
-    if not files:
-        hidden = f" but {n_hidden} hidden ones" if n_hidden else ""
-        raise OptionError(f"{store.url}: expected a folder of images, found no file{hidden}")
-    files.sort(key=lambda f: f.key)
-    return store, Listing(files=tuple(files), n_hidden=n_hidden)
+        likely = () if self.split_dirs else likely_splits(files)
+        if likely:
+            _log.warning(
+                "%s: %s become classes; if they are splits, convert with split_dirs=True, or "
+                "--split-dirs on the command line",
+                self.url,
+                ", ".join(likely),
+            )
+        try:
+            return Listing(files=tuple(files), n_hidden=n_hidden, labels_follow_keys=True)
+        except OptionError as e:
+            raise OptionError(f"{self.url}: {e}") from None
+
+    def read(self, file: SourceFile) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            NotFoundError: The file is gone.
+            UnsupportedJpegError: A local file that this user may not read.
+            StoreError: The store failed.
+        """
+        try:
+            return self.store.get(file.key)
+        except AccessDeniedError as e:
+            if not isinstance(self.store, LocalStore):
+                raise  # credentials that expired say nothing about the file
+            raise UnsupportedJpegError(f"cannot be read: {e}") from e
+
+
+def likely_splits(files: Iterable[SourceFile]) -> tuple[str, ...]:
+    """Return the class names that look like splits ("train", "val"), sorted.
+
+    Only where at least two do, or all: one class "train" among "dog" and "cat" is a class.
+    """
+    classes = {f.label for f in files if f.label is not None}
+    found = {name for name in classes if name.lower() in _SPLITS}
+    return tuple(sorted(found)) if len(found) > 1 or found == classes else ()
 
 
 def _list(store: ReadableStore) -> Iterator[tuple[str, int, str, str | None]]:
+    """Yield key, size, stamp and problem of every object."""
     for e in store.list(""):
         if not e.name.endswith("/"):  # "folders" that consoles create are empty objects
-            yield e.name, e.n_bytes, _stamp(e), None
+            yield e.name, e.n_bytes, e.etag or "", None
 
 
 def _problem_of(key: str) -> str | None:
+    """Return the reason why no store can be asked for the key, if there is one."""
     try:
         check_name(key)
     except OptionError as e:
@@ -130,11 +147,8 @@ def _problem_of(key: str) -> str | None:
     return None
 
 
-def _stamp(e: Entry) -> str:
-    return e.etag or ""
-
-
 def _walk(root: Path) -> Iterator[tuple[str, int, str, str | None]]:
+    """Yield key, size, stamp and problem of every file of a local tree."""
     if not root.exists():
         raise NotFoundError(f"{root}: no such folder")
     if not root.is_dir():
@@ -152,7 +166,11 @@ def _walk(root: Path) -> Iterator[tuple[str, int, str, str | None]]:
 
 
 def _entries(folder: str) -> list["os.DirEntry[str]"]:
-    """Return what a folder holds; what it hides is not ours to leave out."""
+    """Return the entries of a folder.
+
+    A folder that cannot be listed is an error: its files would be missing from the dataset without
+    a word.
+    """
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -15,7 +15,7 @@ from flows import listed, memory, photo, put_all, write_tree
 import pcrstore
 from pcrstore import Options
 from pcrstore.core.ranges import ByteRange
-from pcrstore.storage.fsspec_store import FsspecStore
+from pcrstore.storage.fsspec_store import BlockingStore
 from pcrstore.storage.open import open_store
 
 OPTIONS = Options(policy="opaque", record_images=30)
@@ -196,6 +196,6 @@ def test_members_whose_names_begin_with_a_dot_and_a_slash_are_not_hidden(
 
 def test_a_folder_in_a_dotted_archive_is_listed_by_its_prefix(tmp_path):
     store = open_store(archive_url("tar", DOTTED, tmp_path))
-    assert isinstance(store, FsspecStore)
+    assert isinstance(store, BlockingStore)
     assert [e.name for e in store.list("dog")] == ["dog/2.jpg", "dog/3.jpg"]
     assert store.list("do") == []

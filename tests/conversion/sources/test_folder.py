@@ -6,7 +6,8 @@ import re
 import pytest
 from flows import (
     DictStore,
-    convert_with,
+    converted,
+    folder,
     listed,
     memory,
     originals,
@@ -17,7 +18,7 @@ from flows import (
 
 import pcrstore
 from pcrstore import Options
-from pcrstore.conversion.sources.folder import list_folder
+from pcrstore.conversion.sources.folder import FolderSource
 from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, SourceError
 from pcrstore.storage.open import open_store
 
@@ -68,10 +69,15 @@ LIKELY = {
 
 
 @pytest.mark.parametrize(("folders", "likely"), LIKELY.values(), ids=LIKELY)
-def test_classes_that_look_like_splits_are_told(folders, likely, tmp_path):
+def test_classes_that_look_like_splits_are_told(folders, likely, tmp_path, caplog):
     files = {f"{name}/cat/1.jpg": b"1" for name in folders.split()}
     tree = write_tree(tmp_path, {**files, "top.jpg": b"t"})
-    assert listed(tree).likely_splits == tuple(likely.split())
+    listed(tree)
+    told = [m.partition(": ")[2].partition(" become classes")[0] for m in caplog.messages]
+    assert told == ([", ".join(likely.split())] if likely else [])
+    caplog.clear()
+    listed(tree, split_dirs=True)
+    assert caplog.messages == []
 
 
 def test_the_same_tree_is_listed_alike_on_disk_and_in_a_bucket(tmp_path):
@@ -84,11 +90,9 @@ def test_the_same_tree_is_listed_alike_on_disk_and_in_a_bucket(tmp_path):
     assert all(f.stamp for f in there.files)
 
 
-def test_folders_that_consoles_make_are_no_files(monkeypatch):
-    store = DictStore(FILES)
-    store.objects["a/"] = b""
-    monkeypatch.setattr("pcrstore.conversion.sources.folder.open_store", lambda *_: store)
-    assert keys(list_folder("given", None, split_dirs=False)[1]) == sorted(FILES)
+def test_folders_that_consoles_make_are_no_files():
+    store = DictStore({**FILES, "a/": b""})
+    assert keys(FolderSource(store).list()) == sorted(FILES)
 
 
 BUCKETS = {
@@ -110,7 +114,7 @@ BUCKETS = {
 @pytest.mark.parametrize("engine", ["obstore", "fsspec"])
 @pytest.mark.parametrize(("extra", "problems"), BUCKETS.values(), ids=BUCKETS)
 def test_a_key_that_cannot_be_a_file_costs_no_other_file(
-    monkeypatch, s3_server, tmp_path, extra, problems, engine
+    s3_server, tmp_path, extra, problems, engine
 ):
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
@@ -122,16 +126,10 @@ def test_a_key_that_cannot_be_a_file_costs_no_other_file(
     client.close()
     url = f"s3://{s3_server.bucket}/photos"
 
+    source = folder(url, storage_options=s3_server.options, engine=engine)
+
     def convert(name, **options):
-        return convert_with(
-            monkeypatch,
-            engine,
-            url,
-            f"file://{tmp_path / name}",
-            Options(**options),
-            workers=1,
-            source_options=s3_server.options,
-        )
+        return converted(open_store(str(tmp_path / name)), source, Options(**options))
 
     report = convert("skipped", policy="skip")
     assert tuple(p.key for p in report.problems) == problems
@@ -146,9 +144,7 @@ def test_a_key_that_cannot_be_a_file_costs_no_other_file(
 
 
 @pytest.mark.parametrize("engine", ["obstore", "fsspec"])
-def test_a_marker_at_the_destination_is_no_part_of_the_dataset(
-    monkeypatch, s3_server, tmp_path, engine
-):
+def test_a_marker_at_the_destination_is_no_part_of_the_dataset(s3_server, tmp_path, engine):
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
     pytest.importorskip("obstore")
@@ -161,10 +157,7 @@ def test_a_marker_at_the_destination_is_no_part_of_the_dataset(
     store = open_store(url, options, engine=engine)
     assert store.list("") == []
     for already in (False, True):
-        report = convert_with(
-            monkeypatch, engine, str(source), url, workers=1, destination_options=options
-        )
-        assert report.already == already
+        assert converted(store, source, Options()).already == already
     checked = pcrstore.verify(url, storage_options=options, engine=engine)
     assert checked.faults == ()
     assert checked.unreferenced == ()
