@@ -39,7 +39,7 @@ class Program(Protocol):
 
 def program_of(name: str) -> Program:
     """Import a benchmark."""
-    return importlib.import_module(PROGRAMS[name])  # type: ignore[return-value]  # a module
+    return importlib.import_module(PROGRAMS[name])
 
 
 def parser_of(name: str, program: Program) -> argparse.ArgumentParser:

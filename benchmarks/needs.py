@@ -96,7 +96,7 @@ NGINX: Final = Need(
 LINK: Final = Need(
     what="network namespaces and TUN devices (root on Linux, `ip`, /dev/net/tun)",
     bring="apt-get install iproute2 and run it as root, or measure through a proxy by --proxy",
-    is_there=lambda args: args.proxy or can_make_namespaces(),
+    is_there=lambda args: bool(args.proxy) or can_make_namespaces(),
 )
 
 
@@ -115,8 +115,9 @@ def free_disk(gigabytes: int) -> Need:
     """Need room below --work, or what an earlier run has left there."""
 
     def is_there(args: Namespace) -> bool:
-        existing = next(p for p in (args.work, *args.work.absolute().parents) if p.exists())
-        used = sum(p.stat().st_size for p in args.work.rglob("*") if p.is_file())
+        work: Path = args.work.absolute()
+        existing = next(p for p in (work, *work.parents) if p.exists())
+        used = sum(p.stat().st_size for p in work.rglob("*") if p.is_file())
         return shutil.disk_usage(existing).free + used >= gigabytes * 1e9
 
     return Need(

@@ -25,7 +25,7 @@ def keys_below(bucket: Path, prefix: str) -> Iterator[tuple[str, int]]:
     start = bucket / prefix.rpartition("/")[0]
     if not start.resolve().is_relative_to(bucket.resolve()):
         return
-    found = []
+    found: list[str] = []
     for folder, _, files in os.walk(start):
         below = Path(folder).relative_to(bucket).as_posix()
         found.extend(name if below == "." else f"{below}/{name}" for name in files)

@@ -44,7 +44,8 @@ FEW_EPOCHS: Final = 3
 
 def epochs_of(command: list[str]) -> list[dict[str, float]]:
     """Return the epochs that a process printed."""
-    return json.loads(peak_rss(command)[0])  # type: ignore[no-any-return]  # as `engine_run` prints
+    epochs: list[dict[str, float]] = json.loads(peak_rss(command)[0])
+    return epochs
 
 
 def loader(**asked: object) -> list[str]:

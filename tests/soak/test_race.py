@@ -12,6 +12,7 @@ each of moto's PUTs makes it as atomic as S3.
 import hashlib
 import logging
 import multiprocessing
+import sys
 import threading
 import uuid
 from dataclasses import replace
@@ -109,6 +110,16 @@ def race_processes(place, manifest, rounds):
     assert_one_wins(place, rounds, found)
 
 
+@pytest.fixture
+def _restless():
+    """Switch between threads as often as can be: an object in memory is there in microseconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_restless")
 def test_one_of_many_threads_wins_in_memory(manifest, scaled):
     place = f"memory://race-{uuid.uuid4().hex}", None, "auto"
     rounds, gate, found = scaled(ROUNDS), threading.Barrier(WRITERS), []
