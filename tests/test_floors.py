@@ -13,7 +13,7 @@ import pcrstore
 ROOT = Path(pcrstore.__file__).parent
 PURE_MODULES = {
     *("collections", "dataclasses", "enum", "functools", "hashlib", "itertools", "json", "math"),
-    *("operator", "re", "struct", "typing", "zlib"),
+    *("operator", "re", "struct", "types", "typing", "zlib"),
     *("google_crc32c", "numpy"),
 }
 """Libraries that pure modules may import: none knows a file, a clock or a thread."""

@@ -42,6 +42,7 @@ from pcrstore.format import (
     Quality,
     RecordImage,
     Rows,
+    ScriptEntry,
     Totals,
     Values,
     build_record,
@@ -163,14 +164,19 @@ def part_of(number: int, n: int) -> tuple[PartEntry, bytes]:
 
 def renumbered(entry: PartEntry, data: bytes, number: int) -> tuple[PartEntry, bytes]:
     """Return a part and its head, under another number: the same rows, named and bound anew."""
-    text = json.loads(data[12 : entry.directory_bytes])
+    text = json.loads(data[12 : entry.directory.n_bytes])
     name = f"index/made-up-{number:06d}.pcri"
     text["uid"] = uid_of(f"part {number}").hex()
     body = json.dumps(text, sort_keys=True, separators=(",", ":")).encode()
     head = data[:4] + len(body).to_bytes(4, "little") + crc32c(body).to_bytes(4, "little") + body
-    if len(head) != entry.directory_bytes:
+    if len(head) != entry.directory.n_bytes:
         raise AssertionError("a uid changes no length")
-    new = replace(entry, name=name, uid=uid_of(f"part {number}"), directory_checksum=crc32c(head))
+    new = replace(
+        entry,
+        name=name,
+        uid=uid_of(f"part {number}"),
+        directory=entry.directory._replace(checksum=crc32c(head)),
+    )
     return new, head
 
 
@@ -181,8 +187,7 @@ def manifest_of(parts: list[PartEntry], version: int = 1) -> Manifest:
     return Manifest(
         version=version,
         layout="record",
-        script_name=script.name,
-        script_text=script.text,
+        script=ScriptEntry(name=script.name, text=script.text),
         group_labels=script.labels,
         n_images=n,
         n_records=sum(p.n_records for p in parts),

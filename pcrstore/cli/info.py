@@ -80,7 +80,7 @@ def _facts(ds: Dataset) -> dict[str, object]:
         "url": ds.url,
         "version": m.version,
         "layout": m.layout,
-        "script": {"name": m.script_name, "text": m.script_text},
+        "script": {"name": m.script.name, "text": m.script.text},
         "n_images": m.n_images,
         "n_records": m.n_records,
         "n_parts": len(m.parts),
@@ -128,7 +128,7 @@ def _text(ds: Dataset, versions: Sequence[int]) -> str:
         printable(ds.url),
         (
             f"version {m.version} of {printable(m.created)}, {m.layout} layout, "
-            f"script {printable(m.script_name)}"
+            f"script {printable(m.script.name)}"
         ),
         (
             f"{count(m.n_images, 'image')} in {count(m.n_records, 'record')} and "

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from pcrstore.conversion.report import Problem
 from pcrstore.conversion.sources import Listing
-from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json
+from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json, to_json
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.format import (
     COLUMNS,
@@ -122,7 +122,7 @@ class Journal:
                 "number": unit.number,
                 "stored": unit.object is not None,
                 "object": _object_json(unit.object or _ARRAYS),
-                "part": part.to_json() if part else None,
+                "part": to_json(part) if part else None,
                 "problems": [asdict(p) for p in unit.problems],
                 "quality": [list(q) for q in unit.quality],
                 "restore_bytes": unit.restore_bytes,
@@ -158,9 +158,9 @@ class Journal:
         )
         rows = None
         if f.has("part"):
-            part = PartEntry.from_json(f.object("part"), n_groups=self._n_groups)
+            part = f.typed("part", PartEntry)
             directory = decode_directory(
-                data[: part.directory_bytes],
+                data[: part.directory.n_bytes],
                 part,
                 layout=self._layout,
                 n_groups=self._n_groups,

@@ -24,6 +24,7 @@ from pcrstore.format import (
     PartEntry,
     Quality,
     Rows,
+    ScriptEntry,
     Totals,
     concat,
     group_name,
@@ -147,8 +148,7 @@ class ManifestBuilder:
         return Manifest(
             version=1,
             layout=self.layout,
-            script_name=self.script.name,
-            script_text=self.script.text,
+            script=ScriptEntry(name=self.script.name, text=self.script.text),
             group_labels=self.script.labels,
             n_images=report.n_images,
             n_records=report.n_records,

@@ -1,31 +1,73 @@
-"""The core wing."""
+"""Values that every wing needs: arguments, hashes, checksums, byte ranges and JSON.
 
+    arguments    numbers and sizes that callers give
+    hashing      random numbers as functions of (seed, epoch, image)
+    checksum     CRC32C, bound to the place of its bytes
+    ranges       half-open byte ranges, merged into requests
+    json_codec   dataclasses from and to JSON that may be hostile, by their annotations
+
+All is pure, and no module imports another but for `json_reader`, which reads by `json_codec`.
+
+An example: three ranges of one object, of which two are near enough to be one request.
+
+    >>> wanted = [ByteRange("a", 0, 10), ByteRange("a", 14, 20), ByteRange("a", 90, 95)]
+    >>> [(r.range.start, r.range.stop, r.members) for r in coalesce(wanted, max_gap=4, max_size=99)]
+    [(0, 20, (0, 1)), (90, 95, (2,))]
+
+Bytes 10 to 14 are downloaded for nothing, which is cheaper than one more request.
+"""
+
+from pcrstore.core.arguments import integer, parse_size, real
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
-from pcrstore.core.integers import integer
-from pcrstore.core.json_reader import MAX_INT, JsonReader, parse_json
+from pcrstore.core.json_codec import (
+    MAX_INT,
+    Count,
+    Hex,
+    Key,
+    ObjectName,
+    encode_json,
+    from_json,
+    longest,
+    one_of,
+    parse_object,
+    refuse,
+    to_json,
+    within,
+)
+from pcrstore.core.json_reader import JsonReader, parse_json
 from pcrstore.core.ranges import ByteRange, Coalesced, Request, coalesce, divide, runs_of
-from pcrstore.core.reals import real
-from pcrstore.core.sizes import parse_size
 
 __all__ = [
     "MAX_INT",
     "UID_BYTES",
     "ByteRange",
     "Coalesced",
+    "Count",
+    "Hex",
     "JsonReader",
+    "Key",
+    "ObjectName",
     "Request",
     "coalesce",
     "crc32c",
     "divide",
+    "encode_json",
+    "from_json",
     "hashes",
     "integer",
     "key_of",
+    "longest",
+    "one_of",
     "parse_json",
+    "parse_object",
     "parse_size",
     "place_words",
     "real",
     "record_seed",
+    "refuse",
     "runs_of",
+    "to_json",
     "uniforms",
+    "within",
 ]

@@ -1,4 +1,4 @@
-"""CRC32C, and how a checksum is bound to the place its bytes belong to.
+"""CRC32C, and checksums that are bound to the place to which their bytes belong.
 
 Pure. A plain checksum accepts the right bytes from the wrong place: another record's prefix, a
 stale object, two images swapped. So the checksum stored for a cell (image i, scan group g) of a
@@ -6,10 +6,10 @@ record is
 
     crc32c(bytes)  XOR  (seed + i * 0x9E3779B1 + g * 0x85EBCA6B  mod 2**32)
 
-where seed = crc32c(object uid || record ordinal). XOR with a word that the reader derives from
-where it looked is as strong as hashing that place with the bytes, and it is three numpy operations
-for a whole record. The two multipliers are odd, so no two cells of a record share their word for
-less than 2**32 images.
+where seed = crc32c(object uid || record ordinal). The reader derives that word from the place at
+which it looked. The XOR is as strong as hashing the place with the bytes, and takes three NumPy
+operations for a whole record. The multipliers are odd, so that no two images share the word of a
+group in a record of less than 2**32 images.
 """
 
 import struct

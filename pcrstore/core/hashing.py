@@ -1,4 +1,4 @@
-"""Random numbers that are functions of what they are for: (seed, epoch, image) and the like.
+"""Random numbers that are functions of their purpose: of (seed, epoch, image) and the like.
 
 Pure. A generator with a state would make the order of calls part of the result, and NumPy does not
 promise its generators' streams from release to release. Here every number is SplitMix64 (Steele,
@@ -40,7 +40,7 @@ def key_of(*words: int) -> int:
 
 
 def hashes(key: int, values: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of every value: what `key_of` makes of one more word.
+    """Return a 64-bit hash of every value, as if it were one more word of the key.
 
     >>> int(hashes(key_of(7), np.array([5]))[0]) == key_of(7, 5)
     True

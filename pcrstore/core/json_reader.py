@@ -1,47 +1,23 @@
-"""Read JSON that may be hostile: every field has a type and a bound, every error names its path.
+"""Read JSON field by field, each with its type and bounds; see `json_codec`, which needs no code.
 
-Pure. Manifests and index directories come from a bucket; a count from there sizes an allocation
-here, so nothing is used before it was checked.
+Pure.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+from pcrstore.core.json_codec import MAX_INT, from_json, parse_object
 from pcrstore.errors import FormatError
 
-__all__ = ["MAX_INT", "JsonReader", "parse_json"]
-
-MAX_INT = 2**53 - 1
-"""Largest integer that every JSON reader holds exactly."""
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
+__all__ = ["JsonReader", "parse_json"]
 
 
 def parse_json(data: bytes, *, where: str) -> "JsonReader":
-    """Parse a JSON object.
+    """Parse a JSON object; see `json_codec.parse_object`."""
+    return JsonReader(parse_object(data, where=where), where)
 
-    Raises:
-        FormatError: Not UTF-8, not JSON, nested too deep, repeated keys, NaN, or not an object.
-    """
 
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        table = dict(pairs)
-        if len(table) != len(pairs):
-            raise ValueError("a key is repeated")
-        return table
-
-    try:
-        value = json.loads(
-            data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=unique
-        )
-    except (ValueError, RecursionError) as e:
-        raise FormatError(f"{where}: not the JSON that pcrstore writes: {e}") from e
-    if not isinstance(value, dict):
-        raise FormatError(f"{where}: must be a JSON object, got {type(value).__name__}")
-    return JsonReader(value, where)
+_T = TypeVar("_T")
 
 
 class JsonReader:
@@ -90,13 +66,6 @@ class JsonReader:
         value = self._get(name)
         if not isinstance(value, str) or len(value) > max_length:
             self.fail(name, f"a string of at most {max_length} characters", value)
-        return value
-
-    def choice(self, name: str, choices: frozenset[str]) -> str:
-        """Return one of some strings."""
-        value = self.string(name)
-        if value not in choices:
-            self.fail(name, f"one of {', '.join(sorted(choices))}", value)
         return value
 
     def boolean(self, name: str) -> bool:
@@ -149,14 +118,9 @@ class JsonReader:
         inner = JsonReader({str(i): v for i, v in table.items()}, f"{self._where}: {name}")
         return tuple(inner.number(str(i), low, high) for i in table)
 
-    def strings(self, name: str, *, max_items: int, max_length: int = 4096) -> tuple[str, ...]:
-        """Return a list of strings."""
-        out: list[str] = []
-        for value in self.items(name, max_items=max_items):
-            if not isinstance(value, str) or len(value) > max_length:
-                self.fail(name, f"strings of at most {max_length} characters", value)
-            out.append(value)
-        return tuple(out)
+    def typed(self, name: str, cls: type[_T]) -> _T:
+        """Return a nested object as a dataclass."""
+        return from_json(cls, self._get(name), where=f"{self._where}: {name}")
 
     def object(self, name: str) -> "JsonReader":
         """Return a nested object."""

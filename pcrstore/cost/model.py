@@ -1,17 +1,20 @@
-"""What a request and a byte cost, in money and in time, and the gap worth reading over.
+"""The price and the duration of requests and bytes, and the gap that is worth reading over.
 
-Pure. One model prices a plan, sets the coalescing gap and (later) picks fidelities.
+Pure. One model prices a plan and sets the gap up to which ranges are merged.
 
-Time of R requests of latency T and N bytes, on a link of B bytes/s, each connection at most b, with
-c = min(C, R) of C possible requests in flight:
+R requests of latency T and N bytes, on a link of B bytes/s of which one connection reaches b at
+most, with c = min(C, R) of C possible requests in flight, take
 
     seconds = ceil(R / c) * T + N / (c * min(b, B / c))
 
-Two ranges with a gap of g bytes are merged iff the gap costs less than a request, where a second of
-the machine costs v dollars over its C requests in flight (FORMAT.md does not depend on this) and
-b_eff = min(b, B / C):
+Two ranges that lie g bytes apart are merged where reading the gap costs less than a request. A
+second of the machine costs v dollars, shared by its C requests in flight; one of C busy connections
+reaches b_eff = min(b, B / C) bytes/s, and so
 
-    g * (p_byte + v / b_eff)  <  p_get + v * T
+    g * (p_byte + (v / C) / b_eff)  <  p_get + (v / C) * T
+
+Example: 100 MB/s, 50 MB/s a connection, 50 ms, C = 4, and time alone costs something. 5 requests of
+no bytes take two waves of latency, 0.1 s. b_eff is 25 MB/s, so 50 ms are worth 1.25 MB of gap.
 """
 
 from dataclasses import dataclass
@@ -29,21 +32,21 @@ class Prices:
     per_byte: float
     """Dollars per byte out of the store to this reader."""
     source: str
-    """Where the prices were read, and when."""
+    """URL that the prices were read from, and the month."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A network path as a reader sees it."""
+    """A network path between a reader and a store."""
 
     bandwidth: float
     """Bytes per second over all connections."""
     per_connection: float
-    """Bytes per second that one connection reaches."""
+    """Bytes per second of one connection at most."""
     latency: float
     """Seconds from sending a request to the first byte of its answer."""
     concurrency: int
-    """Requests in flight."""
+    """Number of requests in flight."""
 
     @property
     def effective(self) -> float:
@@ -53,7 +56,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Prices, a link, and what a second of waiting costs."""
+    """Prices, a link, and the price of a second of waiting."""
 
     prices: Prices
     link: Link
@@ -63,11 +66,11 @@ class CostModel:
     """Largest merged request in bytes: 8 to 16 MB is S3's own advice, and more adds no speed."""
 
     def dollars(self, n_requests: int, n_bytes: int) -> float:
-        """Return what the store bills for these requests and bytes."""
+        """Return the price of some requests and bytes, as the store bills them."""
         return n_requests * self.prices.per_get + n_bytes * self.prices.per_byte
 
     def seconds(self, n_requests: int, n_bytes: int) -> float:
-        """Return how long they take with `link.concurrency` in flight."""
+        """Return the duration of some requests and bytes, `link.concurrency` at a time."""
         if n_requests == 0:
             return 0.0
         busy = min(self.link.concurrency, n_requests)
@@ -79,7 +82,7 @@ def break_even_gap(model: CostModel) -> int:
     """Return the widest gap, in bytes, that is cheaper to download than to avoid by a request.
 
     Source: the inequality in this module's docstring, checked against measured break-even points
-    of 2 MB, 0.5 to 1 MB and 64 to 128 kB at 4, 16 and 64 in flight.
+    of 2 MB, 0.5 to 1 MB and 64 to 128 kB at 4, 16 and 64 requests in flight.
     """
     v = model.per_second / model.link.concurrency
     saved = model.prices.per_get + v * model.link.latency

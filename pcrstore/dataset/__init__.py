@@ -26,7 +26,7 @@ cells of groups 1 and 2 of three images, read over the fourth's; the bytes are w
 
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.fetch import Counter, fetch_ranges, get_ranges
-from pcrstore.dataset.filters import conditions_of
+from pcrstore.dataset.filters import Where, conditions_of
 from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.open import dataset_in, open_dataset
 from pcrstore.dataset.planner import Cells, ReadPlan
@@ -52,6 +52,7 @@ __all__ = [
     "RecordSelection",
     "Sample",
     "Traffic",
+    "Where",
     "commit",
     "conditions_of",
     "dataset_in",

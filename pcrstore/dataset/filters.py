@@ -1,4 +1,4 @@
-"""Which images meet a condition on a column.
+"""Conditions on a column, and the images that meet them.
 
 Pure: a column's values in, a mask out.
 
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from pcrstore.errors import OptionError
 from pcrstore.format import FORMATS, NO_LABEL, NO_SPLIT, Manifest, Values
 
-__all__ = ["conditions_of", "matching"]
+__all__ = ["Where", "conditions_of", "matching"]
+
+Where = Mapping[str, object]
+"""Conditions on columns by name, as `Dataset.find` takes them."""
 
 _NONE: Final = {"label": NO_LABEL, "split": NO_SPLIT}
-"""What an image without a label or a split has in those columns."""
+"""Stored value of an image without a label or a split."""
 
 _SHOWN: Final = 80
 """Characters of a wrong value that a message repeats."""
@@ -28,7 +31,7 @@ def conditions_of(where: object) -> dict[str, object]:
     """Return conditions on columns as `Dataset.find` takes them.
 
     Args:
-        where: A mapping of columns to what is wanted of them; None: no conditions.
+        where: A mapping of columns to conditions on them; None: no conditions.
 
     Raises:
         OptionError: Not a mapping, or not of names.
@@ -75,9 +78,11 @@ def _accepted(manifest: Manifest, name: str, wanted: object) -> NDArray[np.gener
     if column.width > 1:
         raise OptionError(f"{name} has {column.width} values an image: give a function")
     if isinstance(wanted, np.ndarray):
-        wanted = wanted.tolist()  # of a single number in no list, too
-    several = isinstance(wanted, Collection) and not isinstance(wanted, str | bytes | Mapping)
-    given: list[object] = list(wanted) if several else [wanted]  # type: ignore[call-overload]  # as just looked at
+        wanted = wanted.tolist()  # a single number of an array without dimensions
+    if isinstance(wanted, Collection) and not isinstance(wanted, str | bytes | Mapping):
+        given: list[object] = list(wanted)
+    else:
+        given = [wanted]
     names = _names(manifest).get(name)
     values = [_stored(name, w, names) for w in given]
     text = column.row_dtype is None
@@ -90,7 +95,7 @@ def _accepted(manifest: Manifest, name: str, wanted: object) -> NDArray[np.gener
 
 
 def _names(manifest: Manifest) -> dict[str, dict[str, int]]:
-    """Return what is stored for each name, of columns whose values have names."""
+    """Return the stored id of each name, of the columns whose values have names."""
     return {
         "label": {name: i for i, name in enumerate(manifest.classes)},
         "split": {name: i for i, name in enumerate(manifest.splits)},
@@ -99,7 +104,7 @@ def _names(manifest: Manifest) -> dict[str, dict[str, int]]:
 
 
 def _stored(column: str, wanted: object, names: Mapping[str, int] | None) -> object:
-    """Return what a column stores for a value that may be given by name; None is none."""
+    """Return the stored value for one that may be given by name; None: no label or split."""
     if wanted is None and column in _NONE:
         return _NONE[column]
     if not isinstance(wanted, str) or names is None:

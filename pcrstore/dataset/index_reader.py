@@ -14,6 +14,7 @@ and 3 images, the `image_edges` of the part are [0, 4, 7]. Image 5 is then in pa
 in its record 1 (4 <= 5 < 7), at slot 5 - 4 = 1 of 3. Image 9 is number 9 - 7 = 2 of part 1.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,11 +34,9 @@ from pcrstore.format import (
     RECORDS,
     RESTORE,
     ArrayPlacement,
-    Block,
     Directory,
     Header,
     Manifest,
-    Page,
     PartEntry,
     Placement,
     RunPlacement,
@@ -51,6 +50,7 @@ from pcrstore.format import (
 from pcrstore.storage import ReadableStore
 
 Decoded = TypeVar("Decoded")
+Key = TypeVar("Key")
 
 __all__ = ["IndexReader", "Located", "Part"]
 
@@ -170,7 +170,7 @@ class IndexReader:
         directories = self._read_decoded(
             [
                 (
-                    ByteRange(e.name, 0, e.directory_bytes),
+                    ByteRange(e.name, 0, e.directory.n_bytes),
                     partial(
                         decode_directory,
                         entry=e,
@@ -182,15 +182,19 @@ class IndexReader:
                 for e in (m.parts[p] for p in missing)
             ]
         )
-        wanted = [
-            (p, d, page)
-            for p, d in zip(missing, directories, strict=True)
-            for page in d.blocks[RECORDS].pages
-        ]
-        values = self._read_pages([(d.entry, d.blocks[RECORDS], page) for _, d, page in wanted])
-        for p, d in zip(missing, directories, strict=True):
-            tables = [v for (q, _, _), v in zip(wanted, values, strict=True) if q == p]
-            self._parts[p] = self._make_part(p, d, np.concatenate([np.asarray(t) for t in tables]))
+        n_pages = [len(d.blocks[RECORDS].pages) for d in directories]
+        pages = iter(
+            self._read_decoded(
+                [
+                    _page(d, RECORDS, page)
+                    for d, n in zip(directories, n_pages, strict=True)
+                    for page in range(n)
+                ]
+            )
+        )
+        for p, d, n in zip(missing, directories, n_pages, strict=True):
+            table = np.concatenate([np.asarray(page) for page in itertools.islice(pages, n)])
+            self._parts[p] = self._make_part(p, d, table)
 
     def _make_part(self, number: int, d: Directory, records: NDArray[np.void]) -> Part:
         edges = np.concatenate(([0], np.cumsum(records["n_images"], dtype=np.int64)))
@@ -249,26 +253,18 @@ class IndexReader:
 
     def headers(self, wanted: Sequence[tuple[int, int]]) -> list[Header]:
         """Return the headers of records, each given as (part, record in the part)."""
-        unique = list(dict.fromkeys(wanted))
-        parts = dict(zip((p for p, _ in unique), self.parts([p for p, _ in unique]), strict=True))
-        with self._lock:
-            found = {key: self._headers[key] for key in unique if key in self._headers}
-        missing = [key for key in unique if key not in found]
-        wanted_ranges: list[tuple[ByteRange, Callable[[bytes], Header]]] = []
-        for p, r in missing:
-            part = parts[p]
-            base = part.directory.blocks[HEADERS].pages[0].start
-            a, b = int(part.header_edges[r]), int(part.header_edges[r + 1])
-            where = ByteRange(part.entry.name, base + a, base + b)
-            wanted_ranges.append((where, partial(self._parse_header, part, r)))
-        found.update(zip(missing, self._read_decoded(wanted_ranges), strict=True))
-        with self._lock:
-            for key in unique:
-                self._headers[key] = found[key]
-                self._headers.move_to_end(key)
-            while len(self._headers) > _HEADERS_KEPT:
-                self._headers.popitem(last=False)
+        found = self._remember(self._headers, wanted, self._read_headers, most=_HEADERS_KEPT)
         return [found[key] for key in wanted]
+
+    def _read_headers(self, wanted: Sequence[tuple[int, int]]) -> list[Header]:
+        located: list[tuple[ByteRange, Callable[[bytes], Header]]] = []
+        parts = self.parts(p for p, _ in wanted)
+        for part, (_, record) in zip(parts, wanted, strict=True):
+            base = part.directory.blocks[HEADERS].pages[0].start
+            a, b = part.header_edges[record : record + 2].tolist()
+            where = ByteRange(part.entry.name, base + a, base + b)
+            located.append((where, partial(self._parse_header, part, record)))
+        return self._read_decoded(located)
 
     def _parse_header(self, part: Part, record: int, data: bytes) -> Header:
         row = part.records[record]
@@ -301,40 +297,14 @@ class IndexReader:
         numbers = np.searchsorted(self.image_edges, index, side="right") - 1
         needed = sorted(set(numbers.tolist()))
         parts = dict(zip(needed, self.parts(needed), strict=True))
-        wanted: list[tuple[int, str, Page]] = []
+        wanted: list[tuple[int, str, int]] = []
         for p, part in parts.items():
             rows = index[numbers == p] - part.first_image
             for name in names:
-                block = part.directory.blocks[name]
-                step = block.pages[0].n_rows
-                hit = np.unique(rows // step).tolist()
-                wanted.extend((p, name, block.pages[i]) for i in hit)
-        pages = self._load_pages(parts, wanted)
+                step = part.directory.blocks[name].pages[0].n_rows
+                wanted.extend((p, name, page) for page in np.unique(rows // step).tolist())
+        pages = self._pages_of(wanted)
         return {name: self._gather(name, index, numbers, parts, pages) for name in names}
-
-    def _load_pages(
-        self, parts: Mapping[int, Part], wanted: Sequence[tuple[int, str, Page]]
-    ) -> dict[tuple[int, str, int], Values]:
-        """Return pages by (part, block, first row), from memory or by one batch of reads."""
-        found: dict[tuple[int, str, int], Values] = {}
-        missing: list[tuple[int, str, Page]] = []
-        with self._lock:
-            for p, name, page in wanted:
-                key = (p, name, page.first_row)
-                if key in self._pages:
-                    self._pages.move_to_end(key)
-                    found[key] = self._pages[key]
-                else:
-                    missing.append((p, name, page))
-        values = self._read_pages(
-            [(parts[p].entry, parts[p].directory.blocks[n], page) for p, n, page in missing]
-        )
-        with self._lock:
-            for (p, name, page), v in zip(missing, values, strict=True):
-                found[p, name, page.first_row] = self._pages[p, name, page.first_row] = v
-            while len(self._pages) > _PAGES_KEPT:
-                self._pages.popitem(last=False)
-        return found
 
     def _gather(
         self,
@@ -346,7 +316,7 @@ class IndexReader:
     ) -> Values:
         """Return a column's values in the order of `index`, from the pages that hold them.
 
-        With pages of 4 rows, row 6 of a part is row 6 - 4 = 2 of the page whose first row is 4.
+        With pages of 4 rows, row 6 of a part is row 6 - 1 * 4 = 2 of page 1.
         """
         column = next(c for c in self._manifest.columns if c.name == name)
         text: list[str] = [""] * len(index)
@@ -356,10 +326,10 @@ class IndexReader:
             at = np.flatnonzero(numbers == p)
             rows = index[at] - part.first_image
             step = part.directory.blocks[name].pages[0].n_rows
-            pages_of = rows // step
-            for page in np.unique(pages_of).tolist():
-                here = pages_of == page
-                values = pages[p, name, page * step]
+            page_of_row = rows // step
+            for page in np.unique(page_of_row).tolist():
+                here = page_of_row == page
+                values = pages[p, name, page]
                 if isinstance(values, np.ndarray):
                     out[at[here]] = values[rows[here] - page * step]
                     continue
@@ -369,27 +339,58 @@ class IndexReader:
 
     def restore_rows(self, part: int, record: int) -> NDArray[np.void]:
         """Return the (N,) lengths and checksums of the restore blobs of a record."""
-        p = self.parts([part])[0]
-        a, b = int(p.image_edges[record]), int(p.image_edges[record + 1])
-        block = p.directory.blocks[RESTORE]
-        pages = block.pages_of(a, b)
-        loaded = self._load_pages({part: p}, [(part, RESTORE, page) for page in pages])
-        rows = np.concatenate([np.asarray(loaded[part, RESTORE, page.first_row]) for page in pages])
-        found = rows[a - pages[0].first_row : b - pages[0].first_row]
+        [p] = self.parts([part])
+        a, b = p.image_edges[record : record + 2].tolist()
+        step = p.directory.blocks[RESTORE].pages[0].n_rows
+        first, last = a // step, (b - 1) // step
+        keys = [(part, RESTORE, page) for page in range(first, last + 1)]
+        pages = self._pages_of(keys)
+        rows = np.concatenate([np.asarray(pages[key]) for key in keys])
+        found = rows[a - first * step : b - first * step]
         if int(found["length"].sum(dtype=np.int64)) != int(p.records[record]["length"][-1]):
             raise FormatError(f"{p.entry.name}: restore lengths of record {record} do not add up")
         return found
 
-    def _read_pages(self, wanted: Sequence[tuple[PartEntry, Block, Page]]) -> list[Values]:
+    def _pages_of(
+        self, wanted: Sequence[tuple[int, str, int]]
+    ) -> dict[tuple[int, str, int], Values]:
+        """Return pages by (part, block, number of the page)."""
+        return self._remember(self._pages, wanted, self._read_pages, most=_PAGES_KEPT)
+
+    def _read_pages(self, wanted: Sequence[tuple[int, str, int]]) -> list[Values]:
+        parts = self.parts(p for p, _, _ in wanted)
         return self._read_decoded(
             [
-                (
-                    ByteRange(entry.name, page.start, page.stop),
-                    partial(decode_page, block, page, where=entry.name),
-                )
-                for entry, block, page in wanted
+                _page(part.directory, name, page)
+                for part, (_, name, page) in zip(parts, wanted, strict=True)
             ]
         )
+
+    def _remember(
+        self,
+        kept: OrderedDict[Key, Decoded],
+        wanted: Sequence[Key],
+        read: Callable[[Sequence[Key]], list[Decoded]],
+        *,
+        most: int,
+    ) -> dict[Key, Decoded]:
+        """Return values by key: those that are kept, and the others by one batch of reads.
+
+        The `most` values that were used last are kept. The lock is not held while reading: two
+        threads may read the same page, and neither waits for the other.
+        """
+        with self._lock:
+            found = {key: kept[key] for key in wanted if key in kept}
+        missing = [key for key in dict.fromkeys(wanted) if key not in found]
+        if missing:
+            found.update(zip(missing, read(missing), strict=True))
+        with self._lock:
+            kept.update(found)
+            for key in found:
+                kept.move_to_end(key)
+            while len(kept) > most:
+                kept.popitem(last=False)
+        return found
 
     def _read_decoded(
         self, wanted: Sequence[tuple[ByteRange, Callable[[bytes], Decoded]]]
@@ -411,3 +412,12 @@ class IndexReader:
 
     def _read(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         return fetch_ranges(self._store, ranges, self._cost, self.counter)
+
+
+def _page(
+    directory: Directory, name: str, number: int
+) -> tuple[ByteRange, Callable[[bytes], Values]]:
+    """Return the range of a page of a block, and its decoder."""
+    block, part = directory.blocks[name], directory.entry.name
+    page = block.pages[number]
+    return ByteRange(part, page.start, page.stop), partial(decode_page, block, page, where=part)

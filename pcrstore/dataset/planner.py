@@ -107,7 +107,7 @@ class Cells:
     restore: NDArray[np.void] | None = None
     """(N,) lengths and checksums of the record's restore blobs; None leaves the blobs out."""
 
-    def _stretches(self) -> Iterator[tuple[int, int, int]]:
+    def _region_ranges(self) -> Iterator[tuple[int, int, int]]:
         """Yield (region, start, stop) for each image's cells in order, then its restore blob."""
         starts = self.header.starts()
         stops = None if self.restore is None else np.cumsum(self.restore["length"], dtype=np.int64)
@@ -121,7 +121,7 @@ class Cells:
 
     def ranges(self) -> list[ByteRange]:
         """Return the ranges to read, an image after the other."""
-        return [r for stretch in self._stretches() for r in self.placement.locate(*stretch)]
+        return [r for place in self._region_ranges() for r in self.placement.locate(*place)]
 
     def checked(self, fetched: Sequence[bytes]) -> Iterator["ImageCells"]:
         """Yield the checked cells of each image, in the order of `images`.
@@ -138,8 +138,8 @@ class Cells:
         # A cell is in two ranges where a chunk of the zarr layout ends inside it.
         whole = iter(
             [
-                b"".join(next(it) for _ in self.placement.locate(*stretch))
-                for stretch in self._stretches()
+                b"".join(next(it) for _ in self.placement.locate(*place))
+                for place in self._region_ranges()
             ]
         )
         for i, k in zip(self.images, self.fidelities, strict=True):

@@ -1,4 +1,13 @@
-"""Find the newest version of a dataset, and make one visible by a single conditional create."""
+"""Versions of a dataset: find the newest, read a manifest, commit one exactly once.
+
+    manifests/<version>    a version is visible when its manifest is there, made by one conditional
+                           create: of several writers one wins
+    latest                 a hint for readers without LIST, written after the commit
+
+Example: two writers commit version 3 at once. One create succeeds. The other writer reads the
+manifest that is there: of the same content, it reports that it lost, and no harm was done; of other
+content, it raises `DatasetExistsError`. A writer whose reply was lost finds its own id there.
+"""
 
 import contextlib
 import secrets
@@ -28,11 +37,11 @@ from pcrstore.storage import ReadableStore, Store
 __all__ = ["commit", "keep_hint", "list_versions", "new_writer", "newest_version", "read_manifest"]
 
 _MAX_PROBES = 1000
-"""Versions a reader without LIST walks forward from the hint before it gives up on the hint."""
+"""Versions that a reader without LIST tries after the hint, one by one, before it gives up."""
 
 
 def new_writer() -> str:
-    """Return an id that no other attempt has."""
+    """Return an id of a writer's attempt, which no other attempt has."""
     return secrets.token_hex(16)
 
 
@@ -65,7 +74,7 @@ def newest_version(store: ReadableStore) -> int:
 
 
 def read_manifest(store: ReadableStore, version: int) -> Manifest:
-    """Read one version's manifest, once more when it arrives damaged.
+    """Read one version's manifest, a second time where it comes damaged.
 
     Raises:
         NotFoundError: No such version.
@@ -100,7 +109,7 @@ def commit(store: Store, manifest: Manifest) -> Committed:
             keep_hint(store, manifest.version)
             return Committed(manifest=manifest, won=True)
     except TransientStoreError as e:
-        # The create may have gone through before its reply was lost: who stands there decides.
+        # The create may have succeeded before its reply was lost: the manifest there says.
         with contextlib.suppress(NotFoundError):
             return _settle(store, manifest)
         raise e from None
@@ -108,13 +117,13 @@ def commit(store: Store, manifest: Manifest) -> Committed:
 
 
 def _settle(store: Store, manifest: Manifest) -> Committed:
-    """Find out whose manifest stands under our version's name."""
+    """Return the outcome of a commit by the manifest that is stored under the version's name."""
     there = read_manifest(store, manifest.version)
     if there.writer == manifest.writer:
         keep_hint(store, manifest.version)
         return Committed(manifest=there, won=True)
     if there.same_content(manifest):
-        keep_hint(store, manifest.version)  # the winner may have died before it wrote it
+        keep_hint(store, manifest.version)  # the winner may have died before writing it
         return Committed(manifest=there, won=False)
     raise DatasetExistsError(
         f"{store.url}: another writer committed version {manifest.version} with other content"
@@ -124,8 +133,8 @@ def _settle(store: Store, manifest: Manifest) -> Committed:
 def keep_hint(store: Store, version: int) -> None:
     """Write the hint for readers without LIST, unless one as new is there.
 
-    A writer may die between its commit and this, so a later run makes up for it. To everyone who
-    can list, the version is visible without it.
+    A writer that dies between its commit and this has committed all the same: readers that can LIST
+    find the version, and the next run writes the hint.
     """
     with contextlib.suppress(StoreError, FormatError):
         if decode_latest(store.get(LATEST), where=LATEST) >= version:

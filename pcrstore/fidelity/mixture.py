@@ -55,7 +55,7 @@ class Mixture:
     """
 
     weights: Mapping[Fidelity, float]
-    """How often each is drawn, relative to the others; kept to 1/255 of the largest."""
+    """Relative frequency of each fidelity, kept to 1/255 of the largest."""
     per: Literal["record", "sample"] = "record"
     """Unit of a draw. A whole record at one fidelity is one read of a prefix; samples of a record
     that differ in fidelity are one read of the bytes that all of them need together."""

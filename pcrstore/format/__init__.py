@@ -1,4 +1,31 @@
-"""The format wing."""
+"""FORMAT.md as code: bytes of stored objects in, values out, and back.
+
+    names        names of all objects
+    manifest     a version: script, totals, classes, columns, index parts
+      index        types of an index part: directory, blocks, pages, columns
+      index_pages  their bytes                   index_rows  rows of records, gathered or read
+    record       header and regions of a record: all cells of group 1, of group 2, ...
+    placement    byte ranges of those regions, in the record and the zarr layout
+    zarr_layout  metadata and side arrays of the zarr layout
+
+    manifest ──▶ PartEntry ──▶ Directory ──▶ rows ──▶ Placement ──▶ ranges ──▶ Header ──▶ cells
+
+All is pure. Every byte is covered by a checksum, which is checked before the byte is used, and by
+numbers that are checked before anything is allocated by them; wrong ones are FormatErrors that name
+the object. Equal values give equal bytes. The wing knows nothing of JPEG but the number of groups.
+
+An example: a record of two images in two groups, of which a read at fidelity 1 takes a prefix.
+
+    >>> images = [
+    ...     RecordImage(groups=(b"aaa", b"aa"), restore=b"r", opaque=False),
+    ...     RecordImage(groups=(b"bbbbb", b"bbbb"), restore=b"r", opaque=False),
+    ... ]
+    >>> header, regions = build_record(images, seed=7)
+    >>> header.size, regions
+    (45, [b'aaabbbbb', b'aabbbb', b'rr'])
+
+Bytes 0 to 45 + 8 of the record are its fidelity 1: `aaa` and `bbbbb`, each with a checksum.
+"""
 
 from pcrstore.format.index import (
     COLUMNS,
@@ -28,6 +55,7 @@ from pcrstore.format.manifest import (
     Checked,
     Manifest,
     Quality,
+    ScriptEntry,
     Totals,
     decode_latest,
     decode_manifest,
@@ -112,6 +140,7 @@ __all__ = [
     "RecordImage",
     "Rows",
     "RunPlacement",
+    "ScriptEntry",
     "Totals",
     "Values",
     "array_name",

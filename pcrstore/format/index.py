@@ -1,11 +1,11 @@
-"""Index parts: what a reader must know of up to 65,536 images, in blocks it can read apart.
+"""Index parts: facts about up to 65,536 images, in blocks that a reader can read apart.
 
-Pure. Here is what a part consists of; `pages` turns it into bytes and back. FORMAT.md, "Index
-part", is the normative text.
+Pure. These are the types of a part's contents; `index_pages` turns them into bytes and back.
+FORMAT.md, "Index part", is the normative text.
 
     manifest ──▶ PartEntry ──▶ Directory ──▶ Block ──▶ Page ──▶ rows
                                   ├─▶ ObjectEntry (where records lie)
-                                  └── Column (what is known of every image)
+                                  └── Column (one fact about every image)
 
 A part is immutable; an append adds parts and rewrites none. An epoch reads the `records` pages of
 its share; a scattered plan reads `headers` rows as well.
@@ -13,12 +13,22 @@ its share; a scattered plan reads `headers` rows as well.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import UID_BYTES, JsonReader
+from pcrstore.core import (
+    UID_BYTES,
+    Count,
+    Hex,
+    Key,
+    ObjectName,
+    longest,
+    one_of,
+    refuse,
+    within,
+)
 from pcrstore.errors import FormatError
 
 __all__ = [
@@ -39,6 +49,7 @@ __all__ = [
     "Block",
     "Column",
     "Directory",
+    "Head",
     "ObjectEntry",
     "Page",
     "PartEntry",
@@ -53,14 +64,19 @@ HEADERS: Final = "headers"
 RESTORE: Final = "restore"
 SYSTEM_BLOCKS: Final = (RECORDS, HEADERS, RESTORE)
 
-_LEAST_DIRECTORY: Final = 12
+_LEAST_DIRECTORY: Final = 13
+"""The fixed fields have 12 bytes."""
 _MAX_DIRECTORY: Final = 16 * 2**20
 _MAX_RECORD: Final = 2**32 - 1
 _MAX_PIECES: Final = 4096
 """Chunks that a region of one record may lie in: a record of 1 GiB in chunks of 256 kB."""
 
-_DTYPES: Final = frozenset({"|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"})
 UTF8: Final = "utf8"
+_DTYPES: Final = ("|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8", UTF8)
+
+Uid = Annotated[bytes, Hex(UID_BYTES)]
+"""Unique id of an object, an index part or a Zarr group."""
+BlockName = Annotated[str, longest(256)]
 
 RESTORE_DTYPE: Final = np.dtype([("length", "<u4"), ("checksum", "<u4")])
 
@@ -87,23 +103,10 @@ def record_dtype(layout: str, n_groups: int) -> np.dtype[np.void]:
 class Column:
     """A column with one value, or `width` values, per image."""
 
-    name: str
-    dtype: str
+    name: BlockName
+    dtype: Annotated[str, one_of(*_DTYPES)]
     """A NumPy type string of fixed size and byte order, or `utf8`."""
-    width: int = 1
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {"name": self.name, "dtype": self.dtype, "width": self.width}
-
-    @classmethod
-    def from_json(cls, f: JsonReader) -> "Column":
-        """Read the JSON form."""
-        return cls(
-            name=f.string("name", max_length=256),
-            dtype=f.choice("dtype", _DTYPES | {UTF8}),
-            width=f.integer("width", 1, 1024),
-        )
+    width: Annotated[int, within(1, 1024)]
 
     @property
     def row_dtype(self) -> np.dtype[np.generic] | None:
@@ -114,14 +117,14 @@ class Column:
 
 
 COLUMNS: Final = (
-    Column(name="key", dtype=UTF8),
-    Column(name="label", dtype="<i4"),
-    Column(name="split", dtype="|u1"),
-    Column(name="format", dtype="|u1"),
-    Column(name="orientation", dtype="|u1"),
-    Column(name="width", dtype="<u4"),
-    Column(name="height", dtype="<u4"),
-    Column(name="source_bytes", dtype="<u8"),
+    Column(name="key", dtype=UTF8, width=1),
+    Column(name="label", dtype="<i4", width=1),
+    Column(name="split", dtype="|u1", width=1),
+    Column(name="format", dtype="|u1", width=1),
+    Column(name="orientation", dtype="|u1", width=1),
+    Column(name="width", dtype="<u4", width=1),
+    Column(name="height", dtype="<u4", width=1),
+    Column(name="source_bytes", dtype="<u8", width=1),
     Column(name="source_sha256", dtype="|u1", width=32),
 )
 """Known of every image; a part may have more columns, not fewer."""
@@ -142,62 +145,42 @@ NO_SPLIT: Final = 255
 """`split` of an image without one."""
 
 
+class Head(NamedTuple):
+    """The head of an index part: its fixed fields and directory."""
+
+    n_bytes: Annotated[int, within(_LEAST_DIRECTORY, _MAX_DIRECTORY)]
+    checksum: Count
+    """CRC32C of these bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartEntry:
-    """What the manifest says of an index part."""
+    """An index part, as the manifest lists it."""
 
-    name: str
-    uid: bytes
-    n_images: int
-    n_records: int
-    n_bytes: int
+    name: ObjectName
+    uid: Uid
+    n_images: Annotated[int, within(1, MAX_PART_IMAGES), Key("images")]
+    n_records: Annotated[int, within(1, MAX_PART_IMAGES), Key("records")]
+    n_bytes: Annotated[int, within(1), Key("bytes")]
     """Length of the whole object."""
-    directory_bytes: int
-    """Length of its head: fixed fields and directory."""
-    directory_checksum: int
-    """CRC32C of that head."""
+    directory: Head
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "name": self.name,
-            "uid": self.uid.hex(),
-            "images": self.n_images,
-            "records": self.n_records,
-            "bytes": self.n_bytes,
-            "directory": [self.directory_bytes, self.directory_checksum],
-        }
-
-    @classmethod
-    def from_json(cls, f: JsonReader, *, n_groups: int) -> "PartEntry":
-        """Read the JSON form."""
-        n_images = f.integer("images", 1, MAX_PART_IMAGES)
-        n_bytes = f.integer("bytes", 1)
-        directory = f.integers("directory", max_items=2)
-        if len(directory) != 2 or not _LEAST_DIRECTORY < directory[0] <= min(
-            n_bytes, _MAX_DIRECTORY
-        ):
-            f.fail("directory", f"a length of at most {_MAX_DIRECTORY} and a checksum", directory)
-        if n_bytes < n_images * 8 * n_groups:
-            f.fail("bytes", f"at least {n_images * 8 * n_groups} for {n_images} images", n_bytes)
-        return cls(
-            name=f.object_name("name"),
-            uid=f.hexadecimal("uid", UID_BYTES),
-            n_images=n_images,
-            n_records=f.integer("records", 1, n_images),
-            n_bytes=n_bytes,
-            directory_bytes=directory[0],
-            directory_checksum=directory[1],
-        )
+    def check(self, n_groups: int, where: str) -> None:
+        """Raise `FormatError` where the numbers do not fit together."""
+        least = self.n_images * 8 * n_groups
+        if self.n_bytes < max(least, self.directory.n_bytes):
+            refuse(where, "bytes", f"at least {least} for {self.n_images} images", self.n_bytes)
+        if self.n_records > self.n_images:
+            refuse(where, "records", f"at most {self.n_images}, the images", self.n_records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectEntry:
     """An object that holds records, or the Zarr group that does."""
 
-    name: str
-    uid: bytes
-    n_bytes: int
+    name: ObjectName
+    uid: Uid
+    n_bytes: Annotated[Count, Key("bytes")]
     """Length of the object; 0 in the zarr layout."""
 
 
@@ -225,7 +208,7 @@ class Block:
     """`rows` (fixed size), `utf8`, or `headers` (record headers, each self-checking)."""
     dtype: np.dtype[np.generic] | None
     packed: bool
-    """Whether pages are zlib streams."""
+    """True where pages are zlib streams."""
     pages: tuple[Page, ...]
 
     def pages_of(self, start: int, stop: int) -> tuple[Page, ...]:

@@ -10,16 +10,26 @@ another part or another place fails. Record headers carry a checksum each, and s
 by one.
 """
 
-import json
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.core import UID_BYTES, JsonReader, crc32c, parse_json
+from pcrstore.core import (
+    Count,
+    Key,
+    crc32c,
+    encode_json,
+    from_json,
+    longest,
+    parse_object,
+    refuse,
+    within,
+)
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import (
     HEADERS,
@@ -29,11 +39,14 @@ from pcrstore.format.index import (
     RESTORE_DTYPE,
     UTF8,
     Block,
+    BlockName,
     Column,
     Directory,
+    Head,
     ObjectEntry,
     Page,
     PartEntry,
+    Uid,
     record_dtype,
 )
 
@@ -47,6 +60,41 @@ _MAX_PAGE: Final = 2**26
 
 _ROWS_PER_PAGE: Final = 4096
 """A page of keys is then about 40 kB packed, and 1/64 of ImageNet's epoch touches five of them."""
+
+
+class _StoredPage(NamedTuple):
+    """A page in the JSON of a directory."""
+
+    n_bytes: Count
+    raw_bytes: Annotated[int, within(0, _MAX_PAGE)]
+    checksum: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredBlock:
+    """A block in the JSON of a directory."""
+
+    name: BlockName
+    kind: str
+    row: object
+    """Fields of a row as [name, NumPy type, count] each, for other readers; null for text."""
+    n_rows: Annotated[Count, Key("rows")]
+    rows_per_page: Annotated[int, within(1)]
+    packed: bool
+    pages: Annotated[tuple[_StoredPage, ...], longest(MAX_PART_IMAGES)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredDirectory:
+    """The JSON of a directory."""
+
+    uid: Uid
+    layout: str
+    n_groups: Count
+    n_images: Count
+    n_records: Count
+    objects: Annotated[tuple[ObjectEntry, ...], longest(MAX_PART_IMAGES)]
+    blocks: Annotated[tuple[_StoredBlock, ...], longest(2000)]
 
 
 def _pack(kind: str, values: Sequence[str] | NDArray[np.generic]) -> bytes:
@@ -81,7 +129,7 @@ def encode_part(
         restore: (N,) of lengths and checksums of the restore blobs.
         columns: Columns and their N values.
     """
-    blocks: list[dict[str, object]] = []
+    blocks: list[_StoredBlock] = []
     body: list[bytes] = []
 
     def add(
@@ -92,22 +140,22 @@ def encode_part(
         *,
         pack: bool,
     ) -> None:
-        pages: list[list[int]] = []
+        pages: list[_StoredPage] = []
         for first in range(0, len(values), _ROWS_PER_PAGE):
             raw = _pack(kind, values[first : first + _ROWS_PER_PAGE])
             stored = zlib.compress(raw, 6) if pack else raw
-            pages.append([len(stored), len(raw), crc32c(stored)])
+            pages.append(_StoredPage(len(stored), len(raw), crc32c(stored)))
             body.append(stored)
         blocks.append(
-            {
-                "name": name,
-                "kind": kind,
-                "row": row,
-                "rows": len(values),
-                "rows_per_page": _ROWS_PER_PAGE,
-                "packed": pack,
-                "pages": pages,
-            }
+            _StoredBlock(
+                name=name,
+                kind=kind,
+                row=row,
+                n_rows=len(values),
+                rows_per_page=_ROWS_PER_PAGE,
+                packed=pack,
+                pages=tuple(pages),
+            )
         )
 
     add(RECORDS, "rows", _describe(records.dtype), records, pack=False)
@@ -119,30 +167,27 @@ def encode_part(
     add(RESTORE, "rows", _describe(restore.dtype), restore, pack=False)
     joined = b"".join(headers)
     blocks.append(
-        {
-            "name": HEADERS,
-            "kind": "headers",
-            "row": None,
-            "rows": len(headers),
-            "rows_per_page": len(headers),
-            "packed": False,
-            "pages": [[len(joined), len(joined), crc32c(joined)]],
-        }
+        _StoredBlock(
+            name=HEADERS,
+            kind="headers",
+            row=None,
+            n_rows=len(headers),
+            rows_per_page=len(headers),
+            packed=False,
+            pages=(_StoredPage(len(joined), len(joined), crc32c(joined)),),
+        )
     )
     body.append(joined)
-    directory = json.dumps(
-        {
-            "uid": uid.hex(),
-            "layout": layout,
-            "n_groups": n_groups,
-            "n_images": len(restore),
-            "n_records": len(records),
-            "objects": [{"name": o.name, "uid": o.uid.hex(), "bytes": o.n_bytes} for o in objects],
-            "blocks": blocks,
-        },
-        sort_keys=True,
-        separators=(",", ":"),
-    ).encode()
+    stored_directory = _StoredDirectory(
+        uid=uid,
+        layout=layout,
+        n_groups=n_groups,
+        n_images=len(restore),
+        n_records=len(records),
+        objects=tuple(objects),
+        blocks=tuple(blocks),
+    )
+    directory = encode_json(stored_directory)
     head = _FIXED.pack(_MAGIC, len(directory), crc32c(directory)) + directory
     data = b"".join((head, *body))
     entry = PartEntry(
@@ -151,8 +196,7 @@ def encode_part(
         n_images=len(restore),
         n_records=len(records),
         n_bytes=len(data),
-        directory_bytes=len(head),
-        directory_checksum=crc32c(head),
+        directory=Head(len(head), crc32c(head)),
     )
     return entry, data
 
@@ -172,83 +216,94 @@ def decode_directory(
         FormatError: A field that is missing or out of bounds.
     """
     where = entry.name
-    if len(data) != entry.directory_bytes or crc32c(data) != entry.directory_checksum:
+    if (len(data), crc32c(data)) != entry.directory:
         raise ChecksumError(
-            f"{where}: index directory fails its checksum (expected {entry.directory_bytes} bytes "
-            f"with {entry.directory_checksum:08x}, got {len(data)} with {crc32c(data):08x})"
+            f"{where}: index directory fails its checksum (expected {entry.directory.n_bytes} "
+            f"bytes with {entry.directory.checksum:08x}, got {len(data)} with {crc32c(data):08x})"
         )
     magic, length, checksum = _FIXED.unpack_from(data)
     text = data[_FIXED.size :]
     if magic != _MAGIC or length != len(text) or checksum != crc32c(text):
         raise FormatError(f"{where}: index part must start with {_MAGIC!r}, got {data[:12]!r}")
-    f = parse_json(text, where=where)
-    if f.hexadecimal("uid", UID_BYTES) != entry.uid:
-        f.fail("uid", entry.uid.hex(), f.string("uid"))
-    if f.choice("layout", frozenset({"record", "zarr"})) != layout:
-        f.fail("layout", layout, f.string("layout"))
-    f.integer("n_groups", n_groups, n_groups)
-    n_images = f.integer("n_images", entry.n_images, entry.n_images)
-    n_records = f.integer("n_records", entry.n_records, entry.n_records)
-    objects = tuple(
-        ObjectEntry(
-            name=o.object_name("name"),
-            uid=o.hexadecimal("uid", UID_BYTES),
-            n_bytes=o.integer("bytes", 0),
-        )
-        for o in f.objects("objects", max_items=n_records)
+    stored = from_json(_StoredDirectory, parse_object(text, where=where), where=where)
+    for name, expected, got in (
+        ("uid", entry.uid, stored.uid),
+        ("layout", layout, stored.layout),
+        ("n_groups", n_groups, stored.n_groups),
+        ("n_images", entry.n_images, stored.n_images),
+        ("n_records", entry.n_records, stored.n_records),
+    ):
+        if got != expected:
+            refuse(where, name, f"{expected!r}, as the manifest says", got)
+    if len(stored.objects) > entry.n_records:
+        refuse(where, "objects", f"at most {entry.n_records} objects", len(stored.objects))
+    return Directory(
+        entry=entry,
+        layout=layout,
+        n_groups=n_groups,
+        objects=stored.objects,
+        blocks=_blocks_of(stored, entry, columns),
     )
-    expected: dict[str, tuple[str, int, np.dtype[np.generic] | None]] = {
-        RECORDS: ("rows", n_records, record_dtype(layout, n_groups)),
+
+
+def _blocks_of(
+    stored: _StoredDirectory, entry: PartEntry, columns: Sequence[Column]
+) -> dict[str, Block]:
+    """Return the blocks of a directory whose other fields agree with the manifest."""
+    where, n_images, n_records = entry.name, stored.n_images, stored.n_records
+    kinds: dict[str, tuple[str, int, np.dtype[np.generic] | None]] = {
+        RECORDS: ("rows", n_records, record_dtype(stored.layout, stored.n_groups)),
         HEADERS: ("headers", n_records, None),
         RESTORE: ("rows", n_images, RESTORE_DTYPE),
     }
     for c in columns:
-        expected[c.name] = (UTF8 if c.dtype == UTF8 else "rows", n_images, c.row_dtype)
+        kinds[c.name] = (UTF8 if c.dtype == UTF8 else "rows", n_images, c.row_dtype)
     blocks: dict[str, Block] = {}
-    at = entry.directory_bytes
-    for b in f.objects("blocks", max_items=2000):
-        name = b.string("name", max_length=256)
-        kind, n_rows, dtype = expected.get(name, (b.string("kind"), n_images, None))
-        b.choice("kind", frozenset({kind}))
-        b.integer("rows", n_rows, n_rows)
-        packed = b.boolean("packed")
-        if name in blocks or (packed and kind == HEADERS):
-            b.fail("name", "a new block, not packed if it holds headers", name)
-        pages, at = _decode_pages(b, n_rows, at, entry)
-        blocks[name] = Block(name=name, kind=kind, dtype=dtype, packed=packed, pages=pages)
+    at = entry.directory.n_bytes
+    for b in stored.blocks:
+        kind, n_rows, dtype = kinds.get(b.name, (b.kind, n_images, None))
+        if (b.kind, b.n_rows) != (kind, n_rows):
+            refuse(where, f"block {b.name}", f"{n_rows} rows of kind {kind}", (b.n_rows, b.kind))
+        if b.name in blocks or (b.packed and kind == HEADERS):
+            refuse(where, f"block {b.name}", "a new one, not packed if it holds headers", b.packed)
+        pages = _pages_of(b, at, entry)
+        blocks[b.name] = Block(name=b.name, kind=kind, dtype=dtype, packed=b.packed, pages=pages)
+        at = pages[-1].stop if pages else at
     if at != entry.n_bytes:
-        f.fail("blocks", f"blocks that end at byte {entry.n_bytes}", at)
-    missing = expected.keys() - blocks.keys()
+        refuse(where, "blocks", f"blocks that end at byte {entry.n_bytes}", at)
+    missing = kinds.keys() - blocks.keys()
     if missing:
-        f.fail("blocks", f"all of {', '.join(sorted(expected))}", sorted(blocks))
-    return Directory(entry=entry, layout=layout, n_groups=n_groups, objects=objects, blocks=blocks)
+        refuse(where, "blocks", f"all of {', '.join(sorted(kinds))}", sorted(blocks))
+    return blocks
 
 
-def _decode_pages(
-    b: JsonReader, n_rows: int, at: int, entry: PartEntry
-) -> tuple[tuple[Page, ...], int]:
-    step = b.integer("rows_per_page", 1)
-    listed = b.items("pages", max_items=MAX_PART_IMAGES)
-    if len(listed) != -(-n_rows // step):
-        b.fail("pages", f"{-(-n_rows // step)} pages of {step} rows", len(listed))
+def _pages_of(block: _StoredBlock, at: int, entry: PartEntry) -> tuple[Page, ...]:
+    """Return the pages of a block that starts at byte `at` of its part.
+
+    Of 10 rows, 4 to a page, pages of 90, 80 and 40 bytes from byte 500 are bytes 500..590 with rows
+    0..4, 590..670 with rows 4..8, and 670..710 with rows 8..10.
+    """
+    step, n_pages = block.rows_per_page, -(-block.n_rows // block.rows_per_page)
+    where = f"{entry.name}: block {block.name}"
+    if len(block.pages) != n_pages:
+        refuse(where, "pages", f"{n_pages} pages of {step} rows", len(block.pages))
     pages: list[Page] = []
-    for i, item in enumerate(listed):
-        where = f"{entry.name}: {b.string('name')}[{i}]"
-        numbers = JsonReader({"page": item}, where).integers("page", max_items=3)
-        if len(numbers) != 3 or at + numbers[0] > entry.n_bytes or numbers[1] > _MAX_PAGE:
-            b.fail("pages", f"[length, raw length, checksum] inside {entry.n_bytes} bytes", item)
+    for i, stored in enumerate(block.pages):
+        stop = at + stored.n_bytes
+        if stop > entry.n_bytes:
+            refuse(where, f"pages[{i}]", f"inside {entry.n_bytes} bytes", stored)
         pages.append(
             Page(
                 start=at,
-                stop=at + numbers[0],
-                raw_bytes=numbers[1],
-                checksum=numbers[2],
+                stop=stop,
+                raw_bytes=stored.raw_bytes,
+                checksum=stored.checksum,
                 first_row=i * step,
-                n_rows=min(step, n_rows - i * step),
+                n_rows=min(step, block.n_rows - i * step),
             )
         )
-        at += numbers[0]
-    return tuple(pages), at
+        at = stop
+    return tuple(pages)
 
 
 def decode_page(

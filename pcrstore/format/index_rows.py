@@ -1,4 +1,4 @@
-"""The rows of consecutive records: what conversion gathers and index parts store.
+"""Index rows of consecutive records, as conversion gathers them and index parts store them.
 
 Pure.
 """
@@ -82,7 +82,7 @@ class Rows:
 
 
 def concat(rows: Sequence[Rows]) -> Rows:
-    """Return the rows of all, in order. At least one is given."""
+    """Join rows in order; at least one must be given."""
     columns: dict[str, Values] = {}
     for name in rows[0].columns:
         values = [r.columns[name] for r in rows]

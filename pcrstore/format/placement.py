@@ -1,7 +1,13 @@
-"""Where the regions of a record lie: one run of bytes, or a stretch of each scan group's array.
+"""Placements: byte ranges of the regions of a record, in either layout.
 
 Pure. The planner and the assembler see only these two classes, and so treat both layouts alike.
-A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs.
+A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs. In the record
+layout they are one run of bytes of an object; in the zarr layout each lies in an array of its own.
+
+    RunPlacement     objects/a.pcr    ... header | group 1 | group 2 | restore ...
+    ArrayPlacement   zarr/b/group_1   ... | group 1 | ...
+                     zarr/b/group_2   ... | group 2 | ...
+                     zarr/b/restore   ... | restore | ...
 """
 
 import itertools
@@ -51,7 +57,7 @@ class RunPlacement:
         return [ByteRange(self.name, a, b) for a, b in itertools.pairwise(edges)]
 
     def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
-        """Return where bytes `start` to `stop` of a region lie."""
+        """Return the ranges of bytes `start` to `stop` of a region."""
         base = self.start + self.header_bytes + sum(self.lengths[:region])
         return [ByteRange(self.name, base + start, base + stop)]
 
@@ -65,7 +71,7 @@ class ArrayPlacement:
     """Number of the record in its Zarr group."""
     n_images: int
     name: str
-    """The Zarr group."""
+    """Name of the Zarr group."""
     chunk_bytes: tuple[int, ...]
     """Chunk size of each region's array. (G + 1,)"""
     starts: tuple[int, ...]
@@ -88,7 +94,7 @@ class ArrayPlacement:
         return self.prefix(k)
 
     def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
-        """Return where bytes `start` to `stop` of a region lie."""
+        """Return the ranges of bytes `start` to `stop` of a region."""
         array = f"{self.name}/{array_name(region, len(self.lengths) - 1)}"
         base = self.starts[region]
         return chunk_ranges(array, base + start, base + stop, self.chunk_bytes[region])
@@ -98,7 +104,11 @@ Placement = RunPlacement | ArrayPlacement
 
 
 def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[ByteRange]:
-    """Return the ranges of chunk objects that hold bytes `start` to `stop` of a 1-D array."""
+    """Return the ranges of chunk objects that hold bytes `start` to `stop` of a 1-D array.
+
+    >>> [(r.name, r.start, r.stop) for r in chunk_ranges("a", 6, 19, 8)]
+    [('a/c/0', 6, 8), ('a/c/1', 0, 8), ('a/c/2', 0, 3)]
+    """
     out: list[ByteRange] = []
     while start < stop:
         chunk, offset = divmod(start, chunk_bytes)

@@ -52,7 +52,7 @@ def header_size(n_images: _Count, n_groups: int) -> _Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Where each image's groups lie in a record, and what they must hash to."""
+    """Lengths and checksums of the cells of a record."""
 
     seed: int
     """Binds this record to its object and ordinal; see `checksum.record_seed`."""
@@ -100,7 +100,7 @@ class Header:
         return _MAGIC + struct.pack("<I", crc32c(tail) ^ self.seed) + tail
 
     def check(self, image: int, group: int, cell: bytes, *, where: str) -> None:
-        """Raise `ChecksumError` unless `cell` is what was stored; image and group count from 0."""
+        """Raise `ChecksumError` unless `cell` is as stored; image and group count from 0."""
         if len(cell) != int(self.lengths[image, group]):
             raise ChecksumError(
                 f"{where}: image {image}, group {group + 1} must have "
@@ -118,7 +118,11 @@ class Header:
     ) -> Iterator[list[NDArray[np.uint8]]]:
         """Cut the bytes of groups 1..k into cells; yield those of each image, checked.
 
-        One after the other: whoever joins them has them in the CPU's cache.
+        An image is checked when it is asked for, so that its cells are in the CPU's cache when the
+        caller joins them. Two images with groups of 3 and 2, and 5 and 4 bytes, lie so:
+
+            body    3 (image 0)  5 (image 1) | 2 (image 0)  4 (image 1)
+            edges   0            3           8              10           14
 
         Args:
             body: The groups back to back, from byte `start` on.
@@ -132,8 +136,8 @@ class Header:
         Raises:
             ChecksumError: While iterated: the body is short, long, or not what was written.
         """
-        # Lists, and of numpy what keeps the GIL: for a hundred numbers another thread's turn would
-        # cost more than all of this.
+        # Lists, and only such calls of NumPy as keep the GIL: for a hundred numbers, waiting for
+        # another thread's turn would cost more than all of this.
         n = self.n_images
         lengths = self.lengths[:, :k].T.tolist()  # group-major, as stored
         edges = [*itertools.accumulate(itertools.chain.from_iterable(lengths), initial=start)]

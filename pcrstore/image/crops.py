@@ -1,6 +1,6 @@
-"""Where a crop lies, as a function of the image's size and of uniform numbers.
+"""Crops: boxes as functions of the image's size and of uniform numbers.
 
-Pure: sizes and numbers in, a box out. Whoever draws the numbers makes them of (seed, epoch,
+Pure: sizes and numbers in, a box out. The loader draws the numbers by hashing (seed, epoch,
 sample), so that a crop does not depend on the batch, the worker or the rank that makes it.
 
     0      left        right    width
@@ -37,15 +37,15 @@ class Box:
     bottom: float
     """Over `top`, and at most the height."""
     mirrored: bool = False
-    """Whether left and right are to be swapped."""
+    """True where left and right are to be swapped."""
 
 
 class Crop(Protocol):
-    """Chooses a box; picklable, for it travels to workers."""
+    """Chooses a box; picklable, as it is sent to worker processes."""
 
     @property
     def n_draws(self) -> int:
-        """How many uniform numbers a box takes."""
+        """Number of uniform numbers that a box takes."""
 
     def box(self, width: int, height: int, draws: Sequence[float]) -> Box:
         """Return a box inside an image of width x height pixels, at least 1 x 1.

@@ -9,7 +9,9 @@ import os
 import threading
 import warnings
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -136,7 +138,7 @@ def decode_jpeg(
 
 
 def use_simplejpeg(engine: Engine) -> bool:
-    """Whether an engine means simplejpeg here; see `decode` for what is raised."""
+    """Say whether an engine means simplejpeg here; errors are those of `decode`."""
     if engine not in ("auto", "simplejpeg", "pillow"):
         raise OptionError(f"engine must be auto, simplejpeg or pillow, got {engine!r}")
     installed = _has_simplejpeg()
@@ -150,18 +152,21 @@ def _has_simplejpeg() -> bool:
     return find_spec("simplejpeg") is not None
 
 
+@cache
+def _simplejpeg() -> ModuleType:
+    return import_module("simplejpeg")
+
+
 def _decode_simplejpeg(
     data: bytes, shape: JpegInfo, scale: int, scratch: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8] | None:
     """Decode with simplejpeg; None where it cannot, and Pillow has to say why or do better."""
-    import simplejpeg  # noqa: PLC0415 - optional
-
     size = _scaled(shape.height, scale), _scaled(shape.width, scale)
     if not _is_unambiguous(shape, scale) or not data.endswith(EOI):
         return None
     is_cmyk = shape.n_components == 4
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        pixels: NDArray[np.uint8] = _simplejpeg().decode_jpeg(
             data,
             colorspace="CMYK" if is_cmyk else "RGB",
             min_height=size[0],
@@ -177,7 +182,7 @@ def _decode_simplejpeg(
 
 
 def _is_unambiguous(shape: JpegInfo, scale: int) -> bool:
-    """Whether the reduced size tells TurboJPEG the scale.
+    """Say whether the reduced size tells TurboJPEG the scale.
 
     It is given a size and takes the largest n / 8 whose result fits, so of an image of 3 x 3
     pixels it cannot be told to make one pixel at 1/8: it makes one at 2/8.
@@ -198,7 +203,8 @@ def _decode_pillow(data: bytes, header: JpegHeader, scale: int) -> NDArray[np.ui
         )
         # Pillow divides the size by this and rounds the quotient down to 1, 2, 4 or 8. Integers
         # would make it a smaller one for images of less than 8 pixels; the fractions are exact.
-        image.draft(None, (frame.width / scale, frame.height / scale))  # type: ignore[arg-type]
+        size = frame.width / scale, frame.height / scale
+        image.draft(None, size)  # type: ignore[arg-type]  # floats, see above
         image.load()
         if image.mode == "CMYK":
             # Pillow takes the samples for inverted and inverts them.
@@ -213,7 +219,7 @@ def _decode_pillow(data: bytes, header: JpegHeader, scale: int) -> NDArray[np.ui
 
 
 def decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode what `jpeg_shape` knows no shape of, by Pillow; see `decode`."""
+    """Decode by Pillow an image for which `jpeg_shape` is None; see `decode`."""
     with _pillow_warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -230,7 +236,7 @@ def decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what Pillow says; of a file that it cannot name it shows the place in memory."""
+    """Return Pillow's words, but of a file of unknown format, for which they show an address."""
     if isinstance(error, UnidentifiedImageError):
         return "of no image format that is read"
     return str(error)

@@ -4,8 +4,8 @@
 
 The pixels are what torchvision makes of a PIL image: cropped first, so that nothing outside of the
 box is looked at, then reduced by Pillow's antialiased bilinear filter, then mirrored. So rows below
-the box are not decoded. Decoding and resizing release the GIL; what holds it are a few dozen
-microseconds of Python and two copies.
+the box are not decoded. Decoding and resizing release the GIL; a few dozen microseconds of Python
+and two copies hold it.
 """
 
 import math
@@ -38,7 +38,7 @@ _SCRATCH_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """What becomes of every image.
+    """Size and crop that every image of a batch gets.
 
     Raises:
         OptionError: On making one, where a side is no integer of at least 1, or the crop is none.
@@ -51,7 +51,7 @@ class Rendering:
     dct_scaling: bool = True
     """Decode at 1/2, 1/4 or 1/8 where the crop still has at least as many pixels as the result.
 
-    Several times faster for large images, and not bit for bit the same.
+    That is several times faster for large images, and not bit for bit the same.
     """
 
     def __post_init__(self) -> None:
@@ -82,13 +82,13 @@ def _size(size: object) -> int | tuple[int, int]:
 
 
 class _Scratch(threading.local):
-    """Memory that a thread decodes into again and again, for fresh pages cost a fault each."""
+    """Memory that a thread decodes into again and again: fresh memory costs a fault a page."""
 
     def __init__(self) -> None:
         self.memory = np.empty(0, np.uint8)
 
     def of(self, n_bytes: int) -> NDArray[np.uint8] | None:
-        """Return at least as many bytes; None for more than a thread may keep."""
+        """Return memory of at least `n_bytes`; None for more than a thread may keep."""
         if n_bytes > _SCRATCH_BYTES:
             return None
         if n_bytes > self.memory.size:
@@ -112,20 +112,20 @@ def render(
     """Decode an image, crop it, and write the crop to `out`.
 
     Args:
-        data: As `decode.decode`.
-        rendering: What becomes of it.
+        data: As `decoder.decode`.
+        rendering: Size and crop of the result.
         draws: `rendering.crop.n_draws` numbers in [0, 1).
         out: (height, width, 3), C-contiguous.
         orientation: EXIF orientation to undo first, 1 to 8; the box is chosen in the upright image.
-        engine: As `decode.decode`.
-        max_pixels: As `decode.decode`.
+        engine: As `decoder.decode`.
+        max_pixels: As `decoder.decode`.
 
     Raises:
-        DecodeError: As `decode.decode`.
-        LimitError: As `decode.decode`.
+        DecodeError: As `decoder.decode`.
+        LimitError: As `decoder.decode`.
         OptionError: `out` has another shape, type or layout, the crop's box is not inside the
             image, or an orientation or engine that does not exist.
-        MissingDependencyError: As `decode.decode`.
+        MissingDependencyError: As `decoder.decode`.
     """
     _check_out(out, rendering)
     if not 1 <= orientation <= 8:

@@ -1,4 +1,4 @@
-"""How close an image is to the full one: MS-SSIM, the measure that the PCR paper tunes by.
+"""MS-SSIM, the similarity of an image to the full one, by which the PCR paper tunes.
 
 Pure, NumPy only. From Wang, Simoncelli and Bovik, "Multi-scale structural similarity for image
 quality assessment", 2003, https://doi.org/10.1109/ACSSC.2003.1292216

@@ -1,7 +1,7 @@
 """The end-of-band tail: scans that tell a decoder that no more coefficients come.
 
-Pure. libjpeg smooths blocks while it believes that AC coefficients are still to come: slower, worse
-at reduced size, and not the same from version to version. So a prefix of the scans is followed by
+Pure. libjpeg smooths blocks while it expects more AC coefficients: that is slower, worse at reduced
+size, and not the same from version to version. So a prefix of the scans is followed by
 
     DRI 0 | DHT | SOS component 0, 1-63, Ah=Al=0 | EOB runs | SOS component 1 | EOB runs | ...
 
@@ -32,8 +32,9 @@ def end_of_band_tail(frame: Frame) -> bytes:
     runs = [
         _runs(rows * columns) for rows, columns in map(frame.blocks, range(len(frame.components)))
     ]
-    # A run of 2**n + e blocks is symbol n << 4 and e in n bits. With n + 1 bits of zero-ended ones
-    # for the n-th most wanted symbol no code is all ones, which C.2 forbids.
+    # A run of 2**n + e blocks is symbol n << 4 and e in n bits: 130 blocks are 2**7 + 2, so symbol
+    # 0x70 and the bits 0000010. The i-th symbol has the code of i ones and a zero, so that no code
+    # is all ones, which C.2 forbids: codes 0, 10, 110 for three run lengths.
     exponents = sorted({r.bit_length() - 1 for one in runs for r in one}, reverse=True)
     codes = {n: ((1 << (i + 1)) - 2, i + 1) for i, n in enumerate(exponents)}
     counts = [1] * len(exponents) + [0] * (16 - len(exponents))

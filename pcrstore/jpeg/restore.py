@@ -85,7 +85,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class Kind(IntEnum):
-    """How the entropy-coded segments come back."""
+    """Source of the entropy-coded segments when a file is rebuilt."""
 
     WHOLE = 0
     """Not needed: the source file is kept in full."""
@@ -99,7 +99,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
-    """How a file's coefficients are coded, in the packed form of `_native/_transcoder.pyi`."""
+    """Coding of a file's coefficients, in the packed form of `_native/_transcoder.pyi`."""
 
     scans: bytes
     tables: bytes | None

@@ -1,12 +1,14 @@
-"""Read a dataset on a Ray cluster: disjoint runs of records, one task each.
+"""The Ray source: disjoint runs of records, one read task each.
 
-    images = read_pcrstore("s3://bucket/photos", fidelity=3, where={"split": "train"})
-    images.map_batches(...)
-
-    driver   manifest, record tables, columns named in `where` ──▶ runs of records, rows of each
-    worker   open the dataset once ──▶ fetch window by window, reading one ahead ──▶ Arrow tables
+    driver   manifest, record tables, columns named in `where` ──▶ records shared out to tasks
+    worker   open the dataset once ──▶ fetch span by span, reading one ahead ──▶ Arrow tables
 
 A task carries the URL, the options as given, the version and the images to read, nothing else.
+
+Example: 6 records of 3 images, 2 tasks, and rows wanted of images 0, 1 and 15 alone. Records 0 and
+5 hold what is wanted, so they weigh 2 and 1 rows and the others nothing: the first task gets
+record 0, the second the others. Its one span is images 3 to 18 with a mask in which the bit of
+image 15 is set, so it reads that image and no other.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,41 +23,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import integer
-from pcrstore.dataset import Dataset, IndexReader, conditions_of, open_dataset
-from pcrstore.errors import MissingDependencyError, OptionError
+from pcrstore.dataset import Dataset, IndexReader, Where, conditions_of, open_dataset
+from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelity
-from pcrstore.format import FORMATS, Values
-from pcrstore.loader import Where
+from pcrstore.ray.libraries import BlockMetadata, DataContext, Datasource, ReadTask, pa, ray_data
+from pcrstore.ray.rows import BASE, LazyColumns, schema_of, table_of
 from pcrstore.storage import Engine, checked_url
-
-try:
-    import pyarrow as pa
-    import ray.data
-    from ray.data.block import BlockMetadata
-    from ray.data.context import DataContext
-    from ray.data.datasource import Datasource, ReadTask
-    from ray.data.extensions import ArrowVariableShapedTensorArray
-except ImportError as e:
-    raise MissingDependencyError(
-        "reading on Ray needs the ray package: pip install 'pcrstore[ray]'"
-    ) from e
 
 __all__ = ["PcrstoreDatasource", "Predicate", "read_pcrstore"]
 
 Columns: TypeAlias = Mapping[str, NDArray[np.generic]]
 Predicate: TypeAlias = Where | Callable[[Columns], NDArray[np.bool_]]
-"""Conditions on columns, as `Dataset.find` takes them; or a function of columns, (N,) each, that
-says which rows, (N,)."""
+"""Conditions on columns, as `Dataset.find` takes them; or a function that gets columns, (N,) each,
+and returns a mask of the rows, (N,)."""
 
-_BASE: Final = ("key", "label", "split")
-"""Columns of every row, beside `image`."""
-
-_WINDOW_BYTES: Final = 16 * 2**20
-"""What a task reads at once, as when a dataset is iterated."""
+_SPAN_BYTES: Final = 16 * 2**20
+"""Bytes that a task reads at once, as when a dataset is iterated."""
 
 _BLOCK_BYTES: Final = 128 * 10**6
-"""What a task yields at once at most, pixels counted: Ray's own target for a block. A record is
-never cut, so that one larger than this is a block of its own."""
+"""Bytes that a task yields at once at most, pixels counted: Ray's own target for a block. A record
+is never divided, so that one larger than this is a block of its own."""
 
 _ROW_BYTES: Final = 96
 """Key, label and offsets of a row, about."""
@@ -72,7 +59,7 @@ def read_pcrstore(
     version: int | None = None,
     engine: Engine = "auto",
     override_num_blocks: int | None = None,
-) -> ray.data.Dataset:
+) -> ray_data.Dataset:
     """Return a dataset as a Ray dataset, in stored order, nothing of the images read yet.
 
     A row has `key` (text), `label` (integer, -1 for none), `split` (text or null) and `image`. The
@@ -113,7 +100,7 @@ def read_pcrstore(
     )
     if override_num_blocks is not None:
         override_num_blocks = integer(override_num_blocks, "override_num_blocks", least=1)
-    out: ray.data.Dataset = ray.data.read_datasource(
+    out: ray_data.Dataset = ray_data.read_datasource(
         source, override_num_blocks=override_num_blocks
     )
     return out
@@ -121,40 +108,38 @@ def read_pcrstore(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """What every task of a read has in common: enough to open the dataset and make rows."""
+    """The settings that all tasks of a read share: enough to open the dataset and make rows."""
 
     url: str = field(repr=False)
     options: Mapping[str, object] | None = field(repr=False)
     version: int
     engine: Engine
     fidelity: int
-    columns: tuple[str, ...]
-    decode: bool
 
     def open(self) -> Dataset:
         return open_dataset(self.url, self.options, version=self.version, engine=self.engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
+class _TaskImages:
     """The images that one task reads."""
 
-    windows: tuple[tuple[int, int], ...]
-    """First image and one past the last of each window of whole records."""
-    chosen: bytes | None = field(repr=False)
-    """A bit for each image from the first window's start on, packed; None: all are read."""
+    spans: tuple[tuple[int, int], ...]
+    """Positions of the first image, and one past the last, of whole records read together."""
+    mask: bytes | None = field(repr=False)
+    """A bit for each image from the first span's start on, packed: 1 to read it. None: all are."""
     n_rows: int
     n_bytes: int
-    """About what its rows take in memory."""
+    """Bytes that the rows take in memory, about."""
 
-    def images(self, most: int | None) -> Iterator[NDArray[np.int64]]:
-        """Yield the positions of each window's images, `most` in all."""
-        base = self.windows[0][0]
+    def positions(self, most: int | None) -> Iterator[NDArray[np.int64]]:
+        """Yield the positions of each span's images, `most` in all."""
+        base = self.spans[0][0]
         left = self.n_rows if most is None else most
         mask = None
-        if self.chosen is not None:
-            mask = np.unpackbits(np.frombuffer(self.chosen, np.uint8)).astype(np.bool_)
-        for start, stop in self.windows:
+        if self.mask is not None:
+            mask = np.unpackbits(np.frombuffer(self.mask, np.uint8)).astype(np.bool_)
+        for start, stop in self.spans:
             found = np.arange(start, stop, dtype=np.int64)
             if mask is not None:
                 found = found[mask[start - base : stop - base]]
@@ -184,56 +169,54 @@ class PcrstoreDatasource(Datasource):
         engine: Engine = "auto",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's
-        url = _everywhere(url)
+        url = _absolute(url)
         if not isinstance(decode, bool):
             raise OptionError(f"decode must be true or false, got {decode!r}")
         conditions = where if callable(where) else conditions_of(where)
         names = _names(columns)
         ds = open_dataset(url, storage_options, version=version, engine=engine)
-        extra = _known(ds, [c for c in names if c not in _BASE])
         self._source = _Source(
             url=url,
             options=storage_options,
             version=ds.version,
             engine=engine,
             fidelity=ds.resolve(fidelity),
-            columns=(*_BASE, *dict.fromkeys(extra)),
-            decode=decode,
         )
         self._dataset = repr(ds)
-        self._schema = _schema(ds, self._source)
-        self._chosen = None if where is None else _chosen(ds, conditions)
-        self._plan(ds)
+        self._schema = schema_of(ds, [*dict.fromkeys((*BASE, *names))], decode=decode)
+        self._mask = None if where is None else _mask(ds, conditions)
+        self._weigh(ds, decode=decode)
 
     def __repr__(self) -> str:
         return f"<PcrstoreDatasource of {self._dataset} at fidelity {self._source.fidelity}>"
 
-    def _plan(self, ds: Dataset) -> None:
-        """Find each record's images, the rows wanted of it, and what they take."""
-        catalog = IndexReader(ds.store, ds.manifest, ds.cost)
+    def _weigh(self, ds: Dataset, *, decode: bool) -> None:
+        """Find for each record its images, the rows wanted of it, and the bytes of these."""
+        index = IndexReader(ds.store, ds.manifest, ds.cost)
         k = self._source.fidelity
-        parts = catalog.parts(range(len(ds.manifest.parts)))
+        parts = index.parts(range(len(ds.manifest.parts)))
         edges = [p.first_image + p.image_edges[:-1] for p in parts]
         self._edges = np.concatenate([*edges, [len(ds)]]).astype(np.int64)
+        """First image of each record, and the number of images. (R + 1,)"""
         sizes = [p.records["length"][:, :k].sum(axis=1, dtype=np.int64) for p in parts]
         n_images = np.diff(self._edges)
-        if self._chosen is None:
-            self._rows = n_images
-        else:
-            before = np.concatenate(([0], np.cumsum(self._chosen, dtype=np.int64)))
-            self._rows = np.diff(before[self._edges])
+        self._rows = n_images if self._mask is None else self._per_record(self._mask)
         share = self._rows / np.maximum(n_images, 1)
         self._read = np.concatenate([*sizes, []]) * share
         """Bytes to read of each record, about: a record is read in part when few rows match."""
         held = self._read
-        if self._source.decode:
-            pixels = np.asarray(ds.column("width")).astype(np.int64) * np.asarray(
-                ds.column("height")
-            ).astype(np.int64)
-            if self._chosen is not None:
-                pixels = pixels * self._chosen
-            held = 3.0 * np.diff(np.concatenate(([0], np.cumsum(pixels)))[self._edges])
+        if decode:
+            sides = ds.index.columns(["width", "height"], range(len(ds)))
+            pixels = np.prod([np.asarray(side, np.int64) for side in sides.values()], axis=0)
+            wanted = pixels if self._mask is None else pixels * self._mask
+            held = np.asarray(3 * self._per_record(wanted), np.float64)
         self._held = held + _ROW_BYTES * self._rows
+        """Bytes that the rows of each record take in memory, about."""
+
+    def _per_record(self, values: NDArray[np.generic]) -> NDArray[np.int64]:
+        """Return the sum of each record's values, given one of each image."""
+        sums = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+        return np.asarray(np.diff(sums[self._edges]))
 
     def estimate_inmemory_data_size(self) -> int:
         """Return about how many bytes all rows take."""
@@ -243,7 +226,7 @@ class PcrstoreDatasource(Datasource):
         self,
         parallelism: int,
         per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,  # noqa: ARG002 - Ray gives it
+        data_context: DataContext | None = None,
     ) -> list[ReadTask]:
         """Return at most `parallelism` tasks of about the same size, in stored order.
 
@@ -252,41 +235,44 @@ class PcrstoreDatasource(Datasource):
             per_task_row_limit: Rows that a task yields at most; the rest is not read.
             data_context: Not used.
         """
+        del data_context
         return [
-            _task(self._source, run, self._schema, per_task_row_limit)
-            for run in self._runs(parallelism)
+            _task(self._source, images, self._schema, per_task_row_limit)
+            for images in self._shares(parallelism)
         ]
 
-    def _runs(self, n: int) -> list[_Run]:
-        """Share records out so that every run holds about the same."""
-        done = np.concatenate(([0.0], np.cumsum(self._held)))
-        cuts = np.searchsorted(done, np.arange(1, max(1, n)) * (done[-1] / max(1, n)))
-        cuts = np.unique([0, *cuts.tolist(), len(self._rows)])
-        runs = (self._run(a, b) for a, b in pairwise(cuts.tolist()))
-        return [run for run in runs if run.n_rows]
+    def _shares(self, n: int) -> list[_TaskImages]:
+        """Share the records out to n tasks, so that each holds about the same.
 
-    def _run(self, a: int, b: int) -> _Run:
-        """Return the run of records `a` to `b`."""
-        windows: list[tuple[int, int]] = []
+        Records that hold 5, 1, 1, 5 go to two tasks as (5, 1) and (1, 5): the running sums are 0,
+        5, 6, 7, 12, and the half of 12 is reached at record 2.
+        """
+        sums = np.concatenate(([0.0], np.cumsum(self._held)))
+        edges = np.searchsorted(sums, np.arange(1, max(1, n)) * (sums[-1] / max(1, n)))
+        edges = np.unique([0, *edges.tolist(), len(self._rows)])
+        shares = (self._images_of(a, b) for a, b in pairwise(edges.tolist()))
+        return [images for images in shares if images.n_rows]
+
+    def _images_of(self, a: int, b: int) -> _TaskImages:
+        """Return the images of records `a` to `b`."""
+        spans: list[tuple[int, int]] = []
         first, read, held = a, 0.0, 0.0
         for r in range(a, b):
             read, held = read + self._read[r], held + self._held[r]
-            if r > first and (read > _WINDOW_BYTES or held > _BLOCK_BYTES):
-                windows.append((int(self._edges[first]), int(self._edges[r])))
+            if r > first and (read > _SPAN_BYTES or held > _BLOCK_BYTES):
+                spans.append((int(self._edges[first]), int(self._edges[r])))
                 first, read, held = r, self._read[r], self._held[r]
-        windows.append((int(self._edges[first]), int(self._edges[b])))
-        start, stop = windows[0][0], windows[-1][1]
-        return _Run(
-            windows=tuple(windows),
-            chosen=None
-            if self._chosen is None
-            else np.packbits(self._chosen[start:stop]).tobytes(),
+        spans.append((int(self._edges[first]), int(self._edges[b])))
+        mask = None if self._mask is None else self._mask[spans[0][0] : spans[-1][1]]
+        return _TaskImages(
+            spans=tuple(spans),
+            mask=None if mask is None else np.packbits(mask).tobytes(),
             n_rows=int(self._rows[a:b].sum()),
             n_bytes=int(self._held[a:b].sum()),
         )
 
 
-def _everywhere(url: str | PathLike[str]) -> str:
+def _absolute(url: str | PathLike[str]) -> str:
     """Return a URL that means the same in every process of this machine."""
     url = checked_url(url)
     protocol, separator, _ = url.partition("://")
@@ -295,7 +281,7 @@ def _everywhere(url: str | PathLike[str]) -> str:
     return str(Path(url).absolute()) if url and not separator else url
 
 
-def _task(source: _Source, run: _Run, schema: pa.Schema, most: int | None) -> ReadTask:
+def _task(source: _Source, images: _TaskImages, schema: pa.Schema, most: int | None) -> ReadTask:
     """Return a task. Its function is a closure: nothing that is printed of it shows options."""
 
     def read() -> Iterator[pa.Table]:
@@ -303,8 +289,9 @@ def _task(source: _Source, run: _Run, schema: pa.Schema, most: int | None) -> Re
         pool = ThreadPoolExecutor(1, thread_name_prefix="pcrstore-ray")
         try:
             ahead: Future[pa.Table] | None = None
-            for images in run.images(most):
-                ready, ahead = ahead, pool.submit(_table, ds, source, schema, images)
+            for positions in images.positions(most):
+                ready = ahead
+                ahead = pool.submit(table_of, ds, positions, source.fidelity, schema)
                 if ready is not None:
                     yield ready.result()
             if ahead is not None:
@@ -312,122 +299,35 @@ def _task(source: _Source, run: _Run, schema: pa.Schema, most: int | None) -> Re
         finally:
             pool.shutdown(cancel_futures=True)
 
-    n_rows = run.n_rows if most is None else min(run.n_rows, most)
+    n_rows = images.n_rows if most is None else min(images.n_rows, most)
     metadata = BlockMetadata(
         num_rows=n_rows,
-        size_bytes=run.n_bytes * n_rows // run.n_rows,
+        size_bytes=images.n_bytes * n_rows // images.n_rows,
         input_files=None,
         exec_stats=None,
     )
     return ReadTask(read, metadata, schema=schema)
 
 
-def _table(ds: Dataset, source: _Source, schema: pa.Schema, images: NDArray[np.int64]) -> pa.Table:
-    """Return some images as rows."""
-    at = images.tolist()
-    if source.decode:
-        pixels = ArrowVariableShapedTensorArray.from_numpy(ds.read(at, source.fidelity))
-        image = pa.chunked_array([pixels])
-    else:
-        image = pa.chunked_array([pa.array(ds.fetch(at, source.fidelity), pa.binary())])
-    arrays = [
-        pa.chunked_array([_arrow(_named(ds, name, ds.column(name, at)), schema.field(name).type)])
-        for name in source.columns
-    ]
-    return pa.Table.from_arrays([*arrays, image], schema=schema)
-
-
-def _schema(ds: Dataset, source: _Source) -> pa.Schema:
-    """Return the columns of the rows."""
-    fields: list[tuple[str, pa.DataType]] = []
-    for column in (next(c for c in ds.manifest.columns if c.name == n) for n in source.columns):
-        if column.row_dtype is None or column.name in ("split", "format"):
-            kind = pa.string()
-        elif column.name == "label":
-            kind = pa.int64()
-        else:
-            kind = pa.from_numpy_dtype(np.dtype(column.dtype))
-            kind = pa.list_(kind, column.width) if column.width > 1 else kind
-        fields.append((column.name, kind))
-    one = ArrowVariableShapedTensorArray.from_numpy([np.zeros((1, 1, 3), np.uint8)])
-    return pa.schema([*fields, ("image", one.type if source.decode else pa.binary())])
-
-
-def _arrow(values: Sequence[object] | NDArray[np.generic], kind: pa.DataType) -> pa.Array:
-    if isinstance(values, np.ndarray) and values.ndim == 2:
-        flat = pa.array(values.ravel(), kind.value_type)
-        return pa.FixedSizeListArray.from_arrays(flat, type=kind)
-    return pa.array(values, kind)
-
-
-def _named(ds: Dataset, name: str, values: Values) -> list[str | None] | Values:
-    """Return a column with names for ids where its ids are not for users: splits and formats."""
-    if name == "split":
-        names = dict(enumerate(ds.splits))
-        return [names.get(int(v)) for v in np.asarray(values)]
-    if name == "format":
-        return [FORMATS.get(int(v), "unknown") for v in np.asarray(values)]
-    return values
-
-
 def _names(columns: object) -> list[str]:
-    """Return the columns that were asked for; None: none.
+    """Return the names of columns that were asked for; None: none.
 
     Raises:
         OptionError: Not several names. One alone would be read letter by letter.
     """
-    several = isinstance(columns, Collection) and not isinstance(columns, str | bytes | Mapping)
-    given: list[object] = list(columns) if several else [None]  # type: ignore[call-overload]  # as just looked at
-    names = [name for name in given if isinstance(name, str)]
-    if columns is not None and len(names) < len(given):
-        raise OptionError(f"columns must be names in a list, got {repr(columns)[:80]}")
-    return names
+    if columns is None:
+        return []
+    if isinstance(columns, Collection) and not isinstance(columns, str | bytes | Mapping):
+        names = [name for name in columns if isinstance(name, str)]
+        if len(names) == len(columns):
+            return names
+    raise OptionError(f"columns must be names in a list, got {repr(columns)[:80]}")
 
 
-def _known(ds: Dataset, names: Sequence[str]) -> list[str]:
-    """Return names that are all columns."""
-    for name in names:
-        if name not in ds.columns:
-            raise OptionError(f"column must be one of {', '.join(sorted(ds.columns))}, got {name}")
-    return list(names)
-
-
-class _NoColumnError(OptionError, KeyError):
-    """What a mapping raises, and what a user of this package catches."""
-
-    __str__ = Exception.__str__  # KeyError's own shows a message in quotes
-
-
-class _Lazy(Mapping[str, NDArray[np.generic]]):
-    """Columns as arrays, each read when it is first asked for."""
-
-    def __init__(self, ds: Dataset) -> None:
-        self._ds = ds
-        self._read: dict[str, NDArray[np.generic]] = {}
-
-    def __getitem__(self, name: str) -> NDArray[np.generic]:
-        if name not in self:
-            known = ", ".join(sorted(self))
-            raise _NoColumnError(f"column must be one of {known}, got {name}")
-        if name not in self._read:
-            self._read[name] = np.asarray(_named(self._ds, name, self._ds.column(name)))
-        return self._read[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._ds.columns
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._ds.columns)
-
-    def __len__(self) -> int:
-        return len(self._ds.columns)
-
-
-def _chosen(ds: Dataset, where: Predicate) -> NDArray[np.bool_]:
-    """Return which images match, (N,)."""
-    columns = _Lazy(ds)
+def _mask(ds: Dataset, where: Predicate) -> NDArray[np.bool_]:
+    """Return a mask of the images that match, (N,)."""
     if callable(where):
-        mask = np.asarray(where(columns))
+        mask = np.asarray(where(LazyColumns(ds)))
         if mask.dtype != np.bool_ or mask.shape != (len(ds),):
             raise OptionError(
                 f"where must return {len(ds)} booleans, got {mask.dtype} of shape {mask.shape}"

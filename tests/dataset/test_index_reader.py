@@ -1,5 +1,6 @@
 """The index is read by pages, each once, and a page that is wrong is an error that names it."""
 
+import pickle
 from threading import Thread
 
 import numpy as np
@@ -125,3 +126,30 @@ def test_threads_read_a_part_once(objects):
     for t in threads:
         t.join()
     assert len({(r.name, r.start) for r in store.requests}) == len(store.requests)
+
+
+def test_a_pickle_holds_nothing_that_was_read(objects):
+    ds = dataset(DictStore(objects))
+    index = IndexReader(ds.store, ds.manifest, ds.cost)
+    before = pickle.dumps(index)
+    keys = index.column("key", range(N))
+    assert pickle.dumps(index) == before
+    again = pickle.loads(before)  # noqa: S301 - our own bytes
+    assert again.counter.n_requests == 0
+    assert again.column("key", range(N)) == keys
+    assert again.counter.n_requests == index.counter.n_requests
+
+
+def test_pages_that_were_not_used_for_long_are_forgotten(objects, monkeypatch):
+    monkeypatch.setattr("pcrstore.dataset.index_reader._PAGES_KEPT", 2)
+    store, index = opened(objects)
+
+    def n_requests(image):
+        store.clear()
+        index.column("label", [image])
+        return len(store.requests)
+
+    assert [n_requests(i) for i in (0, 4, 0, 4)][2:] == [0, 0]
+    assert n_requests(8) > 0  # of the third page: that of image 0 was used before that of 4
+    assert n_requests(4) == 0
+    assert n_requests(0) > 0

@@ -124,12 +124,12 @@ def run(world, wants, cost=DEFAULT_COST):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_whole_records_come_back_at_any_fidelity(world, k):
     _, found = run(world, [world.prefix(r, k) for r in range(3)])
-    for r, pieces in enumerate(found):
+    for r, found_images in enumerate(found):
         images = world.records[r][0]
-        assert [p.cells for p in pieces] == [list(im.groups[:k]) for im in images]
-        assert [p.opaque for p in pieces] == [im.opaque for im in images]
-        assert [(p.record, p.image) for p in pieces] == [(r, i) for i in range(4)]
-        assert pieces[2].file(3) == b"file%d" % r
+        assert [p.cells for p in found_images] == [list(im.groups[:k]) for im in images]
+        assert [p.opaque for p in found_images] == [im.opaque for im in images]
+        assert [(p.record, p.image) for p in found_images] == [(r, i) for i in range(4)]
+        assert found_images[2].file(3) == b"file%d" % r
 
 
 def test_a_whole_record_is_one_request_where_it_is_one_run():
@@ -158,10 +158,12 @@ def test_some_images_come_back_each_at_its_fidelity(layout, wanted, cost):
     world = WORLDS[layout]
     asked = [world.some(r, list(images.items()), restore=x) for r, images, x in wanted]
     planned, found = run(world, asked, cost)
-    for (r, images, restore), pieces in zip(wanted, found, strict=True):
+    for (r, images, restore), found_images in zip(wanted, found, strict=True):
         source = world.records[r][0]
-        assert [p.cells for p in pieces] == [list(source[i].groups[:k]) for i, k in images.items()]
-        assert [p.restore for p in pieces] == [
+        assert [p.cells for p in found_images] == [
+            list(source[i].groups[:k]) for i, k in images.items()
+        ]
+        assert [p.restore for p in found_images] == [
             source[i].restore if restore else None for i in images
         ]
     if cost is FREE:  # no byte that was not wanted, none twice
@@ -245,10 +247,10 @@ def test_another_record_of_the_same_shape_is_refused(world):
 
 
 def test_files_end_where_jpegs_do(world):
-    _, (pieces,) = run(world, [world.prefix(0, 2)])
+    _, (found_images,) = run(world, [world.prefix(0, 2)])
     first = world.records[0][0][0]
-    assert pieces[0].file(3) == b"".join(first.groups[:2]) + EOI
-    assert pieces[2].file(3) == b"file0"  # an opaque file is handed out as it is
+    assert found_images[0].file(3) == b"".join(first.groups[:2]) + EOI
+    assert found_images[2].file(3) == b"file0"  # an opaque file is handed out as it is
 
 
 @settings(max_examples=40)

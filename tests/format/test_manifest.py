@@ -299,11 +299,11 @@ def test_hostile_json_is_refused(text):
     refused(enveloped(text))
 
 
-def test_a_manifest_has_a_largest_size(monkeypatch):
-    monkeypatch.setattr("pcrstore.format.manifest.MAX_MANIFEST", len(RECORD) - 1)
-    refused(RECORD)
-    monkeypatch.setattr("pcrstore.format.manifest.MAX_MANIFEST", len(RECORD))
-    assert decode(RECORD) == manifest()
+def test_a_manifest_has_a_largest_size():
+    n = len(RECORD)
+    with pytest.raises(FormatError, match=f"at most {n - 1} bytes, got {n}"):
+        decode_manifest(RECORD, version=1, where="here", max_bytes=n - 1)
+    assert decode_manifest(RECORD, version=1, where="here", max_bytes=n) == manifest()
 
 
 def test_the_hint_round_trips_and_detects_damage():

@@ -173,27 +173,6 @@ def test_only_columns_that_are_named_are_read(monkeypatch, tmp_path):
     assert cost(lambda c: c["label"] * c["label"] == 0) == by_label
 
 
-def test_columns_are_a_mapping_like_any_other(folder):
-    seen = []
-
-    def look(columns):
-        assert "label" in columns
-        assert "colour" not in columns
-        assert 3 not in columns
-        assert columns.get("colour") is None
-        assert columns.get("colour", 3) == 3
-        assert columns.get("label") is columns["label"]
-        assert dict(columns).keys() == set(columns)
-        with pytest.raises(KeyError, match=r"^column must be one of .*, got colour$") as caught:
-            columns["colour"]
-        assert isinstance(caught.value, OptionError)
-        seen.append(len(columns))
-        return columns["label"] == 0
-
-    PcrstoreDatasource(folder, where=look)
-    assert seen == [len(pcrstore.open(folder).columns)]
-
-
 BAD = {
     "column-of-a-function": ({"where": lambda c: c["colour"] == 0}, "label.*, got colour"),
     "column": ({"where": {"colour": "red"}}, "colour"),
@@ -285,12 +264,12 @@ def flat(task):
     return [row for table in task for row in table.to_pylist()]
 
 
-def test_blocks_are_cut_where_they_would_be_large(monkeypatch, folder):
-    """Windows are whole records, never over the bound but for a record that is."""
+def test_blocks_end_where_they_would_be_large(monkeypatch, folder):
+    """Spans are whole records, never over the bound but for a record that is."""
     monkeypatch.setattr("pcrstore.ray.datasource._BLOCK_BYTES", 3 * 3 * 48 * 40 * 2 + 10_000)
     [task] = tables(folder, n_tasks=1, decode=True)
     assert [len(table) for table in task] == [6] * 6 + [4]
-    monkeypatch.setattr("pcrstore.ray.datasource._WINDOW_BYTES", 1)
+    monkeypatch.setattr("pcrstore.ray.datasource._SPAN_BYTES", 1)
     [task] = tables(folder, n_tasks=1)
     assert [len(table) for table in task] == [3] * 13 + [1]
     where = {"split": "val", "label": "cat"}

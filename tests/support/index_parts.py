@@ -6,9 +6,9 @@ import struct
 import numpy as np
 
 from pcrstore.core.checksum import crc32c, record_seed
-from pcrstore.format.index import COLUMNS, RESTORE_DTYPE, ObjectEntry, record_dtype
+from pcrstore.format.index import COLUMNS, RESTORE_DTYPE, Head, ObjectEntry, record_dtype
 from pcrstore.format.index_rows import Rows
-from pcrstore.format.manifest import Checked, Manifest, Quality, Totals
+from pcrstore.format.manifest import Checked, Manifest, Quality, ScriptEntry, Totals
 from pcrstore.format.record import RecordImage, build_record
 
 UID = bytes(range(16))
@@ -69,8 +69,7 @@ def manifest(layout="record", **changes):
     values = {
         "version": 1,
         "layout": layout,
-        "script_name": "two",
-        "script_text": "[a]\n*: 0-0, 0, 0\n[b]\n*: 1-63, 0, 0\n",
+        "script": ScriptEntry(name="two", text="[a]\n*: 0-0, 0, 0\n[b]\n*: 1-63, 0, 0\n"),
         "group_labels": ("a", "b"),
         "n_images": entry.n_images,
         "n_records": entry.n_records,
@@ -97,15 +96,14 @@ def enveloped(text: bytes) -> bytes:
 
 def with_directory(entry, data, edit):
     """A part whose directory was edited, checksums put right: what a forger would make."""
-    old = entry.directory_bytes
+    old = entry.directory.n_bytes
     directory = json.loads(data[12:old])
     directory = edit(directory) or directory
     text = json.dumps(directory, sort_keys=True, separators=(",", ":")).encode()
     head = b"PCRI" + struct.pack("<II", len(text), crc32c(text)) + text
     changed = {
         "n_bytes": len(data) - old + len(head),
-        "directory_bytes": len(head),
-        "directory_checksum": crc32c(head),
+        "directory": Head(len(head), crc32c(head)),
     }
     slots = {name: getattr(entry, name) for name in entry.__slots__}
     return type(entry)(**{**slots, **changed}), head + data[old:]

@@ -26,7 +26,6 @@ from zarr.core.buffer import default_buffer_prototype  # noqa: E402
 from zarr.core.sync import sync  # noqa: E402
 
 from pcrstore.zarr_view import ZarrStore, zarr_view  # noqa: E402
-from pcrstore.zarr_view import store as module  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not available(), reason="the C extension is not built")
 
@@ -100,9 +99,9 @@ def assert_same_arrays(a, b):
 
 
 @pytest.mark.parametrize("chunk_bytes", EXAMPLES.values(), ids=EXAMPLES)
-def test_a_view_of_records_shows_the_arrays_of_the_zarr_layout(urls, monkeypatch, chunk_bytes):
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk_bytes)
-    view = zarr_view(urls["record"])
+def test_a_view_of_records_shows_the_arrays_of_the_zarr_layout(urls, chunk_bytes):
+    store = ZarrStore(pcrstore.open(urls["record"]), chunk_bytes)
+    view = zarr.open_group(store=store, mode="r")
     plain = zarr.open_group(stored_group(urls["zarr"]), mode="r")
     assert (view["group_1"].nchunks > 1) == (chunk_bytes == 1000)
     assert_same_arrays(view, plain)
@@ -141,9 +140,11 @@ def test_a_view_of_records_on_s3(s3_server, tmp_path, urls):
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 def test_a_view_takes_an_open_dataset_and_pickles(urls, layout):
     ds = pcrstore.open(urls[layout])
-    store = ZarrStore(ds)
+    store = ZarrStore(ds, chunk_bytes=2000)
     again = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own
     assert again == store
+    assert sync(listed(again.list())) == sync(listed(store.list()))
+    assert store != ZarrStore(ds)
     assert store != ZarrStore(pcrstore.open(urls["zarr" if layout == "record" else "record"]))
     view = zarr.open_group(store=again, mode="r")
     assert_shows(view, ds)
@@ -165,9 +166,8 @@ RANGES = {
 @pytest.mark.parametrize("layout", ["record", "zarr"])
 @pytest.mark.parametrize("wanted", RANGES.values(), ids=RANGES)
 @pytest.mark.parametrize("key", ["group_1/c/0", "group_2/c/1", "zarr.json", "opaque/c/0"])
-def test_partial_reads_are_slices_of_the_value(urls, monkeypatch, layout, wanted, key):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
-    store = ZarrStore(pcrstore.open(urls[layout]))
+def test_partial_reads_are_slices_of_the_value(urls, layout, wanted, key):
+    store = ZarrStore(pcrstore.open(urls[layout]), chunk_bytes=1000)
     prototype = default_buffer_prototype()
     whole = sync(store.get(key, prototype)).to_bytes()
     expected = {
@@ -299,11 +299,3 @@ def test_without_zarr_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_zarr)
     with pytest.raises(MissingDependencyError, match=r"pip install 'pcrstore\[zarr\]'"):
         importlib.import_module("pcrstore.zarr_view")
-
-
-def test_chunks_are_even_and_waste_little():
-    for n in (0, 1, 999, 2**23 - 1, 2**23, 2**23 + 1, 10**9, 10**12):
-        size = module._even_chunk(n)
-        n_chunks = -(-n // size)
-        assert 1 <= size <= 2**23
-        assert n_chunks * size - n < max(1, n_chunks)

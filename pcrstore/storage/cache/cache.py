@@ -75,7 +75,7 @@ class Cache:
 
     Args:
         folder: Made if it does not exist. On a disk of this host.
-        limit: Bytes, or a text such as "10gb"; see `core.sizes.parse_size`. What lies in the
+        limit: Bytes, or a text such as "10gb"; see `core.parse_size`. What lies in the
             folder never exceeds it: entries that are not read any more make room, and where all
             are, what is new is not stored (`storage.cache.folder`). A training job that reads
             more than the limit in an epoch thus finds the limit's share of it every time. (The

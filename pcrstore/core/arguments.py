@@ -1,17 +1,21 @@
-"""Sizes that people write, as bytes.
+"""Numbers and sizes that callers give, of Python or NumPy, as Python's own.
 
-Pure.
+Pure. Wrong ones raise OptionError, which says the name of the argument.
 
-    10_000      1500      "10gb"     "1.5 kb"     "64MiB"
-    bytes       bytes     x 1000^3   x 1000       x 1024^2
+    integer(np.int64(3), "epochs", least=1)     3
+    real(1, "gap")                              1.0
+    parse_size("1.5 kb")                        1500
 """
 
+import operator
 import re
-from typing import Final
+from typing import Final, SupportsIndex
+
+import numpy as np
 
 from pcrstore.errors import OptionError
 
-__all__ = ["MAX_SIZE", "parse_size"]
+__all__ = ["MAX_SIZE", "integer", "parse_size", "real"]
 
 MAX_SIZE: Final = 2**63 - 1
 """Bytes; what file systems count with (off_t)."""
@@ -31,6 +35,49 @@ _UNITS: Final = {
 }
 _SHOWN: Final = 40
 """Characters of a wrong value that a message repeats."""
+
+
+def integer(value: object, name: str, *, least: int, most: int | None = None) -> int:
+    """Return an integer as Python's own, which JSON can write.
+
+    Args:
+        value: What was given.
+        name: What an error calls it.
+        least: The lowest that may be given.
+        most: The highest; None: there is none.
+
+    Raises:
+        OptionError: Not an integer (true and false are none), too low, or too high.
+    """
+    found = None
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        try:
+            found = operator.index(value)
+        except TypeError:  # an array of several has the method too
+            found = None
+    if found is None or found < least:
+        raise OptionError(f"{name} must be an integer of at least {least}, got {value!r}")
+    if most is not None and found > most:
+        raise OptionError(f"{name} must be at most {most}, got {found}")
+    return found
+
+
+def real(value: object, name: str) -> float:
+    """Return a number as Python's own float; it may be infinite or NaN.
+
+    Args:
+        value: What was given.
+        name: What an error calls it.
+
+    Raises:
+        OptionError: Not a number (true and false are none), or too large for a float.
+    """
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise OptionError(f"{name} must be at most 1e308, got a larger number") from None
+    raise OptionError(f"{name} must be a number, got {value!r}")
 
 
 def parse_size(value: int | str) -> int:

@@ -1,9 +1,93 @@
+"""Numbers and sizes are taken of every exact form, and nothing else is."""
+
+import json
+import math
+import re
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcrstore.core.sizes import MAX_SIZE, parse_size
+from pcrstore.core.arguments import MAX_SIZE, integer, parse_size, real
 from pcrstore.errors import OptionError
+
+GOOD_INTEGERS = [0, 1, 2**70, np.int64(3), np.uint8(255), np.array(4)]
+
+
+@pytest.mark.parametrize("value", GOOD_INTEGERS, ids=repr)
+def test_integers_become_pythons_own(value):
+    found = integer(value, "n", least=0)
+    assert type(found) is int
+    assert found == value
+    assert json.dumps(found)
+
+
+BAD_INTEGERS = [
+    True,
+    False,
+    np.True_,
+    1.0,
+    np.float64(1),
+    "1",
+    b"1",
+    None,
+    (1,),
+    [1],
+    np.arange(2),
+    1j,
+]
+
+
+@pytest.mark.parametrize("value", BAD_INTEGERS, ids=repr)
+def test_what_is_no_integer_is_refused_by_name(value):
+    says = f"n_threads must be an integer of at least 0, got {value!r}"
+    with pytest.raises(OptionError, match=re.escape(says)):
+        integer(value, "n_threads", least=0)
+
+
+@pytest.mark.parametrize("least", [-1, 0, 1])
+def test_the_least_is_the_least(least):
+    assert integer(np.int8(least), "n", least=least) == least
+    with pytest.raises(OptionError, match=f"at least {least}, got {least - 1}"):
+        integer(least - 1, "n", least=least)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2**62])
+def test_the_most_is_the_most(most):
+    assert integer(most, "n", least=0, most=most) == most
+    with pytest.raises(OptionError, match=f"n must be at most {most}, got {most + 1}"):
+        integer(most + 1, "n", least=0, most=most)
+
+
+GOOD_REALS = [0, 1.5, -1, 2**70, 2**1023, math.inf, np.float32(0.5), np.int8(-3)]
+
+
+@pytest.mark.parametrize("value", GOOD_REALS, ids=repr)
+def test_numbers_become_pythons_floats(value):
+    found = real(value, "x")
+    assert type(found) is float
+    assert found == value
+
+
+def test_nan_is_for_the_caller_to_refuse():
+    assert math.isnan(real(math.nan, "x"))
+
+
+BAD_REALS = [True, np.False_, "1", b"1", None, (1,), [1], np.arange(2), np.array(1.0), 1j]
+
+
+@pytest.mark.parametrize("value", BAD_REALS, ids=repr)
+def test_what_is_no_number_is_refused_by_name(value):
+    with pytest.raises(OptionError, match=re.escape(f"flip must be a number, got {value!r}")):
+        real(value, "flip")
+
+
+@pytest.mark.parametrize("value", [10**309, -(10**309)], ids=["over", "under"])
+def test_what_no_float_holds_is_refused(value):
+    with pytest.raises(OptionError, match="flip must be at most 1e308"):
+        real(value, "flip")
+
 
 SIZES = {
     "zero": (0, 0),
