@@ -197,7 +197,10 @@ def manifest_of(parts: list[PartEntry], version: int = 1) -> Manifest:
         splits=(),
         columns=COLUMNS,
         parts=tuple(parts),
+        checked=(),
+        chunk_bytes=(),
         conversion=uid_of("conversion").hex(),
+        options={},
         writer="scale",
         created="2026-01-01T00:00:00+00:00",
     )
