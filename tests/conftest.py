@@ -32,6 +32,22 @@ def pytest_configure(config):
     config.option.ignore = [*(config.option.ignore or ()), *ignored]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--soak-scale",
+        type=float,
+        default=1.0,
+        help="rounds and seconds of the soak tests, as a share of their full length",
+    )
+
+
+@pytest.fixture
+def scaled(request):
+    """Return a function that shortens a number of rounds by --soak-scale, to one at least."""
+    scale = request.config.getoption("--soak-scale")
+    return lambda n: max(1, round(n * scale))
+
+
 @dataclass(frozen=True)
 class S3Server:
     """A moto server on the loopback interface, and an empty bucket of this test's own."""

@@ -1,53 +1,47 @@
-"""The benchmarks can be imported, and those that are programs say how they are called."""
+"""The benchmarks: their driver, needs and results, and the parts that need a test of their own."""
 
+import json
 import subprocess
 import sys
+from argparse import Namespace
+from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
+from types import SimpleNamespace
+from urllib.parse import quote, urlsplit
 
 import pytest
 
-from benchmarks import _listing, _peer_data
+from benchmarks import __main__ as driver
+from benchmarks import needs
+from benchmarks.peers.shards import view
+from benchmarks.results import Figure, Report
+from benchmarks.server.base import BUCKET
+from benchmarks.server.counting import CountingS3
+from benchmarks.server.listing import listing
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(p.stem for p in (ROOT / "benchmarks").glob("*.py") if p.stem != "__init__")
-NEEDS = {
-    "_peer_mds": "torch",
-    "_peer_webdataset": "webdataset",
-    "_peer_litdata": "litdata",
-    "_peer_pcrstore": "torch",
-    "_engine_run": "torch",
-    "_client": "simplejpeg",
-    "_contest": "simplejpeg",
-    "_peer_memory": "simplejpeg",
-    "_verdicts": "simplejpeg",
-    "engine": "simplejpeg",
-    "peers": "simplejpeg",
+MODULES = sorted(
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for p in (ROOT / "benchmarks").rglob("*.py")
+)
+PACKAGES = {
+    "benchmarks.peers.driver_litdata": "litdata",
+    "benchmarks.peers.driver_mds": "torch",
+    "benchmarks.peers.driver_memory": "simplejpeg",
+    "benchmarks.peers.driver_pcrstore": "torch",
+    "benchmarks.peers.driver_webdataset": "webdataset",
+    "benchmarks.peers.map_style": "torch",
+    "benchmarks.peers.transform": "simplejpeg",
+    "benchmarks.speed.engine_run": "torch",
 }
-"""What a module imports that need not be installed."""
+"""Packages that modules import and that need not be installed."""
 
 IMPORT_ALL = """
 import importlib, sys
 for name in sys.argv[1:]:
-    importlib.import_module(f"benchmarks.{name}")
+    importlib.import_module(name)
 """
-
-HELP_ALL = """
-import runpy, sys
-names = sys.argv[1:]
-for name in names:
-    print("==", name)
-    sys.argv = [name + ".py", "--help"]
-    try:
-        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
-    except SystemExit as e:
-        assert not e.code, (name, e.code)
-"""
-
-
-def installed(name):
-    return name not in NEEDS or find_spec(NEEDS[name]) is not None
 
 
 def run(*arguments):
@@ -57,18 +51,139 @@ def run(*arguments):
 
 
 def test_every_module_imports_and_does_nothing():
-    names = [name for name in MODULES if installed(name)]
+    names = [m for m in MODULES if m not in PACKAGES or find_spec(PACKAGES[m]) is not None]
     done = run("-c", IMPORT_ALL, *names)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert len(names) > 10
+    assert len(names) > 25
 
 
-@pytest.mark.slow
-def test_every_program_says_how_it_is_called():
-    programs = [name for name in MODULES if not name.startswith("_") and installed(name)]
-    done = run("-W", "ignore", "-c", HELP_ALL, *programs)
+def test_a_program_imports_without_what_it_needs():
+    blocked = "import sys\nfor name in ('torch', 'simplejpeg', 's3fs', 'obstore', 'litdata'):\n"
+    done = run(
+        "-c", f"{blocked}    sys.modules[name] = None\n{IMPORT_ALL}", *driver.PROGRAMS.values()
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    assert [name for name in programs if f"== {name}\nusage: {name}.py" not in done.stdout] == []
+
+
+def test_the_driver_lists_every_program_with_a_line():
+    done = run("-m", "benchmarks")
+    lines = done.stdout.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == sorted(driver.PROGRAMS)
+    assert all(line.endswith(".") and len(line) < 120 for line in lines)
+
+
+def test_the_driver_names_the_programs_when_it_knows_none_of_a_name(capsys):
+    assert driver.main(["converts"]) == 2
+    assert "'converts', only cache, convert" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", driver.PROGRAMS)
+def test_a_program_says_how_it_is_called(name):
+    said = driver.parser_of(name, driver.program_of(name)).format_help()
+    assert f"usage: python -m benchmarks {name}" in said
+    assert f"\n    python -m benchmarks {name}" in said, "its docstring has an example"
+
+
+@pytest.mark.parametrize("name", sorted(driver.PROGRAMS.keys() - {"cache"}))  # which needs nothing
+def test_a_program_says_all_that_it_needs_before_it_prepares(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(needs, "find_spec", lambda _: None)
+    monkeypatch.setattr(needs, "found_program", lambda _: None)
+    monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.delenv("PCRSTORE_TEST_DATA", raising=False)
+    work = tmp_path / "work"
+    argv = [name, "--work", str(work), *{
+        "serve": [str(tmp_path)], "shuffle": ["--streaming-python", "no-such-python"]
+    }.get(name, [])]  # fmt: skip
+    needed = driver.program_of(name).NEEDS
+    assert driver.main(argv) == 2
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert said == [f"    {need.what}: {need.bring}" for need in needed]
+    assert not work.exists()
+
+
+NEEDS = {
+    "package": (
+        needs.package("no_such_package", "'pcrstore[none]'"),
+        "pip install 'pcrstore[none]'",
+    ),
+    "program": (needs.program("no-such-program", "none-progs"), "apt-get install none-progs"),
+    "nginx": (needs.NGINX, "apt-get install nginx-light libnginx-mod-http-lua"),
+    "link": (needs.LINK, "--proxy"),
+    "data": (needs.data("imagenet-sample", "other"), "export PCRSTORE_TEST_DATA="),
+    "disk": (needs.free_disk(10**9), "--work FOLDER"),
+}
+
+
+@pytest.mark.parametrize(("need", "command"), NEEDS.values(), ids=NEEDS)
+def test_what_is_missing_is_named_with_the_command_that_brings_it(
+    need, command, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(needs, "found_program", lambda _: None)
+    (tmp_path / "imagenet-sample").mkdir()
+    args = Namespace(data=tmp_path, work=tmp_path / "not" / "there", proxy=False)
+    [line] = needs.missing([need], args)
+    assert line.startswith(f"{need.what}: ")
+    assert command in line
+
+
+def test_what_is_there_is_not_named(tmp_path):
+    (tmp_path / "imagenet-sample").mkdir()
+    args = Namespace(data=tmp_path, work=tmp_path, proxy=True)
+    there = [needs.package("json", ""), needs.program("sh", ""), needs.LINK, needs.free_disk(0)]
+    assert needs.missing([*there, needs.data("imagenet-sample")], args) == []
+
+
+BOUNDS = {
+    "none": ({}, 5, True),
+    "at-most": ({"at_most": 5}, 5, True),
+    "over-most": ({"at_most": 5}, 5.01, False),
+    "at-least": ({"at_least": 5}, 5, True),
+    "under-least": ({"at_least": 5}, 4.99, False),
+    "between": ({"at_least": 4, "at_most": 6}, 5, True),
+    "nan": ({"at_most": 5}, float("nan"), False),
+}
+
+
+@pytest.mark.parametrize(("bounds", "value", "ok"), BOUNDS.values(), ids=BOUNDS)
+def test_a_figure_is_ok_within_its_bounds(bounds, value, ok):
+    assert Figure(name="speed", value=value, **bounds).ok == ok
+    report = Report(name="engine", options={})
+    report.add("speed", value, **bounds)
+    assert report.finish(None) == (0 if ok else 1)
+
+
+def test_results_are_written_with_what_they_depend_on(tmp_path):
+    report = Report(name="engine", options={"rounds": 3, "work": tmp_path, "json": None})
+    report.add("speed", [3, 1, 2], "images/s", at_least=1.5)
+    report.add("peak RSS", float("nan"), "B", detail="nothing ran")
+    assert report.finish(tmp_path / "out.json") == 0
+    out = json.loads((tmp_path / "out.json").read_text())
+    assert (out["name"], out["rounds"]) == ("engine", 3)
+    assert out["options"] == {"rounds": 3, "work": str(tmp_path), "json": None}
+    assert out.keys() >= {"commit", "python", "cpu_count"}
+    speed, rss = out["figures"]
+    assert speed == {
+        "name": "speed", "value": 2, "unit": "images/s", "at_least": 1.5, "at_most": None,
+        "detail": "", "runs": [3, 1, 2],
+    }  # fmt: skip
+    assert (rss["value"], rss["detail"]) == (None, "nothing ran")
+
+
+def test_the_counting_server_counts_by_kind(tmp_path):
+    (tmp_path / "ds" / "index").mkdir(parents=True)
+    (tmp_path / "ds" / "index" / "a").write_bytes(b"0123456789")
+    with CountingS3(tmp_path) as server:
+        url = urlsplit(str(server.options["endpoint_url"]))
+        connection = HTTPConnection(url.hostname, url.port)
+        connection.request("GET", f"/{BUCKET}/ds/index/a", headers={"Range": "bytes=2-4"})
+        assert connection.getresponse().read() == b"234"
+        connection.request("GET", f"/{BUCKET}?list-type=2&prefix=ds/")
+        assert b"<Key>ds/index/a</Key>" in connection.getresponse().read()
+        connection.close()
+        assert server.of("index") == (1, 3)
+        assert server.of()[0] == 2
+        server.clear()
+        assert server.of() == (0, 0)
 
 
 @pytest.fixture
@@ -82,7 +197,7 @@ def folder(tmp_path):
 
 
 def parts(folder, query, tag):
-    xml = _listing.listing(folder, f"/bucket?list-type=2&{query}").decode()
+    xml = listing(folder / "bucket", "bucket", f"list-type=2&{query}").decode()
     return [piece.split(f"</{tag}>")[0] for piece in xml.split(f"<{tag}>")[1:]]
 
 
@@ -136,7 +251,7 @@ def write_base(tmp_path, name, counts):
 @pytest.mark.parametrize(("wanted", "shards"), [(1, 2), (10, 2), (11, 4), (20, 4), (21, 6)])
 def test_a_longer_data_set_is_links_to_an_even_number_of_shards(tmp_path, name, wanted, shards):
     write_base(tmp_path, name, [5, 5, 5])
-    folder, count, n = _peer_data.view(tmp_path, name, wanted)
+    folder, count, n = view(tmp_path, name, wanted)
     assert (count, n) == (5 * shards, shards)
     linked = sorted(p for p in (tmp_path / folder).iterdir() if p.name != "index.json")
     assert [p.read_bytes() for p in linked] == [b"%d" % (i % 3) for i in range(shards)]

@@ -1,9 +1,7 @@
 """Exit codes hold on a busy machine, where a thread of obstore's may be late: many short programs.
 
-    python -m pytest -m soak tests/soak/test_exits.py
-
-`PCRSTORE_SOAK_SECONDS` is how long each case goes on (60 by default). tests/storage/test_exits.py
-makes the same things happen once, for certain.
+Each case goes on for a minute. tests/storage/test_exits.py makes the same things happen once, for
+certain.
 """
 
 import json
@@ -22,7 +20,7 @@ import pcrstore
 pytestmark = pytest.mark.soak
 
 REPOSITORY = Path(pcrstore.__file__).parents[1]
-SECONDS = float(os.environ.get("PCRSTORE_SOAK_SECONDS", "60"))
+SECONDS = 60
 STORE = """
 import json, os, sys
 from pcrstore.core.ranges import ByteRange
@@ -50,10 +48,10 @@ def busy():
         process.wait()
 
 
-def exit_codes(program, *words):
-    """Run a program again and again; return how often it ended with which exit code."""
+def exit_codes(seconds, program, *words):
+    """Run a program again and again; return the exit codes that it ended with."""
     codes = Counter()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         result = subprocess.run(
             [sys.executable, "-W", "ignore", *program, *words],
@@ -69,19 +67,22 @@ def exit_codes(program, *words):
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("ending", PROGRAMS)
-def test_a_program_ends_with_its_own_exit_code(s3_server, ending):
+def test_a_program_ends_with_its_own_exit_code(s3_server, scaled, ending):
     text, expected = PROGRAMS[ending]
-    codes = exit_codes(["-c", text], s3_server.url, json.dumps(s3_server.options))
+    codes = exit_codes(scaled(SECONDS), ["-c", text], s3_server.url, json.dumps(s3_server.options))
     assert codes == {expected}
 
 
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize(("folder", "expected"), [("none", 2), ("ds", 0)])
-def test_a_command_ends_with_the_documented_exit_code(s3_server, tmp_path, folder, expected):
+def test_a_command_ends_with_the_documented_exit_code(
+    s3_server, tmp_path, scaled, folder, expected
+):
     (tmp_path / "cat").mkdir()
     for i in range(4):
         Image.effect_noise((64, 48), 60).save(tmp_path / "cat" / f"{i}.jpg")
     pcrstore.convert(tmp_path, s3_server.url, destination_options=s3_server.options, workers=1)
     options = "--storage-options", json.dumps(s3_server.options)
     url = s3_server.url.removesuffix("ds") + folder
-    assert exit_codes(["-m", "pcrstore"], "info", url, *options) == {expected}
+    command = ["-m", "pcrstore"], "info", url, *options
+    assert exit_codes(scaled(SECONDS), *command) == {expected}

@@ -35,7 +35,7 @@ _TOO_MANY: Final = 2**63 - 1
 """A count above any limit: the next writer counts all files again."""
 LOCK_SECONDS: Final = 5.0
 """Longest wait for the lock. A sweep of 100,000 files holds it for one to three seconds
-(`benchmarks.cache`, two busy cores), and a process that was stopped (SIGSTOP) while it holds the
+(`benchmarks cache`, two busy cores), and a process that was stopped (SIGSTOP) while it holds the
 lock must not stop the others."""
 
 
