@@ -11,19 +11,16 @@ would copy what nobody meant to publish; both are problems too.
 """
 
 import logging
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pcrstore.conversion.sources.base import Listing, SourceFile
+from pcrstore.conversion.sources.local_files import walk
 from pcrstore.errors import (
     AccessDeniedError,
-    NotFoundError,
     OptionError,
-    StoreError,
     UnsupportedJpegError,
 )
 from pcrstore.storage import ReadableStore, check_name
@@ -75,7 +72,7 @@ class FolderSource:
         files: list[SourceFile] = []
         n_hidden = 0
         for key, n_bytes, stamp, problem in (
-            _walk(path) if self.store.is_local else _list(self.store)
+            walk(path) if self.store.is_local else _list(self.store)
         ):
             parts = [p for p in key.split("/") if p not in _NO_NAMES]
             if any(p.startswith(".") for p in parts):
@@ -146,52 +143,3 @@ def _problem_of(key: str) -> str | None:
     except OptionError as e:
         return f"cannot be read: {e}"
     return None
-
-
-def _walk(root: Path) -> Iterator[tuple[str, int, str, str | None]]:
-    """Yield key, size, stamp and problem of every file of a local tree."""
-    if not root.exists():
-        raise NotFoundError(f"{root}: no such folder")
-    if not root.is_dir():
-        raise OptionError(f"{root}: expected a folder, got a file")
-    inside = os.path.realpath(root)
-    stack = [str(root)]
-    while stack:
-        folder = stack.pop()
-        for e in _entries(folder):
-            key = os.path.relpath(e.path, root).replace(os.sep, "/")
-            if e.is_dir(follow_symlinks=False):
-                stack.append(e.path)
-                continue
-            yield key, *_look(e.path, inside)
-
-
-def _entries(folder: str) -> list["os.DirEntry[str]"]:
-    """Return the entries of a folder.
-
-    A folder that cannot be listed is an error: its files would be missing from the dataset without
-    a word.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError as e:
-        raise AccessDeniedError(f"{folder}: cannot be listed: {e.strerror}") from e
-    except OSError as e:
-        raise StoreError(f"{folder}: cannot be listed: {e.strerror}") from e
-
-
-def _look(path: str, inside: str) -> tuple[int, str, str | None]:
-    """Return size, stamp and problem of a local file."""
-    try:
-        real = os.path.realpath(path, strict=True)
-        s = os.stat(real)  # noqa: PTH116 - names need not be valid UTF-8 text
-    except OSError as e:
-        return 0, "", f"cannot be looked at: {e.strerror}"
-    if os.path.commonpath((inside, real)) != inside:
-        return s.st_size, str(s.st_mtime_ns), "is a link that leaves the source folder"
-    if stat.S_ISDIR(s.st_mode):
-        return 0, "", "is a link to a folder"
-    if not stat.S_ISREG(s.st_mode):
-        return 0, "", "is not a regular file"
-    return s.st_size, str(s.st_mtime_ns), None

@@ -248,6 +248,6 @@ def test_a_folder_that_may_not_be_read_is_an_error_of_ours(monkeypatch, tmp_path
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr("pcrstore.conversion.sources.folder.os.scandir", refuse)
+    monkeypatch.setattr("pcrstore.conversion.sources.local_files.os.scandir", refuse)
     with pytest.raises(AccessDeniedError, match="deep"):
         listed(tree)
