@@ -170,7 +170,7 @@ WRONG = {
     "big-records": (
         ["convert", "{photos}", "{tmp}/o", "--record-bytes", "2gib"],
         2,
-        "1..1073741824",
+        "at most 1073741824",
     ),
     "no-workers": (["convert", "{photos}", "{tmp}/o", "--workers", "0"], 2, "workers"),
     "demo-without-images": (["demo", "{empty}"], 2, "found none"),
