@@ -25,7 +25,8 @@ from pcrstore import Dataset, Mix
 from pcrstore.core import ByteRange, crc32c
 from pcrstore.dataset import dataset_in
 from pcrstore.loader import batches
-from pcrstore.storage import Entries, LocalStore, ReadableStore
+from pcrstore.storage import Entries, ReadableStore
+from pcrstore.storage.local import LocalStore
 from pcrstore.torch import Loader
 
 

@@ -9,7 +9,14 @@ from typing import Final
 
 import click
 
-from pcrstore.cli.params import json_option, store_option, version_option, visit, windows
+from pcrstore.cli.params import (
+    fidelity_option,
+    json_option,
+    store_option,
+    version_option,
+    visit,
+    windows,
+)
 from pcrstore.cli.text import emit
 from pcrstore.dataset import Dataset
 from pcrstore.errors import OptionError, UsageError
@@ -22,14 +29,7 @@ _INDEX: Final = re.compile(r"[0-9]{1,18}")
 @click.command(short_help="Write one image to stdout.")
 @click.argument("url")
 @click.argument("image", metavar="KEY_OR_INDEX")
-@click.option(
-    "--fidelity",
-    metavar="K|full|original",
-    default="full",
-    show_default=True,
-    help='A number from 1, "full", "original" (the source file byte for byte), "ms-ssim>=0.98" or '
-    '"bytes<=20kb".',
-)
+@fidelity_option
 @click.option("--key", "is_key", is_flag=True, help="IMAGE is a key even if it is a number.")
 @store_option
 @version_option

@@ -1,5 +1,6 @@
 """Class names in the order of their ids, read from a file or from another dataset."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Final
@@ -32,13 +33,9 @@ def read_classes(
     given = next((o for url, o in options_of.items() if url.startswith(f"{scheme}://")), None)
     folder, slash, name = where.rstrip("/").rpartition("/")
     data: bytes | None = None
-    try:
+    # A folder or a bucket cannot be read as a file; as a dataset it may.
+    with contextlib.suppress(StoreError):
         data = open_store(folder + slash or ".", given).get(name)
-    except NotFoundError:
-        pass
-    except StoreError:
-        # A folder or a bucket cannot be read as a file; as a dataset it may.
-        pass
     if data is None:
         try:
             return open_dataset(where, given).classes

@@ -1,5 +1,6 @@
 """`pcrstore convert`: a dataset made of a folder of images."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final
@@ -257,10 +258,7 @@ def _problems(r: Report) -> list[str]:
     if not r.problems:
         return []
     lines = [""]
-    by_kind: dict[tuple[str, str], int] = {}
-    for p in r.problems:
-        kind = (p.outcome, p.reason)
-        by_kind[kind] = by_kind.get(kind, 0) + 1
+    by_kind = Counter((p.outcome, p.reason) for p in r.problems)
     ranked = sorted(by_kind.items(), key=lambda item: (-item[1], item[0]))
     lines.append(f"{count(len(r.problems), 'file')} that cannot be kept losslessly as JPEG:")
     lines += [f"  {n:>7,} {outcome}: {printable(why)}" for (outcome, why), n in ranked[:_SHOWN]]

@@ -5,7 +5,14 @@ from dataclasses import asdict
 
 import click
 
-from pcrstore.cli.params import Bar, json_option, store_option, version_option, visit
+from pcrstore.cli.params import (
+    Bar,
+    fidelity_option,
+    json_option,
+    store_option,
+    version_option,
+    visit,
+)
 from pcrstore.cli.text import count, emit, printable, size
 from pcrstore.exports import export as export_dataset
 
@@ -15,14 +22,7 @@ __all__ = ["export"]
 @click.command(short_help="Write the images to a folder.")
 @click.argument("url")
 @click.argument("directory", metavar="DIR")
-@click.option(
-    "--fidelity",
-    metavar="K|full|original",
-    default="full",
-    show_default=True,
-    help='A number from 1, "full", "original" (the source files byte for byte), "ms-ssim>=0.98" or '
-    '"bytes<=20kb".',
-)
+@fidelity_option
 @store_option
 @version_option
 @json_option

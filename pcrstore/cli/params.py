@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import click
@@ -17,10 +16,10 @@ from pcrstore.jpeg import BUILTIN
 from pcrstore.storage import open_store
 
 __all__ = [
-    "JSON",
     "SIZE",
     "STORAGE_OPTIONS",
     "Bar",
+    "fidelity_option",
     "json_option",
     "read_script",
     "store_option",
@@ -85,14 +84,25 @@ def _reason(e: Exception) -> str:
 
 SIZE = _Size()
 STORAGE_OPTIONS = _StorageOptions()
-JSON = "as_json"
 
 
 def json_option(command: Command) -> Command:
     """Add `--json`."""
-    return click.option("--json", JSON, is_flag=True, help="Print one JSON document on stdout.")(
-        command
-    )
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+    )(command)
+
+
+def fidelity_option(command: Command) -> Command:
+    """Add `--fidelity`."""
+    return click.option(
+        "--fidelity",
+        metavar="K|full|original",
+        default="full",
+        show_default=True,
+        help='A number from 1, "full", "original" (source files byte for byte), "ms-ssim>=0.98" or '
+        '"bytes<=20kb".',
+    )(command)
 
 
 def store_option(command: Command) -> Command:
@@ -156,9 +166,7 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def advance(self, n: int, note: str = "") -> None:

@@ -16,12 +16,11 @@ put bytes 0..80, 80..130 and 130..190, chunk 0 is stored and bytes 100..190 are 
 units 1 and 2, which are replayed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pcrstore.conversion.ids import Ids
 from pcrstore.conversion.journal import FinishedUnit
@@ -31,14 +30,12 @@ from pcrstore.conversion.record_builder import BuiltRecord
 from pcrstore.conversion.writer import Extra, Placed, Resumed, rows_of
 from pcrstore.core import record_seed
 from pcrstore.format import (
-    ArraySpec,
     Rows,
+    SideRows,
     array_name,
-    chunks,
-    group_json,
+    even_chunk,
     group_name,
-    side_arrays,
-    side_spec,
+    side_objects,
     stream_specs,
     unbound_checksums,
 )
@@ -49,19 +46,6 @@ _MIN_CHUNK: Final = 2**20
 _CHUNKS: Final = 300
 """A dataset that would have fewer chunks than this gets smaller ones, of `_MIN_CHUNK` at least:
 filling up the last chunk of each array then costs about 1 % of the dataset at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class _SideRows:
-    """Columns of the side arrays for one part of the index: per image, or per record."""
-
-    lengths: NDArray[np.uint32]
-    checksums: NDArray[np.uint32]
-    opaque: NDArray[np.uint8]
-    restore_lengths: NDArray[np.uint32]
-    images_per_record: NDArray[np.uint32]
-    labels: NDArray[np.int32]
-    keys: Sequence[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +65,8 @@ class ArrayWriter:
     """Bytes of each array that are in stored chunks: a multiple of `chunk_bytes`."""
     _tails: list[bytearray] = field(init=False)
     """Bytes of each array from `_stored` to the position."""
-    _side: list[_SideRows] = field(default_factory=list)
+    _side: list[SideRows] = field(default_factory=list)
+    """Of each part of the index."""
     _next_unit: int = 0
     _is_cut_off: bool = False
     """True once a unit was refused: those after it have no place."""
@@ -193,7 +178,7 @@ class ArrayWriter:
             rows.headers, seeds, rows.records, self._n_groups
         )
         self._side.append(
-            _SideRows(
+            SideRows(
                 lengths=lengths,
                 checksums=checksums,
                 opaque=opaque,
@@ -211,33 +196,26 @@ class ArrayWriter:
         """
         if not self.hold:
             return (self.chunk_bytes,) * self._n_arrays
-        counts = [max(1, -(-n // self.chunk_bytes)) for n in self._positions]
-        return tuple(max(1, -(-n // c)) for n, c in zip(self._positions, counts, strict=True))
+        return tuple(even_chunk(n, self.chunk_bytes) for n in self._positions)
 
     def finish(self) -> Iterator[Extra]:
         """Yield the chunks that are not stored yet, then side arrays and metadata."""
         for g, size in enumerate(self.chunk_sizes()):
             for name, data in self._cut(g, size, last=True):
                 yield Extra(name=name, data=data, is_checked=False)
-        specs: dict[str, ArraySpec] = dict(stream_specs(self._positions, self.chunk_sizes()))
-        for name, values in self._side_arrays().items():
-            specs[name] = side_spec(values)
-            yield from self._extras(
-                (f"{name}/{k}", v) for k, v in chunks(values, specs[name]).items()
-            )
-        attributes = {
-            "pcrstore": {"conversion": self.ids.conversion, "groups": list(self.group_labels)},
-            "classes": list(self.classes),
-        }
-        yield from self._extras(group_json(specs, attributes).items())
-
-    def _extras(self, objects: Iterable[tuple[str, bytes]]) -> Iterator[Extra]:
+        objects = side_objects(
+            stream_specs(self._positions, self.chunk_sizes()),
+            self._all_side_rows(),
+            conversion=self.ids.conversion,
+            group_labels=self.group_labels,
+            classes=self.classes,
+        )
         for name, data in objects:
             yield Extra(name=f"{self._folder}/{name}", data=data, is_checked=True)
 
-    def _side_arrays(self) -> dict[str, NDArray[np.generic]]:
+    def _all_side_rows(self) -> SideRows:
         side = self._side
-        return side_arrays(
+        return SideRows(
             lengths=np.concatenate([s.lengths for s in side]),
             checksums=np.concatenate([s.checksums for s in side]),
             opaque=np.concatenate([s.opaque for s in side]),

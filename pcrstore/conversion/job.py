@@ -9,6 +9,7 @@ conversion can be resumed, to the same bytes.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -259,11 +260,10 @@ def _finished(unit: Unit, records: Sequence[BuiltRecord]) -> FinishedUnit:
 
 
 def _sum(tables: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    out: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for table in tables:
-        for key, value in table.items():
-            out[key] = out.get(key, 0) + value
-    return out
+        total.update(table)
+    return dict(total)
 
 
 def _shown(key: str) -> str:

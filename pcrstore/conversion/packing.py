@@ -24,7 +24,7 @@ from pcrstore.conversion.sources.base import SourceFile
 from pcrstore.core import runs_of
 from pcrstore.format import MAX_IMAGES, MAX_PART_IMAGES
 
-__all__ = ["MAX_RECORD_BYTES", "RecordSpan", "Unit", "pack", "packing_order", "shuffled"]
+__all__ = ["MAX_RECORD_BYTES", "Unit", "pack", "packing_order", "shuffled"]
 
 MAX_RECORD_BYTES: Final = 2**30
 """A record is built in memory, and its lengths are u32s: one counted by images ends here too."""
@@ -56,19 +56,12 @@ def packing_order(files: Sequence[SourceFile], *, shuffle: bool, seed: int) -> l
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordSpan:
-    """The files of one record: `start` up to but not including `stop` of the packing order."""
-
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """Records that are converted, stored and resumed together; one object in the record layout."""
 
     number: int
-    records: tuple[RecordSpan, ...]
+    records: tuple[range, ...]
+    """Places in the packing order of the files of each record."""
     first_record: int
     """Number of records in the units before this one."""
 
@@ -103,7 +96,7 @@ def pack(
     return [
         Unit(
             number=number,
-            records=tuple(RecordSpan(start=r.start, stop=r.stop) for r in runs[u.start : u.stop]),
+            records=tuple(runs[u.start : u.stop]),
             first_record=u.start,
         )
         for number, u in enumerate(of_unit)

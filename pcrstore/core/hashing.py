@@ -27,6 +27,12 @@ def _mixed(z: int) -> int:
     return z ^ (z >> 31)
 
 
+def _mixed_all(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
+    return z ^ (z >> np.uint64(31))
+
+
 def key_of(*words: int) -> int:
     """Return a 64-bit key for a tuple of integers; another tuple, another key.
 
@@ -45,10 +51,7 @@ def hashes(key: int, values: NDArray[np.integer]) -> NDArray[np.uint64]:
     >>> int(hashes(key_of(7), np.array([5]))[0]) == key_of(7, 5)
     True
     """
-    z = values.astype(np.uint64) + np.uint64((key + _GAMMA) & _MASK)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
-    return z ^ (z >> np.uint64(31))
+    return _mixed_all(values.astype(np.uint64) + np.uint64((key + _GAMMA) & _MASK))
 
 
 def uniforms(keys: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
@@ -62,8 +65,5 @@ def uniforms(keys: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
     True
     """
     counters = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GAMMA)
-    z: NDArray[np.uint64] = keys[:, None] + counters
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
-    bits = (z ^ (z >> np.uint64(31))) >> np.uint64(11)
+    bits = _mixed_all(keys[:, None] + counters) >> np.uint64(11)
     return bits.astype(np.float64) * _TO_UNIT

@@ -152,10 +152,6 @@ class IndexReader:
         other._parts, other._pages, other._headers = self._parts, self._pages, self._headers
         return other
 
-    def part_of_image(self, image: int) -> int:
-        """Return the part that holds an image."""
-        return int(np.searchsorted(self.image_edges, image, side="right")) - 1
-
     def parts(self, wanted: Iterable[int]) -> list[Part]:
         """Return some parts, reading directories and record tables in two batches."""
         numbers = list(wanted)

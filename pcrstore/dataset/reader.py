@@ -50,6 +50,8 @@ class RecordSpan:
     """Neighbouring whole records of one index part, which are read together."""
 
     part: Part
+    number: int
+    """Number of the part in the dataset."""
     start: int
     """First record, counted in the part."""
     stop: int
@@ -166,13 +168,14 @@ class Reader:
             first = a - base
             sizes = part.records["length"][first : b - base, :k].sum(axis=1, dtype=np.int64)
             for run in runs_of(sizes.tolist(), _SPAN_BYTES):
-                yield RecordSpan(part=part, start=first + run.start, stop=first + run.stop)
+                yield RecordSpan(
+                    part=part, number=p, start=first + run.start, stop=first + run.stop
+                )
 
     def read_span(self, span: RecordSpan, k: int) -> list[ImageCells]:
         """Return every image of a span, in order, by one prefix per record."""
-        p = self.index.part_of_image(span.part.first_image)
         selections = [
-            RecordSelection(part=p, record=r, images=None, fidelity=k)
+            RecordSelection(part=span.number, record=r, images=None, fidelity=k)
             for r in range(span.start, span.stop)
         ]
         found = self._read_checked(self._wants(selections), _cells)

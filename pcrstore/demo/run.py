@@ -38,8 +38,6 @@ _LOOPBACK: Final = CostModel(
     per_second=1.0,
 )
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
@@ -79,7 +77,7 @@ def run_demo(
     *,
     output: str | None = None,
     keep: str | None = None,
-    say: Say = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> DemoReport:
     """Convert some images into a bucket in this process and read them back.
 

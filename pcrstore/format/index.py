@@ -211,10 +211,6 @@ class Block:
     """True where pages are zlib streams."""
     pages: tuple[Page, ...]
 
-    def pages_of(self, start: int, stop: int) -> tuple[Page, ...]:
-        """Return the pages that hold rows start..stop."""
-        return tuple(p for p in self.pages if p.first_row < stop and start < p.first_row + p.n_rows)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:

@@ -124,13 +124,7 @@ def decode_part(data: bytes, directory: Directory, columns: Sequence[Column]) ->
         return np.concatenate([np.asarray(p) for p in pages])
 
     records = np.asarray(values(RECORDS))
-    block = directory.blocks[HEADERS]
-    page = block.pages[0]
-    joined = bytes(
-        np.asarray(
-            decode_page(block, page, data[page.start : page.stop], where=directory.entry.name)
-        )
-    )
+    joined = np.asarray(values(HEADERS)).tobytes()
     edges = header_edges(records, directory.n_groups).tolist()
     return Rows(
         records=records,

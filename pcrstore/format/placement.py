@@ -21,24 +21,31 @@ __all__ = ["ArrayPlacement", "Placement", "RunPlacement", "chunk_ranges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlacement:
-    """Record layout: header, groups and restore region are one run of an object."""
+class _RecordPlacement:
+    """A record that has a place, in either layout."""
 
+    name: str
+    """Name of the object, or of the Zarr group."""
     uid: bytes
     ordinal: int
-    """Number of the record in its object."""
+    """Number of the record in its object or group."""
     n_images: int
-    name: str
-    start: int
     lengths: tuple[int, ...]
     """Bytes of each region. (G + 1,)"""
-
-    has_header = True
 
     @property
     def seed(self) -> int:
         """Binds the record's checksums; see `checksum.record_seed`."""
         return record_seed(self.uid, self.ordinal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlacement(_RecordPlacement):
+    """Record layout: header, groups and restore region are one run of an object."""
+
+    start: int
+
+    has_header = True
 
     @property
     def header_bytes(self) -> int:
@@ -63,27 +70,15 @@ class RunPlacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArrayPlacement:
+class ArrayPlacement(_RecordPlacement):
     """Zarr layout: each region is a stretch of a 1-D array in equal chunks."""
 
-    uid: bytes
-    ordinal: int
-    """Number of the record in its Zarr group."""
-    n_images: int
-    name: str
-    """Name of the Zarr group."""
     chunk_bytes: tuple[int, ...]
     """Chunk size of each region's array. (G + 1,)"""
     starts: tuple[int, ...]
     """First byte of each region in its array. (G + 1,)"""
-    lengths: tuple[int, ...]
 
     has_header = False
-
-    @property
-    def seed(self) -> int:
-        """Binds the record's checksums; see `checksum.record_seed`."""
-        return record_seed(self.uid, self.ordinal)
 
     def prefix(self, k: int) -> list[ByteRange]:
         """Return groups 1..k: a range each, two where a chunk ends inside."""

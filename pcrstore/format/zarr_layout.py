@@ -19,7 +19,7 @@ Spec: https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,9 +33,12 @@ from pcrstore.format.record import parse_header
 __all__ = [
     "CHUNK_BYTES",
     "ArraySpec",
+    "SideRows",
     "chunks",
+    "even_chunk",
     "group_json",
     "side_arrays",
+    "side_objects",
     "side_spec",
     "stream_specs",
     "unbound_checksums",
@@ -96,6 +99,16 @@ def stream_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str
     }
 
 
+def even_chunk(n_bytes: int, most: int) -> int:
+    """Return a chunk size of at most `most` that leaves the last chunk almost full.
+
+    >>> even_chunk(120, 100)  # 60 and 60, where 100 would leave 80 bytes of the second unused
+    60
+    """
+    n_chunks = max(1, -(-n_bytes // most))
+    return max(1, -(-n_bytes // n_chunks))
+
+
 def unbound_checksums(
     headers: Sequence[bytes], seeds: Sequence[int], rows: NDArray[np.void], n_groups: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
@@ -110,25 +123,60 @@ def unbound_checksums(
     return np.concatenate(lengths), np.concatenate(sums), np.concatenate(opaque)
 
 
-def side_arrays(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideRows:
+    """Values of the arrays beside the regions: per image, or per record."""
+
+    lengths: NDArray[np.uint32]
+    """Bytes of each cell. (N, G)"""
+    checksums: NDArray[np.uint32]
+    """CRC32C of each cell. (N, G)"""
+    opaque: NDArray[np.uint8]
+    restore_lengths: NDArray[np.uint32]
+    images_per_record: NDArray[np.uint32]
+    labels: NDArray[np.int32]
+    keys: Sequence[str]
+
+
+def side_objects(
+    streams: Mapping[str, ArraySpec],
+    rows: SideRows,
     *,
-    lengths: NDArray[np.uint32],
-    checksums: NDArray[np.uint32],
-    opaque: NDArray[np.uint8],
-    restore_lengths: NDArray[np.uint32],
-    images_per_record: NDArray[np.uint32],
-    labels: NDArray[np.int32],
-    keys: Sequence[str],
-) -> dict[str, NDArray[np.generic]]:
+    conversion: str,
+    group_labels: Sequence[str],
+    classes: Sequence[str],
+) -> Iterator[tuple[str, bytes]]:
+    """Yield all objects of a group but the chunks of its regions, by name: arrays, then metadata.
+
+    Args:
+        streams: The arrays of the regions, which lie back to back.
+        rows: All images and records of the dataset.
+        conversion: Id of the conversion, for the attributes of the group.
+        group_labels: Labels of the scan groups, for the same.
+        classes: Names of the classes, for the same.
+    """
+    specs = dict(streams)
+    for name, values in side_arrays(rows).items():
+        specs[name] = side_spec(values)
+        for key, data in chunks(values, specs[name]).items():
+            yield f"{name}/{key}", data
+    attributes = {
+        "pcrstore": {"conversion": conversion, "groups": list(group_labels)},
+        "classes": list(classes),
+    }
+    yield from group_json(specs, attributes).items()
+
+
+def side_arrays(rows: SideRows) -> dict[str, NDArray[np.generic]]:
     """Return the arrays beside the regions, for a dataset whose regions lie back to back."""
-    sizes = np.column_stack((lengths, restore_lengths)).astype(np.uint64)
-    encoded = [k.encode("utf-8", "surrogateescape") for k in keys]
+    sizes = np.column_stack((rows.lengths, rows.restore_lengths)).astype(np.uint64)
+    encoded = [k.encode("utf-8", "surrogateescape") for k in rows.keys]
     return {
-        "record_first_image": _edges(images_per_record.astype(np.uint64)),
+        "record_first_image": _edges(rows.images_per_record.astype(np.uint64)),
         "image_offsets": _edges(sizes),
-        "image_checksums": checksums.astype("<u4"),
-        "opaque": opaque,
-        "labels": labels.astype("<i8"),
+        "image_checksums": rows.checksums.astype("<u4"),
+        "opaque": rows.opaque,
+        "labels": rows.labels.astype("<i8"),
         "key_bytes": np.frombuffer(b"".join(encoded), np.uint8),
         "key_offsets": _edges(np.array([len(k) for k in encoded], np.uint64)),
     }

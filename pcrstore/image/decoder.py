@@ -4,10 +4,12 @@ Both give the same pixels for a JPEG: libjpeg-turbo's accurate inverse DCT ("isl
 upsampling, on every scale. Calls release the GIL while they decode.
 """
 
+import contextlib
 import io
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -220,14 +222,21 @@ def _decode_pillow(data: bytes, header: JpegHeader, scale: int) -> NDArray[np.ui
 
 def decode_other(data: bytes, scale: int, max_pixels: int) -> NDArray[np.uint8]:
     """Decode by Pillow an image for which `jpeg_shape` is None; see `decode`."""
+    with _opened(data, max_pixels) as image:
+        rgb = _rgb_image(image)
+        return np.array(rgb.reduce(scale) if scale > 1 else rgb)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Give the image that Pillow reads, without its warnings and with its errors as ours."""
     with _pillow_warnings, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
             check_pixels(image.width, image.height, max_pixels)
-            rgb = _rgb_image(image)
-            return np.array(rgb.reduce(scale) if scale > 1 else rgb)
-        except LimitError:
+            yield image
+        except (LimitError, DecodeError):
             raise
         except Image.DecompressionBombError as e:
             raise LimitError(f"over Pillow's limit on pixels: {e}") from e
@@ -252,17 +261,9 @@ def open_plain(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Imag
         DecodeError: Pillow cannot read it.
         LimitError: Over `max_pixels`.
     """
-    with _pillow_warnings, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=_OTHER_FORMATS)
-            check_pixels(image.width, image.height, max_pixels)
-            image.load()
-            plain = _plain_image(image)
-        except (LimitError, DecodeError):
-            raise
-        except Exception as e:  # see _decode_pillow
-            raise DecodeError(f"Pillow cannot decode the file: {_reason(e)}") from e
+    with _opened(data, max_pixels) as image:
+        image.load()
+        plain = _plain_image(image)
     return plain, image.info.get("exif", b""), image.info.get("icc_profile", b"")
 
 

@@ -70,6 +70,11 @@ class Rendering:
         """Of the result."""
         return self.size if isinstance(self.size, int) else self.size[1]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and colours of the result."""
+        return self.height, self.width, 3
+
 
 def _size(size: object) -> int | tuple[int, int]:
     """Return a size that was given: a side, or a tuple or list of height and width."""
@@ -182,10 +187,9 @@ def render_pixels(
 
 
 def _check_out(out: NDArray[np.uint8], rendering: Rendering) -> None:
-    expected = (rendering.height, rendering.width, 3)
-    flags = out.flags
-    if out.shape != expected or out.dtype != np.uint8:
-        raise OptionError(f"out must be uint8 of shape {expected}, got {out.dtype} of {out.shape}")
+    flags, shape = out.flags, rendering.shape
+    if out.shape != shape or out.dtype != np.uint8:
+        raise OptionError(f"out must be uint8 of shape {shape}, got {out.dtype} of {out.shape}")
     if not (flags.c_contiguous and flags.writeable):
         raise OptionError("out must be C-contiguous and writable, got an array that is not")
 

@@ -36,11 +36,10 @@ from pcrstore.jpeg.probe import (
     jpeg_shape,
     readable_header,
 )
-from pcrstore.jpeg.restore import RestoreBlob, pack_blob
+from pcrstore.jpeg.restore import Kind, RestoreBlob, pack_blob
 from pcrstore.jpeg.scan_script import BUILTIN, MAX_GROUPS, Script, builtin, parse_script
 from pcrstore.jpeg.transcoder import (
     DEFAULT_LIMITS,
-    Kind,
     Limits,
     Transcoded,
     original,

@@ -28,7 +28,6 @@ from pcrstore.jpeg.markers import (
     SOI,
     SOS,
     ColourModel,
-    Component,
     Frame,
     Segment,
     colour_model,
@@ -43,15 +42,9 @@ from pcrstore.jpeg.markers import (
 )
 
 __all__ = [
-    "EOI",
-    "SOI",
-    "ColourModel",
-    "Component",
-    "Frame",
     "Jpeg",
     "JpegHeader",
     "Scan",
-    "Segment",
     "frame_segment",
     "identity_segments",
     "metadata_segments",

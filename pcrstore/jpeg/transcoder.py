@@ -23,7 +23,7 @@ try:
 except ImportError as e:  # installed without a compiler or libjpeg's headers; see setup.py
     _missing = e
 
-__all__ = ["Kind", "Limits", "Transcoded", "available", "original", "require", "transcode"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "Transcoded", "original", "require", "transcode"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +64,6 @@ class Transcoded:
     n_components: int
     orientation: int
     """EXIF orientation, 1 to 8; the stored pixels are not turned."""
-
-
-def available() -> bool:
-    """Say whether the C transcoder was built."""
-    try:
-        require()
-    except MissingDependencyError:
-        return False
-    return True
 
 
 def require() -> None:

@@ -9,7 +9,7 @@
     batches      one stream: prefetch ──▶ decoders ──▶ batches in order
     iterator     one iteration of a loop, which ends or is cut off
     cursor       which epoch is next, and where in it: a table of transitions; pure
-    state        a position as JSON, and back; fingerprint: the data that it is of
+    state        a position as JSON, and back
     base         `BaseLoader`: cursor, iterations, counters; `NumpyLoader` is the first loader
     limits       bounds of a stream, with the measurements behind them; pure
     stats        counters that add up; pure
@@ -52,11 +52,10 @@ from pcrstore.loader.options import (
     Opaque,
     SampleOptions,
     Spec,
-    Where,
     check_options,
 )
 from pcrstore.loader.pipeline import Pipeline
-from pcrstore.loader.state import SAMPLES, dump_state, resume
+from pcrstore.loader.state import SAMPLES, SavedState, dump_state, read_state, resume
 from pcrstore.loader.stats import Signals
 
 __all__ = [
@@ -74,13 +73,14 @@ __all__ = [
     "Pipeline",
     "Position",
     "SampleOptions",
+    "SavedState",
     "Signals",
     "Spec",
     "Status",
-    "Where",
     "check_options",
     "check_rank",
     "dump_state",
     "open_pipeline",
+    "read_state",
     "resume",
 ]

@@ -15,7 +15,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 from weakref import ref
 
@@ -193,12 +192,7 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # ---- epochs

@@ -89,7 +89,6 @@ class BatchStream(Generic[Payload]):
         batch_sizes: Samples of each batch, in all as many as the stream has.
         rendering: Crop and size of the images.
         n_threads: Threads that decode.
-        skip_errors: Replace an image that cannot be decoded by another of its batch, and go on.
         allocate: Returns memory for the images of a batch, (n, H, W, 3) uint8, and the payload of
             the batch; called in a thread of the stream.
     """
@@ -103,18 +102,17 @@ class BatchStream(Generic[Payload]):
         *,
         rendering: Rendering,
         n_threads: int,
-        skip_errors: bool,
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
     ) -> None:
         self._batch_sizes = batch_sizes
-        self._limits = read_spec.limits
+        self._limits = read_spec.settings.limits
         self._rendering = rendering
         self._n_threads = n_threads
-        self._skip_errors = skip_errors
+        self._skip_errors = read_spec.settings.skip_errors
         self._allocate = allocate
         self._ready: SimpleQueue[Batch[Payload] | BaseException | None] = SimpleQueue()
         self._tokens: SimpleQueue[object] = SimpleQueue()
-        for _ in range(read_spec.limits.batches_ready):
+        for _ in range(self._limits.batches_ready):
             self._tokens.put(_TOKEN)
         self._lock = ForkSafeLock()
         self._counts = dict.fromkeys(

@@ -95,8 +95,7 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
         self._share = rank, topology
         self._n_threads = n_threads
         self._with_positions = positions
-        rendering = self._pipeline.rendering
-        self._memory = BatchMemory(batch_size, (rendering.height, rendering.width, 3))
+        self._memory = BatchMemory(batch_size, self._pipeline.rendering.shape)
 
     def _topology(self) -> tuple[int, Topology]:
         return self._share

@@ -13,11 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pcrstore.core import crc32c
 from pcrstore.dataset import Dataset
 from pcrstore.fidelity import SharedFidelity
 from pcrstore.image import Rendering
 from pcrstore.loader.batches import Batch, BatchStream
-from pcrstore.loader.fingerprint import fingerprint_of
 from pcrstore.loader.options import ReadSettings
 from pcrstore.loader.prefetch import ReadSpec
 from pcrstore.loader.stats import Signals
@@ -149,18 +149,14 @@ class Pipeline:
             slices=slices,
             fidelity=self.shared_fidelity,
             prefetch_bytes=max(1, settings.prefetch_bytes // n_streams),
-            hedge=settings.hedge,
-            apply_orientation=settings.apply_orientation,
-            seed=settings.seed,
             n_draws=self.rendering.crop.n_draws,
-            limits=settings.limits,
+            settings=settings,
         )
         return BatchStream(
             read_spec,
             batch_sizes,
             rendering=self.rendering,
             n_threads=n_threads,
-            skip_errors=settings.skip_errors,
             allocate=allocate,
         )
 
@@ -171,8 +167,21 @@ class Pipeline:
 
     @cached_property
     def fingerprint(self) -> Mapping[str, object]:
-        """Fingerprint of the data: a state may be resumed by a loader that has the same.
+        """All that the order of epochs depends on, in JSON types.
 
-        Computed once: a selection may be millions of positions.
+        A state may be resumed by a loader that has the same. Computed once: a selection may be
+        millions of positions.
         """
-        return fingerprint_of(self.sample_set, self.settings)
+        settings, sources = self.settings, self.sample_set.sources
+        selected = [s.positions for s in sources if s.positions is not None]
+        return {
+            "seed": settings.seed,
+            "shuffle": settings.shuffle,
+            "shuffle_window": settings.shuffle_window,
+            "versions": [s.dataset.version for s in sources],
+            "images": [len(s.dataset) for s in sources],
+            "selected": [len(s) for s in sources],
+            "selection": crc32c(b"".join(p.astype("<i8").tobytes() for p in selected)),
+            "counts": list(self.sample_set.counts),
+            "parts": crc32c(b"".join(p.uid for s in sources for p in s.dataset.manifest.parts)),
+        }

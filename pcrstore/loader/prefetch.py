@@ -27,8 +27,8 @@ from pcrstore.dataset import Reader, RecordSelection
 from pcrstore.errors import PcrstoreError
 from pcrstore.fidelity import SharedFidelity
 from pcrstore.loader.fetch_queue import Fetch, FetchQueue
-from pcrstore.loader.limits import StreamLimits
 from pcrstore.loader.memory import trim
+from pcrstore.loader.options import ReadSettings
 from pcrstore.sampling import EpochOrder, ReadList, RecordRead, SampleSet, ShardSlice
 
 __all__ = ["Prefetcher", "ReadSpec", "Samples"]
@@ -47,12 +47,9 @@ class ReadSpec:
     """Fidelity, which is looked up for every record when its request begins."""
     prefetch_bytes: int
     """Bytes that may be read, or in flight, for samples that nobody needs yet."""
-    hedge: bool
-    apply_orientation: bool
-    seed: int
     n_draws: int
     """Random numbers that one crop is drawn by."""
-    limits: StreamLimits
+    settings: ReadSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +137,7 @@ def _fetch(spec: ReadSpec, reads: list[RecordRead]) -> Iterator[list[bytes]]:
             record=r.record,
             images=r.slots,
             fidelity=spec.fidelity.choose(
-                source, r.images, r.number, seed=spec.seed, epoch=spec.order.epoch
+                source, r.images, r.number, seed=spec.settings.seed, epoch=spec.order.epoch
             ),
         )
         for r in reads
@@ -158,7 +155,7 @@ class Prefetcher:
 
     def __init__(self, spec: ReadSpec, stop_flag: StopFlag) -> None:
         self._spec = spec
-        self._limits = spec.limits
+        self._limits = spec.settings.limits
         self._stop_flag = stop_flag
         self._slices = iter(spec.slices)
         self._open: deque[_SliceReader] = deque()
@@ -174,7 +171,7 @@ class Prefetcher:
         """First use and bytes of each read that was requested before it was needed."""
         self._ahead_bytes = 0
         self._untrimmed = 0
-        self._fetch_queue = FetchQueue(stop_flag, hedge=spec.hedge, limits=spec.limits)
+        self._fetch_queue = FetchQueue(stop_flag, hedge=spec.settings.hedge, limits=self._limits)
 
     def close(self) -> None:
         """Stop all threads, once the stop flag is over; requests in flight end by themselves."""
@@ -359,7 +356,7 @@ class Prefetcher:
             orientations += (
                 [1] * (b - a) if reader.orientations is None else reader.orientations[a:b].tolist()
             )
-            draws.append(reader.draws(a, b, spec.n_draws, at_once=spec.limits.drawn_at_once))
+            draws.append(reader.draws(a, b, spec.n_draws, at_once=self._limits.drawn_at_once))
             start += b - a
         labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
         return Samples(
@@ -389,7 +386,7 @@ def _look_up(spec: ReadSpec, slice_reader: _SliceReader) -> None:
     """Read labels and orientations of a slice from the index, beside its first records."""
     try:
         read_list = slice_reader.read_list
-        names = ["label", "orientation"] if spec.apply_orientation else ["label"]
+        names = ["label", "orientation"] if spec.settings.apply_orientation else ["label"]
         found = {name: np.empty(len(read_list), np.int64) for name in names}
         for i, reader in enumerate(spec.readers):
             here = read_list.source == i

@@ -10,6 +10,7 @@ of them is; the slices that are left are computed when the state is resumed, not
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -17,7 +18,16 @@ from pcrstore.errors import OptionError
 from pcrstore.loader.pipeline import Pipeline
 from pcrstore.sampling import EpochOrder, ShardSlice, Topology, Uneven
 
-__all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "dump_state", "resume"]
+__all__ = [
+    "BATCHES",
+    "SAMPLES",
+    "STATE_FORMAT",
+    "SavedState",
+    "brief",
+    "dump_state",
+    "read_state",
+    "resume",
+]
 
 STATE_FORMAT: Final = 1
 BATCHES: Final = "batches"
@@ -58,6 +68,39 @@ def dump_state(
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedState:
+    """A state that was read and checked."""
+
+    epoch: int
+    slices: list[ShardSlice] | None
+    """Samples that were left of the epoch when the iteration began; None: all."""
+    topology: Topology
+    n: int
+    """Batches or samples that were yielded since."""
+
+
+def read_state(pipeline: Pipeline, state: object, *, kind: str) -> SavedState:
+    """Read and check a state; see `resume`, which counts off what was yielded too."""
+    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
+        raise OptionError(f"a state of format {STATE_FORMAT} expected, got {brief(state)}")
+    if state.get("kind") != kind:
+        raise OptionError(f"a state that counts {kind} expected, got {brief(state.get('kind'))}")
+    mine, theirs = pipeline.fingerprint, state.get("data")
+    if theirs != mine:
+        raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
+    epoch, n = _integer(state, "epoch"), _integer(state, "batches")
+    topology = Topology(
+        world_size=_integer(state, "world_size"),
+        n_workers=_integer(state, "num_workers"),
+        batch_size=_integer(state, "batch_size"),
+        uneven=_uneven(state),
+        drop_last=_drop_last(state),
+    )
+    slices = _slices(pipeline.order(epoch), state.get("left"))
+    return SavedState(epoch=epoch, slices=slices, topology=topology, n=n)
+
+
 def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[ShardSlice] | None]:
     """Return the epoch of a state and the slices that are left of it; None: all.
 
@@ -69,26 +112,11 @@ def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[S
     Raises:
         OptionError: Not a state, or not one of this loader's data.
     """
-    if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
-        raise OptionError(f"a state of format {STATE_FORMAT} expected, got {brief(state)}")
-    if state.get("kind") != kind:
-        raise OptionError(f"a state that counts {kind} expected, got {brief(state.get('kind'))}")
-    mine, theirs = pipeline.fingerprint, state.get("data")
-    if theirs != mine:
-        raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
-    epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
-    topology = Topology(
-        world_size=_integer(state, "world_size"),
-        n_workers=_integer(state, "num_workers"),
-        batch_size=_integer(state, "batch_size"),
-        uneven=_uneven(state),
-        drop_last=_drop_last(state),
-    )
-    order = pipeline.order(epoch)
-    slices = _slices(order, state.get("left"))
-    if not batches:
-        return epoch, slices
-    return epoch, pipeline.partition(epoch, slices, topology).left_after(batches)
+    saved = read_state(pipeline, state, kind=kind)
+    if not saved.n:
+        return saved.epoch, saved.slices
+    partition = pipeline.partition(saved.epoch, saved.slices, saved.topology)
+    return saved.epoch, partition.left_after(saved.n)
 
 
 def _difference(mine: Mapping[str, object], theirs: object) -> str:

@@ -61,8 +61,7 @@ def contact_sheet(columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
 def _square(pixels: NDArray[np.uint8]) -> Image.Image:
     """Return the middle of an image, never shrunk below half: differences are in the detail."""
     image = Image.fromarray(pixels)
-    side = min(image.size)
-    side = min(side, 2 * _CELL)
+    side = min(*image.size, 2 * _CELL)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     cut = image.crop((left, top, left + side, top + side))
     return cut.resize((_CELL, _CELL), Image.Resampling.LANCZOS)

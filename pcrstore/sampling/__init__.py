@@ -39,7 +39,7 @@ Two ranks of one worker each read 12 images, in records of 3, in batches of 2:
 from pcrstore.sampling.lookup import ReadList, RecordRead, SampleSet
 from pcrstore.sampling.mix import Mix, counts_of, mix_of, same_classes
 from pcrstore.sampling.order import MAX_EPOCH, EpochOrder, ShardSlice, crop_keys
-from pcrstore.sampling.selection import SelectedDataset, Selection, select_images
+from pcrstore.sampling.selection import Selection, select_images
 from pcrstore.sampling.sharding import EpochPartition, Topology, Uneven, skip
 
 __all__ = [
@@ -50,7 +50,6 @@ __all__ = [
     "ReadList",
     "RecordRead",
     "SampleSet",
-    "SelectedDataset",
     "Selection",
     "ShardSlice",
     "Topology",

@@ -42,7 +42,6 @@ Examples:
 
 from pcrstore.storage.cache import CacheWarning
 from pcrstore.storage.forking import ForkingStore
-from pcrstore.storage.local import LocalStore
 from pcrstore.storage.obstore_store import ForkedObstoreWarning
 from pcrstore.storage.open import Engine, checked_url, open_store, store_of
 from pcrstore.storage.protocol import (
@@ -65,7 +64,6 @@ __all__ = [
     "Entry",
     "ForkedObstoreWarning",
     "ForkingStore",
-    "LocalStore",
     "RangeCache",
     "ReadableStore",
     "RetryPolicy",

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pcrstore.core import ByteRange
-from pcrstore.errors import OptionError, StoreError
+from pcrstore.errors import OptionError
 from pcrstore.storage.errors import Translator
 from pcrstore.storage.protocol import (
     PROBE_NAME,
@@ -92,10 +92,7 @@ class LocalStore(Store):
                     body = _read_at(open_files[r.name], r)
                 except OSError as e:
                     raise self._translator.error("read", r.name, e) from e
-                checked = exact(body, r)
-                if isinstance(checked, StoreError):
-                    raise checked
-                bodies.append(checked)
+                bodies.append(exact(body, r))
         return bodies
 
     def list(self, prefix: str) -> Entries:

@@ -72,7 +72,7 @@ def open_store(
         return LocalStore(path if separator else url)
     if engine == "obstore":
         return ObstoreStore(url, storage_options, policy=policy)
-    if engine == "auto" and "::" not in url and protocol in OBJECT_STORES and _can_use_obstore():
+    if engine == "auto" and "::" not in url and protocol in OBJECT_STORES and find_spec("obstore"):
         with contextlib.suppress(NotTranslatableError):
             store = ObstoreStore(url, storage_options, policy=policy)
             if find_spec("boto3") or not store.needs_boto:
@@ -141,10 +141,6 @@ def check_options(options: object) -> None:
     # Its kind alone is said, for there may be secrets in it.
     if options is not None and not isinstance(options, Mapping):
         raise OptionError(f"storage_options must be a mapping, got a {type(options).__name__}")
-
-
-def _can_use_obstore() -> bool:
-    return find_spec("obstore") is not None
 
 
 def _of_filesystem(

@@ -235,16 +235,19 @@ def probe_conditional_create(store: Store) -> bool:
         store.delete([PROBE_NAME])
 
 
-def exact(body: bytes, wanted: ByteRange) -> bytes | StoreError:
-    """Return the body if it is as long as its range, else the error to raise."""
+def exact(body: bytes, wanted: ByteRange) -> bytes:
+    """Return the body of a range.
+
+    Raises:
+        StoreError: It is not as long as its range.
+    """
     if len(body) == len(wanted):
         return body
-    if len(body) > len(wanted):
-        return StoreError(
-            f"{wanted.name}: asked for bytes {wanted.start}..{wanted.stop} ({len(wanted)}), got "
-            f"{len(body)}: the server ignores Range requests"
-        )
-    return StoreError(
+    is_long = len(body) > len(wanted)
+    reason = (
+        "server ignores Range requests" if is_long else "object is shorter or the reply was cut"
+    )
+    raise StoreError(
         f"{wanted.name}: asked for bytes {wanted.start}..{wanted.stop} ({len(wanted)}), got "
-        f"{len(body)}: the object is shorter or the reply was cut"
+        f"{len(body)}: the {reason}"
     )

@@ -150,12 +150,13 @@ class RemoteStore(Store):
 
         async def attempt() -> bytes:
             body = await client.get_range(wanted)
-            checked = exact(body, wanted)
-            if isinstance(checked, bytes):
-                return checked
-            # Too few bytes may come whole the next time; too many are what this server does.
-            is_short = len(body) < len(wanted)
-            raise self._translator.short(wanted.name, checked) if is_short else checked
+            try:
+                return exact(body, wanted)
+            except StoreError as e:
+                # Too few bytes may come whole the next time; too many are what this server does.
+                if len(body) < len(wanted):
+                    raise self._translator.short(wanted.name, e) from None
+                raise
 
         return await self._tried("read", wanted.name, attempt, n_bytes=len(wanted))
 

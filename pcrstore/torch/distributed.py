@@ -3,9 +3,10 @@
 RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and MASTER_ADDR are read here and nowhere else.
 """
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable
+from functools import partial
 
 from torch import distributed
 from torch.utils import data as torch_data
@@ -76,20 +77,14 @@ def settle(pipeline: Pipeline) -> None:
 
 def load(spec: Spec, *, start: str | None) -> Pipeline:
     """Open the pipeline of a loader whose workers start by a method; None: it has none."""
-    return open_pipeline(spec, _open_for_fork(spec) if start == "fork" else None)
+    return open_pipeline(spec, partial(_open_for_fork, spec) if start == "fork" else None)
 
 
-def _open_for_fork(spec: Spec) -> Callable[[str | os.PathLike[str] | ReadableStore], Dataset]:
-    """Return a function that opens a URL without obstore, which forked children can use then."""
-
-    def opened(url: str | os.PathLike[str] | ReadableStore) -> Dataset:
-        if isinstance(url, ReadableStore):
-            return open_dataset(url, spec.storage_options, version=spec.version, engine=spec.engine)
-        try:
+def _open_for_fork(spec: Spec, url: str | os.PathLike[str] | ReadableStore) -> Dataset:
+    """Open a URL without obstore, which forked children can use then."""
+    if not isinstance(url, ReadableStore):
+        # Without fsspec's driver there is the fast engine alone.
+        with contextlib.suppress(MissingDependencyError):
             store = ForkingStore(url, spec.storage_options, engine=spec.engine)
             return dataset_in(store, version=spec.version)
-        except MissingDependencyError:  # without fsspec's driver there is the fast engine alone
-            options = spec.storage_options
-            return open_dataset(url, options, version=spec.version, engine=spec.engine)
-
-    return opened
+    return open_dataset(url, spec.storage_options, version=spec.version, engine=spec.engine)

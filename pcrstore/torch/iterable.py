@@ -22,10 +22,12 @@ from pcrstore.loader import (
     LoaderOptions,
     LoaderProperties,
     Position,
+    SavedState,
     Spec,
     Status,
     check_options,
     dump_state,
+    read_state,
     resume,
 )
 from pcrstore.sampling import (
@@ -63,15 +65,10 @@ class _Iteration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Resumption:
-    """The content of a state."""
+    """A state of one worker, which counts the samples of its share."""
 
-    epoch: int
-    slices: list[ShardSlice] | None
-    """Samples that were left of the epoch when the iteration began; None: all."""
-    topology: Topology
+    saved: SavedState
     worker: int
-    n_read: int
-    """Samples of the worker's share that were yielded since."""
     n_left: int
     """Samples of the worker's share that were not."""
 
@@ -205,7 +202,9 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             return False
         resumption = self._resumption(state)
         # One process cannot know what is left of the shares of other workers.
-        is_known = resumption.topology.n_workers == 1 or torch_data.get_worker_info() is not None
+        is_known = (
+            resumption.saved.topology.n_workers == 1 or torch_data.get_worker_info() is not None
+        )
         return is_known and not resumption.n_left
 
     def _ranks(self) -> tuple[int, int]:
@@ -267,8 +266,8 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         if state is not None and not self._number:
             resumption = self._resumption(state)
             with self._shared.locked() as shared:
-                shared.resume(resumption.epoch, is_over=not resumption.n_left)
-            iteration.position = Position(epoch=resumption.epoch)
+                shared.resume(resumption.saved.epoch, is_over=not resumption.n_left)
+            iteration.position = Position(epoch=resumption.saved.epoch)
             iteration.state, self._state = state, None
             return
         seed = info.seed - info.id  # torch adds the worker's number to the seed of the iterator
@@ -292,9 +291,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         rest = skip(partition.order, partition.share(rank, worker), n_read)
         n = n_in_all - n_read
         sizes = [min(_SAMPLES_AT_ONCE, n - i) for i in range(0, n, _SAMPLES_AT_ONCE)]
-        memory = BatchMemory(
-            _SAMPLES_AT_ONCE, (self._pipeline.rendering.height, self._pipeline.rendering.width, 3)
-        )
+        memory = BatchMemory(_SAMPLES_AT_ONCE, self._pipeline.rendering.shape)
         stream = self._pipeline.stream(
             partition.order,
             rest,
@@ -396,43 +393,26 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         self._state, self._number = dict(state), 0
         if torch_data.get_worker_info() is None:
             with self._shared.locked() as shared:
-                self._number = shared.load(resumption.epoch)
+                self._number = shared.load(resumption.saved.epoch)
 
-    def _resumption(self, state: object) -> _Resumption:
+    def _resumption(self, state: Mapping[str, object]) -> _Resumption:
         """Return the content of a state, checked; its count of samples may be that of a worker."""
-        at_start = {**state, "batches": 0} if isinstance(state, Mapping) else state
-        epoch, slices = resume(self._pipeline, at_start, kind=SAMPLES)
-        given = state if isinstance(state, Mapping) else {}
-
-        def number(name: str, least: int) -> int:
-            return integer(given.get(name), f"{name} of a state", least=least)
-
-        if number("batch_size", 1) != 1 or given["drop_last"]:
+        saved = read_state(self._pipeline, state, kind=SAMPLES)
+        topology = saved.topology
+        if topology.batch_size != 1 or topology.drop_last:
             raise OptionError(
                 "a state that counts samples must have batch_size 1 and drop_last false, "
-                f"got {given['batch_size']} and {given['drop_last']}"
+                f"got {topology.batch_size} and {topology.drop_last}"
             )
-        topology = Topology(
-            world_size=number("world_size", 1),
-            n_workers=number("num_workers", 1),
-            uneven="pad" if given["uneven"] == "pad" else "drop",
-        )
-        worker, n_read = number("worker", 0), number("batches", 0)
+        worker = integer(state.get("worker"), "worker of a state", least=0)
         if worker >= topology.n_workers:
             raise OptionError(
                 f"worker of a state must be in 0..{topology.n_workers - 1}, got {worker}"
             )
-        n = _n_samples(self._pipeline.partition(epoch, slices, topology), worker)
-        if n_read > n:
-            raise OptionError(f"batches of a state must be in 0..{n}, got {n_read}")
-        return _Resumption(
-            epoch=epoch,
-            slices=slices,
-            topology=topology,
-            worker=worker,
-            n_read=n_read,
-            n_left=n - n_read,
-        )
+        n = _n_samples(self._pipeline.partition(saved.epoch, saved.slices, topology), worker)
+        if saved.n > n:
+            raise OptionError(f"batches of a state must be in 0..{n}, got {saved.n}")
+        return _Resumption(saved=saved, worker=worker, n_left=n - saved.n)
 
     def _resumed(
         self, state: Mapping[str, object] | None, worker: int, topology: Topology
@@ -441,9 +421,9 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         if state is None:
             return None, 0
         resumption = self._resumption(state)
-        was = resumption.topology
+        was = resumption.saved.topology
         if was == topology and resumption.worker == worker:
-            return resumption.slices, resumption.n_read
+            return resumption.saved.slices, resumption.saved.n
         if was == topology:
             raise OptionError(
                 f"the state is of worker {resumption.worker} of {was.n_workers}, got worker "

@@ -16,10 +16,11 @@ from torch.utils import data as torch_data
 from tqdm import tqdm
 
 from pcrstore.core import integer
+from pcrstore.dataset import Where
 from pcrstore.errors import WorkerDiedError
 from pcrstore.fidelity import Fidelities
 from pcrstore.image import Crop
-from pcrstore.loader import BaseLoader, BatchMemory, Data, OnError, Opaque, Signals, Spec, Where
+from pcrstore.loader import BaseLoader, BatchMemory, Data, OnError, Opaque, Signals, Spec
 from pcrstore.sampling import EpochPartition, Topology, Uneven
 from pcrstore.storage import Engine
 from pcrstore.torch.distributed import load, ranks, threads_of
@@ -183,7 +184,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
             warnings.warn("pin_memory is for GPUs, and CUDA finds none", stacklevel=2)
         self._with_positions = positions
         self._progress = progress
-        self._memory = BatchMemory(batch_size, self._row)
+        self._memory = BatchMemory(batch_size, self._pipeline.rendering.shape)
         self._of_workers = Signals()
         self._told: dict[int, Signals] = {}
         self._pool: Pool | None = None
@@ -199,11 +200,6 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     def _topology(self) -> tuple[int, Topology]:
         rank, world_size = ranks(*self._rank_given)
         return rank, replace(self._of_a_rank, world_size=world_size)
-
-    @property
-    def _row(self) -> tuple[int, int, int]:
-        rendering = self._pipeline.rendering
-        return rendering.height, rendering.width, 3
 
     def close(self) -> None:
         """End the iteration under way, and let threads and worker processes go.
@@ -251,7 +247,8 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
         if self._pin_memory and self._can_pin:
             # torch's own pool knows which copies to a GPU are still under way; ours would not.
-            images = torch.empty((n, *self._row), dtype=torch.uint8, pin_memory=True)
+            shape = (n, *self._pipeline.rendering.shape)
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             return images.numpy(), images
         array = self._memory.take(n)
         return array, torch.from_numpy(array)

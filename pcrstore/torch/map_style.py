@@ -133,7 +133,7 @@ class MapDataset(LoaderProperties, torch_data.Dataset[tuple[Any, int]]):
         if not self._pipeline.settings.apply_orientation:
             turns = [1] * len(turns)
         draws = uniforms(crop_keys(seed, epoch, 0, images), rendering.crop.n_draws).tolist()
-        out = np.empty((len(images), rendering.height, rendering.width, 3), np.uint8)
+        out = np.empty((len(images), *rendering.shape), np.uint8)
 
         def decode(i: int) -> None:
             try:

@@ -88,8 +88,7 @@ class WorkerStream(torch_data.IterableDataset[Sent]):
 
     def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
         """Return shared memory, as torch's own collation does: sending it copies nothing."""
-        rendering = self._pipeline.rendering
-        shape = (n, rendering.height, rendering.width, 3)
+        shape = (n, *self._pipeline.rendering.shape)
         storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
         images = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # stubs lack it
         return images.numpy(), images

@@ -18,12 +18,11 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pcrstore.core import ByteRange, place_words
 from pcrstore.dataset import Counter, Dataset, IndexReader, Part, fetch_ranges, get_ranges
 from pcrstore.errors import FormatError
-from pcrstore.format import ArraySpec, chunks, group_json, side_arrays, side_spec, stream_specs
+from pcrstore.format import SideRows, even_chunk, side_objects, stream_specs
 from pcrstore.storage import ReadableStore
 
 __all__ = ["Keys", "keys_of"]
@@ -96,10 +95,10 @@ class _RecordGroup:
         self._small: dict[str, bytes] | None = None
         lengths = np.concatenate([part.records["length"] for part in parts]).astype(np.int64)
         zero = np.zeros((1, lengths.shape[1]), np.int64)
-        self._edges: NDArray[np.int64] = np.concatenate((zero, np.cumsum(lengths, axis=0)))
+        self._edges = np.concatenate((zero, np.cumsum(lengths, axis=0)))
         """First byte of each record in each region's array, and the end. (R + 1, G + 1)"""
         totals = self._edges[-1].tolist()
-        self._streams = stream_specs(totals, [_even_chunk(n, chunk_bytes) for n in totals])
+        self._streams = stream_specs(totals, [even_chunk(n, chunk_bytes) for n in totals])
 
     def size(self, key: str) -> int | None:
         found = self._stream_chunk(key)
@@ -157,23 +156,21 @@ class _RecordGroup:
             return self._small
 
     def _make_small_values(self) -> dict[str, bytes]:
-        specs: dict[str, ArraySpec] = dict(self._streams)
-        out: dict[str, bytes] = {}
-        for name, values in self._side_arrays().items():
-            specs[name] = side_spec(values)
-            out.update({f"{name}/{k}": v for k, v in chunks(values, specs[name]).items()})
         m = self._ds.manifest
-        attributes = {
-            "pcrstore": {"conversion": m.conversion, "groups": list(m.group_labels)},
-            "classes": list(m.classes),
-        }
-        return {**out, **group_json(specs, attributes)}
+        objects = side_objects(
+            self._streams,
+            self._side_rows(),
+            conversion=m.conversion,
+            group_labels=m.group_labels,
+            classes=m.classes,
+        )
+        return dict(objects)
 
-    def _side_arrays(self) -> dict[str, NDArray[np.generic]]:
+    def _side_rows(self) -> SideRows:
         numbers = [(p, r) for p, part in enumerate(self._parts) for r in range(len(part.records))]
         headers = self._index.headers(numbers)
         columns = self._index.columns(["label", "key"], range(self._ds.manifest.n_images))
-        return side_arrays(
+        return SideRows(
             lengths=np.concatenate([h.lengths for h in headers]),
             checksums=np.concatenate(
                 [h.checksums ^ place_words(h.seed, h.n_images, h.n_groups) for h in headers]
@@ -186,13 +183,3 @@ class _RecordGroup:
             labels=np.asarray(columns["label"], np.int32),
             keys=[str(k) for k in columns["key"]],
         )
-
-
-def _even_chunk(n_bytes: int, most: int) -> int:
-    """Return a chunk size of at most `most` that leaves the last chunk almost full.
-
-    >>> _even_chunk(120, 100)  # 60 and 60, where 100 would leave 80 bytes of the second unused
-    60
-    """
-    n_chunks = max(1, -(-n_bytes // most))
-    return max(1, -(-n_bytes // n_chunks))

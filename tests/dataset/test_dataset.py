@@ -37,7 +37,8 @@ from pcrstore.errors import (
 from pcrstore.fidelity.targets import ByteBudget, MsSsim
 from pcrstore.image.decoder import decode
 from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import EOI, parse_frame
+from pcrstore.jpeg.markers import EOI
+from pcrstore.jpeg.parser import parse_frame
 from pcrstore.storage.open import open_store
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jpeg_files import has_transcoder
 
 import pcrstore
 from pcrstore.dataset.versions import read_manifest
@@ -21,7 +22,6 @@ from pcrstore.format.index_pages import decode_directory
 from pcrstore.format.index_rows import decode_part
 from pcrstore.format.manifest import encode_manifest
 from pcrstore.format.names import manifest_name
-from pcrstore.jpeg.transcoder import available
 from pcrstore.maintenance.verifier import verify
 from pcrstore.storage.open import open_store
 
@@ -77,7 +77,7 @@ def reads(url, decodable):
     yield "read", lambda: ds.read(decodable, fidelity=1, apply_orientation=True)
     yield "columns", lambda: [ds.column(c.name) for c in ds.manifest.columns]
     yield "keys", lambda: (ds.keys, ds.labels)
-    if available():
+    if has_transcoder():
         yield "original", lambda: ds.fetch(everything, fidelity="original")
 
 

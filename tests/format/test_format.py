@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import second_reader
+from jpeg_files import has_transcoder
 from small_sources import broken, encoded, small_options, sources, write_sources
 
 import pcrstore
-from pcrstore.jpeg.transcoder import available
 
-pytestmark = pytest.mark.skipif(not available(), reason="the C extension is not built")
+pytestmark = pytest.mark.skipif(not has_transcoder(), reason="the C extension is not built")
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 LAYOUTS = ["record", "zarr"]

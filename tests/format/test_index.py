@@ -69,9 +69,6 @@ def test_pages_are_cut_at_4096_rows():
     pages = d.blocks["label"].pages
     assert [(p.first_row, p.n_rows) for p in pages] == [(0, 4096), (4096, 1)]
     assert len(d.blocks[HEADERS].pages) == 1
-    assert d.blocks["label"].pages_of(0, 4096) == pages[:1]
-    assert d.blocks["label"].pages_of(4095, 4097) == pages
-    assert d.blocks["label"].pages_of(4096, 4097) == pages[1:]
     again = decode_part(data, d, COLUMNS)
     assert again.columns["key"] == some.columns["key"]
     assert again.headers == some.headers

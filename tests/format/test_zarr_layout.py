@@ -13,7 +13,9 @@ from pcrstore.core.checksum import crc32c, record_seed
 from pcrstore.errors import ChecksumError
 from pcrstore.format.zarr_layout import (
     ArraySpec,
+    SideRows,
     chunks,
+    even_chunk,
     group_json,
     side_arrays,
     side_spec,
@@ -93,6 +95,14 @@ def test_a_group_has_consolidated_metadata():
     }
 
 
+def test_chunks_are_even_and_waste_little():
+    for n in (0, 1, 999, 2**23 - 1, 2**23, 2**23 + 1, 10**9, 10**12):
+        size = even_chunk(n, 2**23)
+        n_chunks = -(-n // size)
+        assert 1 <= size <= 2**23
+        assert n_chunks * size - n < max(1, n_chunks)
+
+
 SIDE = {"small": (10, (), 10), "at-limit": (2**20, (), 2**20), "over": (2**20 + 1, (), 2**20)}
 
 
@@ -120,7 +130,7 @@ def test_offsets_are_where_the_cells_lie_when_regions_are_back_to_back(records):
     lengths = np.array([row for r in records for row in r], np.uint32)
     n = len(lengths)
     keys = [f"k{i}\u00e9" for i in range(n)]
-    side = side_arrays(
+    rows = SideRows(
         lengths=lengths[:, :2],
         checksums=np.zeros((n, 2), np.uint32),
         opaque=np.zeros(n, np.uint8),
@@ -129,6 +139,7 @@ def test_offsets_are_where_the_cells_lie_when_regions_are_back_to_back(records):
         labels=np.arange(n, dtype=np.int32) - 1,
         keys=keys,
     )
+    side = side_arrays(rows)
     offsets = side["image_offsets"]
     assert offsets.shape == (n + 1, 3)
     assert offsets[0].tolist() == [0, 0, 0]

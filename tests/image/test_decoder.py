@@ -31,7 +31,8 @@ from pcrstore.errors import DecodeError, JpegError, LimitError, MissingDependenc
 from pcrstore.image import decoder as decode_module
 from pcrstore.image.decoder import SCALES, decode, open_plain
 from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import EOI, SOI, parse
+from pcrstore.jpeg.markers import EOI, SOI
+from pcrstore.jpeg.parser import parse
 from pcrstore.jpeg.scan_script import BUILTIN
 
 

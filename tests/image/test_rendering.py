@@ -23,7 +23,8 @@ from pcrstore.image.crops import Box, CenterCrop, RandomResizedCrop, Squash
 from pcrstore.image.decoder import decode
 from pcrstore.image.rendering import Rendering, render, render_pixels
 from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.parser import EOI, parse_frame
+from pcrstore.jpeg.markers import EOI
+from pcrstore.jpeg.parser import parse_frame
 
 ENGINES = ["simplejpeg", "pillow"]
 BILINEAR = Image.Resampling.BILINEAR

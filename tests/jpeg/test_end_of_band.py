@@ -11,7 +11,8 @@ from jpeg_files import KINDS, jpegtran, make, needs_jpegtran, sof, with_scans
 from PIL import Image
 
 from pcrstore.jpeg.end_of_band import end_of_band_tail, ending
-from pcrstore.jpeg.parser import EOI, SOI, Component, Frame, parse
+from pcrstore.jpeg.markers import EOI, SOI, Component, Frame
+from pcrstore.jpeg.parser import parse
 from pcrstore.jpeg.scan_script import BUILTIN
 
 

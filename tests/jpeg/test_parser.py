@@ -24,12 +24,8 @@ from PIL import Image
 
 from pcrstore.errors import DamagedJpegError, JpegError, LimitError, UnsupportedJpegError
 from pcrstore.jpeg.exif import exif_orientation
+from pcrstore.jpeg.markers import EOI, SOI, ColourModel, Component, Segment
 from pcrstore.jpeg.parser import (
-    EOI,
-    SOI,
-    ColourModel,
-    Component,
-    Segment,
     frame_segment,
     identity_segments,
     metadata_segments,

@@ -25,8 +25,8 @@ from pcrstore.errors import JpegError, LimitError
 from pcrstore.image.decoder import SCALES, decode, decode_jpeg
 from pcrstore.jpeg import probe
 from pcrstore.jpeg.end_of_band import end_of_band_tail
-from pcrstore.jpeg.markers import MAX_PIXELS, is_frame_header
-from pcrstore.jpeg.parser import EOI, parse, parse_header
+from pcrstore.jpeg.markers import EOI, MAX_PIXELS, is_frame_header
+from pcrstore.jpeg.parser import parse, parse_header
 from pcrstore.jpeg.probe import first_rows, jpeg_shape, readable_header
 from pcrstore.jpeg.scan_script import BUILTIN, ScanSpec
 

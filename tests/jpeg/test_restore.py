@@ -12,7 +12,8 @@ from jpeg_files import JFIF, make, segment, sof, sos, tiny
 from PIL import Image
 
 from pcrstore.errors import FormatError, LimitError, UnsupportedFormatError
-from pcrstore.jpeg.parser import EOI, SOI, parse
+from pcrstore.jpeg.markers import EOI, SOI
+from pcrstore.jpeg.parser import parse
 from pcrstore.jpeg.restore import (
     STANDARD_TABLES,
     Coding,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jpeg_files import KINDS, jpegtran, make, needs_jpegtran, with_scans
 
 from pcrstore.errors import ScriptError
-from pcrstore.jpeg.parser import ColourModel, Component, Frame, parse
+from pcrstore.jpeg.markers import ColourModel, Component, Frame
+from pcrstore.jpeg.parser import parse
 from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT, ScanSpec, builtin, parse_script
 
 FLAT_MODELS = [m for m in ColourModel if not m.has_chroma]

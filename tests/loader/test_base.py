@@ -553,7 +553,7 @@ def test_a_state_that_is_loaded_wins_over_what_is_under_way():
 def test_what_is_selected_is_digested_once(monkeypatch):
     loader = a_loader(select=range(19))
     states = [loader.state_dict()]
-    monkeypatch.setattr("pcrstore.loader.fingerprint.crc32c", lambda _: {}["again"])
+    monkeypatch.setattr("pcrstore.loader.pipeline.crc32c", lambda _: {}["again"])
     states.append(loader.state_dict())
     states[0]["data"]["versions"].append("not ours to write")
     read(loader, 1)

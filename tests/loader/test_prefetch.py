@@ -1,6 +1,7 @@
 """What is asked for ahead keeps its order and its bounds, and is let go."""
 
 import time
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
         list(streamed.stream)
     wanted = 0
     for i in (0, 1, 5, 9, 19):
-        p = ds.index.part_of_image(i)
+        p = int(ds.index.locate([i]).part[0])
         [part] = ds.index.parts([p])
         local = i - part.first_image
         r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
@@ -162,11 +163,8 @@ def looked_up(limits, monkeypatch):
             slices=slices,
             fidelity=streamed.pipeline.shared_fidelity,
             prefetch_bytes=10**9,
-            hedge=False,
-            apply_orientation=False,
-            seed=0,
             n_draws=0,
-            limits=limits,
+            settings=replace(streamed.pipeline.settings, limits=limits),
         ),
         stop_flag,
     )

@@ -4,7 +4,7 @@ from flows import DictStore, photo
 
 from pcrstore.conversion.array_writer import ArrayWriter
 from pcrstore.conversion.ids import Ids
-from pcrstore.conversion.packing import RecordSpan, Unit
+from pcrstore.conversion.packing import Unit
 from pcrstore.conversion.record_builder import RecordBuilder, RecordTask
 from pcrstore.conversion.sources.base import SourceFile
 from pcrstore.conversion.sources.folder import FolderSource
@@ -40,14 +40,12 @@ def build(files, policy="raise", *, source=None, **kwargs):
 
 GOOD = [(f"{i}.jpg", photo(i)) for i in range(4)]
 IDS = Ids(how="", policy="skip", content="c" * 32, conversion="d" * 32)
-UNIT = Unit(number=0, records=(RecordSpan(start=0, stop=4),), first_record=0)
+UNIT = Unit(number=0, records=(range(4),), first_record=0)
 
 
 def units(n):
     """Units of one record of one file each."""
-    return [
-        Unit(number=i, records=(RecordSpan(start=i, stop=i + 1),), first_record=i) for i in range(n)
-    ]
+    return [Unit(number=i, records=(range(i, i + 1),), first_record=i) for i in range(n)]
 
 
 def array_writer(*, chunk_bytes, hold=False):

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from pcrstore.jpeg.parser import EOI, SOI
+from pcrstore.errors import MissingDependencyError
+from pcrstore.jpeg.markers import EOI, SOI
 from pcrstore.jpeg.scan_script import ScanSpec
+from pcrstore.jpeg.transcoder import require
 
 JPEGTRAN, CJPEG = shutil.which("jpegtran"), shutil.which("cjpeg")
 
@@ -26,6 +28,15 @@ KINDS = ["grey", "444", "422", "420", "440", "411", "rgb", "cmyk", "ycck"]
 """Every colour model, and for YCbCr every sampling that cameras and encoders use."""
 
 SAMPLING = {"444": (1, 1), "422": (2, 1), "420": (2, 2), "440": (1, 2), "411": (4, 1)}
+
+
+def has_transcoder():
+    """True where the C transcoder was built."""
+    try:
+        require()
+    except MissingDependencyError:
+        return False
+    return True
 
 
 def picture(height, width, channels, seed=0):

@@ -5,17 +5,9 @@ from small_datasets import NO_GAPS, of_images, opened, recorded
 
 from pcrstore.errors import FormatError
 from pcrstore.testing import RecordingStore
-from pcrstore.zarr_view.keys import _even_chunk, keys_of
+from pcrstore.zarr_view.keys import keys_of
 
 LAYOUTS = ["record", "zarr"]
-
-
-def test_chunks_are_even_and_waste_little():
-    for n in (0, 1, 999, 2**23 - 1, 2**23, 2**23 + 1, 10**9, 10**12):
-        size = _even_chunk(n, 2**23)
-        n_chunks = -(-n // size)
-        assert 1 <= size <= 2**23
-        assert n_chunks * size - n < max(1, n_chunks)
 
 
 @pytest.mark.parametrize("chunk_bytes", [500, 10**6])

@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+from jpeg_files import has_transcoder
 from small_sources import broken, small_options, sources, write_sources
 
 import pcrstore
 from pcrstore.core.checksum import crc32c
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.errors import FormatError, MissingDependencyError
-from pcrstore.jpeg.transcoder import available
 from pcrstore.storage.protocol import ReadableStore
 
 zarr = pytest.importorskip("zarr")
@@ -28,7 +28,7 @@ from zarr.core.sync import sync  # noqa: E402
 
 from pcrstore.zarr_view import ZarrStore, zarr_view  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not available(), reason="the C extension is not built")
+pytestmark = pytest.mark.skipif(not has_transcoder(), reason="the C extension is not built")
 
 FILES = {**sources(), "train/cat/broken.jpg": broken()}
 EXAMPLES = {"chunks-of-1000": 1000, "one-chunk": 10**7}
