@@ -29,7 +29,7 @@ from pcrstore.conversion.sources import Listing, Source
 from pcrstore.conversion.uploads import Uploads
 from pcrstore.conversion.writer import Resumed, Writer
 from pcrstore.core import record_seed
-from pcrstore.dataset import commit, keep_hint, new_writer, read_manifest
+from pcrstore.dataset import commit, new_writer_id, read_manifest, write_hint
 from pcrstore.errors import DatasetExistsError, SourceError
 from pcrstore.format import NO_LABEL, NO_SPLIT
 from pcrstore.storage import Store
@@ -97,7 +97,7 @@ class Job:
                 f"{self._store.url} already holds version {version}, converted from other files "
                 "or with other options; choose another destination"
             )
-        keep_hint(self._store, version)  # a run may have been killed between its commit and these
+        write_hint(self._store, version)  # a run may have been killed between its commit and these
         self._clean()
         return replace(read_report(self._store, manifest), already=True)
 
@@ -150,7 +150,7 @@ class Job:
             splits=self._listing.splits,
             options={**self._options.describe(), "on_error": self._ids.policy},
             n_hidden=self._listing.n_hidden,
-            writer_id=new_writer(),
+            writer_id=new_writer_id(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

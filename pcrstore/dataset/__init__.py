@@ -34,11 +34,11 @@ from pcrstore.dataset.reader import Reader, RecordSelection
 from pcrstore.dataset.sample import Sample, Traffic
 from pcrstore.dataset.versions import (
     commit,
-    keep_hint,
     list_versions,
-    new_writer,
+    new_writer_id,
     newest_version,
     read_manifest,
+    write_hint,
 )
 
 __all__ = [
@@ -58,10 +58,10 @@ __all__ = [
     "dataset_in",
     "fetch_ranges",
     "get_ranges",
-    "keep_hint",
     "list_versions",
-    "new_writer",
+    "new_writer_id",
     "newest_version",
     "open_dataset",
     "read_manifest",
+    "write_hint",
 ]
