@@ -37,9 +37,9 @@ from pcrstore.format import (
     Directory,
     Header,
     Manifest,
+    ObjectPlacement,
     PartEntry,
     Placement,
-    RunPlacement,
     Values,
     check_records,
     decode_directory,
@@ -84,7 +84,7 @@ class Part:
         entry = self.directory.objects[int(row["object"])]
         lengths = tuple(row["length"].tolist())
         if self.directory.layout == "record":
-            return RunPlacement(
+            return ObjectPlacement(
                 uid=entry.uid,
                 ordinal=int(row["ordinal"]),
                 n_images=int(row["n_images"]),

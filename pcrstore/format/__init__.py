@@ -82,8 +82,8 @@ from pcrstore.format.names import (
 )
 from pcrstore.format.placement import (
     ArrayPlacement,
+    ObjectPlacement,
     Placement,
-    RunPlacement,
     chunk_ranges,
 )
 from pcrstore.format.record import (
@@ -133,13 +133,13 @@ __all__ = [
     "Header",
     "Manifest",
     "ObjectEntry",
+    "ObjectPlacement",
     "Page",
     "PartEntry",
     "Placement",
     "Quality",
     "RecordImage",
     "Rows",
-    "RunPlacement",
     "ScriptEntry",
     "Totals",
     "Values",

@@ -4,7 +4,7 @@ Pure. The planner and the assembler see only these two classes, and so treat bot
 A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs. In the record
 layout they are one run of bytes of an object; in the zarr layout each lies in an array of its own.
 
-    RunPlacement     objects/a.pcr    ... header | group 1 | group 2 | restore ...
+    ObjectPlacement  objects/a.pcr    ... header | group 1 | group 2 | restore ...
     ArrayPlacement   zarr/b/group_1   ... | group 1 | ...
                      zarr/b/group_2   ... | group 2 | ...
                      zarr/b/restore   ... | restore | ...
@@ -17,11 +17,11 @@ from pcrstore.core import ByteRange, record_seed
 from pcrstore.format.names import array_name
 from pcrstore.format.record import header_size
 
-__all__ = ["ArrayPlacement", "Placement", "RunPlacement", "chunk_ranges"]
+__all__ = ["ArrayPlacement", "ObjectPlacement", "Placement", "chunk_ranges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlacement:
+class ObjectPlacement:
     """Record layout: header, groups and restore region are one run of an object."""
 
     uid: bytes
@@ -100,7 +100,7 @@ class ArrayPlacement:
         return chunk_ranges(array, base + start, base + stop, self.chunk_bytes[region])
 
 
-Placement = RunPlacement | ArrayPlacement
+Placement = ObjectPlacement | ArrayPlacement
 
 
 def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[ByteRange]:

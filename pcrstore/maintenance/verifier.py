@@ -31,7 +31,7 @@ from pcrstore.format import (
     HEADERS,
     LATEST,
     Manifest,
-    RunPlacement,
+    ObjectPlacement,
     array_name,
     chunk_ranges,
     decode_directory,
@@ -211,7 +211,7 @@ class _Check:
             at = int(part.records["start"][rows[0], 0]) if len(rows) else 0
             for r in rows.tolist():
                 placed = part.placement(r, m.chunk_bytes)
-                if isinstance(placed, RunPlacement):
+                if isinstance(placed, ObjectPlacement):
                     if placed.start != at:
                         self._fault(entry.name, f"bytes {at}..{placed.start} belong to no record")
                     at = placed.start + placed.header_bytes + sum(placed.lengths)
@@ -247,10 +247,10 @@ class _Check:
         for r, want in zip(batch, wants, strict=True):
             try:
                 ranges = want.ranges()
-                if isinstance(want.placement, RunPlacement):
+                if isinstance(want.placement, ObjectPlacement):
                     ranges = [*want.placement.prefix(0), *ranges]
                 parts = self._read(ranges)
-                if isinstance(want.placement, RunPlacement):
+                if isinstance(want.placement, ObjectPlacement):
                     copy = encoded[base + part.header_edges[r] : base + part.header_edges[r + 1]]
                     if parts.pop(0) != copy:
                         self._fault(

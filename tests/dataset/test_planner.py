@@ -12,7 +12,7 @@ from pcrstore.cost.model import DEFAULT_COST, CostModel, Link, Prices
 from pcrstore.dataset.planner import Cells, Prefix, assemble, plan
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import RESTORE_DTYPE
-from pcrstore.format.placement import ArrayPlacement, RunPlacement
+from pcrstore.format.placement import ArrayPlacement, ObjectPlacement
 from pcrstore.format.record import RecordImage, build_record
 from pcrstore.jpeg.markers import EOI
 
@@ -54,7 +54,7 @@ class World:
             lengths = tuple(map(len, regions))
             if layout == "record":
                 data = self.objects.setdefault("objects/a", b"")
-                placement = RunPlacement(
+                placement = ObjectPlacement(
                     uid=UID,
                     ordinal=ordinal,
                     n_images=4,
@@ -287,7 +287,7 @@ def example():
         for row in lengths
     ]
     header, regions = build_record(images, seed=record_seed(UID, 0))
-    placement = RunPlacement(
+    placement = ObjectPlacement(
         uid=UID, ordinal=0, n_images=4, name="a", start=0, lengths=tuple(map(len, regions))
     )
     return header, placement
