@@ -174,7 +174,7 @@ class Journal:
         rows = None
         if note.part is not None:
             directory = decode_directory(
-                data[: note.part.directory.n_bytes],
+                data[: note.part.head.n_bytes],
                 note.part,
                 layout=self._layout,
                 n_groups=self._n_groups,

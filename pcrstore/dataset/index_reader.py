@@ -170,7 +170,7 @@ class IndexReader:
         directories = self._read_decoded(
             [
                 (
-                    ByteRange(e.name, 0, e.directory.n_bytes),
+                    ByteRange(e.name, 0, e.head.n_bytes),
                     partial(
                         decode_directory,
                         entry=e,

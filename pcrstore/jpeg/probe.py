@@ -1,7 +1,7 @@
 """Size and limits of a JPEG that is about to be decoded, and the JPEG of its first rows.
 
-Pure: bytes in, numbers or bytes out, in a tenth of the time of `parser.parse_jpeg_header`: while Python
-runs no other thread can decode.
+Pure: bytes in, numbers or bytes out, in a tenth of the time of `parser.parse_jpeg_header`: while
+Python runs no other thread can decode.
 
     SOI  APPn DQT SOF          DHT SOS scan | SOS scan | ...  EOI
                   ^ height                ^ each counted, and whether its bits are all there

@@ -169,7 +169,7 @@ class _Check:
             if data is None:
                 continue
             try:
-                head = data[: entry.directory.n_bytes]
+                head = data[: entry.head.n_bytes]
                 directory = decode_directory(
                     head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
                 )
