@@ -34,6 +34,7 @@ from pcrstore.format import (
     ArraySpec,
     Rows,
     array_name,
+    chunk_key,
     chunks,
     group_json,
     group_name,
@@ -253,6 +254,6 @@ class ArrayWriter:
         array = f"{self._folder}/{array_name(g, self._n_groups)}"
         while len(tail) >= size or (last and tail):
             chunk = bytes(tail[:size]).ljust(size, b"\0")
-            yield f"{array}/c/{self._stored[g] // size}", chunk
+            yield f"{array}/{chunk_key(self._stored[g] // size)}", chunk
             del tail[:size]
             self._stored[g] += size

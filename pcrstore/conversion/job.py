@@ -31,7 +31,7 @@ from pcrstore.conversion.writer import Resumed, Writer
 from pcrstore.core import record_seed
 from pcrstore.dataset import commit, new_writer_id, read_manifest, write_hint
 from pcrstore.errors import DatasetExistsError, SourceError
-from pcrstore.format import NO_LABEL, NO_SPLIT
+from pcrstore.format import NO_LABEL, NO_SPLIT, OBJECTS
 from pcrstore.storage import Store
 
 __all__ = ["Job", "Progress"]
@@ -156,7 +156,7 @@ class Job:
 
     def _noted(self, known: frozenset[str]) -> dict[int, FinishedUnit]:
         """Return the units that the journal holds, by number, and whose objects are there."""
-        stored = {e.name: e.n_bytes for e in self._store.list("objects")}
+        stored = {e.name: e.n_bytes for e in self._store.list(OBJECTS)}
         noted: dict[int, FinishedUnit] = {}
         for unit in self._units:
             names = (self._journal.name(unit.number, v) for v in (self._ids.policy, ""))

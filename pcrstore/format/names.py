@@ -26,8 +26,10 @@ __all__ = [
     "LATEST",
     "MANIFESTS",
     "MAX_VERSION",
+    "OBJECTS",
     "STAGING",
     "array_name",
+    "chunk_key",
     "group_name",
     "index_name",
     "is_note_name",
@@ -42,8 +44,9 @@ __all__ = [
 
 MANIFESTS: Final = "manifests"
 LATEST: Final = "latest"
+OBJECTS: Final = "objects"
 STAGING: Final = "staging"
-FOLDERS: Final = frozenset({"objects", "index", "zarr", "reports", STAGING})
+FOLDERS: Final = frozenset({OBJECTS, "index", "zarr", "reports", STAGING})
 """Folders of the objects that conversions write before they commit a version."""
 
 MAX_VERSION: Final = 2**32 - 2
@@ -90,7 +93,7 @@ def object_name(content: str, unit: int, variant: str = "") -> str:
     >>> object_name("ab12", 7), object_name("ab12", 7, "skip")
     ('objects/ab12-000007.pcr', 'objects/ab12-000007-skip.pcr')
     """
-    return f"objects/{content}-{unit:06d}{variant and '-' + variant}.pcr"
+    return f"{OBJECTS}/{content}-{unit:06d}{variant and '-' + variant}.pcr"
 
 
 def group_name(conversion: str) -> str:
@@ -105,6 +108,15 @@ def array_name(region: int, n_groups: int) -> str:
     ['group_1', 'group_2', 'restore']
     """
     return "restore" if region == n_groups else f"group_{region + 1}"
+
+
+def chunk_key(chunk: int, n_axes: int = 1) -> str:
+    """Return the name of a chunk below its array, which is chunked along its first axis alone.
+
+    >>> chunk_key(7), chunk_key(7, n_axes=2)
+    ('c/7', 'c/7/0')
+    """
+    return f"c/{chunk}" + "/0" * (n_axes - 1)
 
 
 def report_name(conversion: str) -> str:

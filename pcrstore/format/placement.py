@@ -14,7 +14,7 @@ import itertools
 from dataclasses import dataclass
 
 from pcrstore.core import ByteRange, record_seed
-from pcrstore.format.names import array_name
+from pcrstore.format.names import array_name, chunk_key
 from pcrstore.format.record import header_size
 
 __all__ = ["ArrayPlacement", "ObjectPlacement", "Placement", "chunk_ranges"]
@@ -113,6 +113,6 @@ def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[By
     while start < stop:
         chunk, offset = divmod(start, chunk_bytes)
         n = min(stop - start, chunk_bytes - offset)
-        out.append(ByteRange(f"{array}/c/{chunk}", offset, offset + n))
+        out.append(ByteRange(f"{array}/{chunk_key(chunk)}", offset, offset + n))
         start += n
     return out

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import place_words
-from pcrstore.format.names import array_name
+from pcrstore.format.names import array_name, chunk_key
 from pcrstore.format.record import parse_header
 
 __all__ = [
@@ -64,7 +64,7 @@ class ArraySpec:
 
     def chunk_key(self, chunk: int) -> str:
         """Return a chunk's name below its array."""
-        return "/".join(["c", str(chunk), *("0" for _ in self.shape[1:])])
+        return chunk_key(chunk, n_axes=len(self.shape))
 
     def to_json(self) -> dict[str, object]:
         """Return the content of the array's zarr.json."""
