@@ -4,7 +4,7 @@
                            create: of several writers one wins
     latest                 a hint for readers without LIST, written after the commit
 
-Example: two writers commit version 3 at once. One create succeeds. The other writer reads the
+Example: two writers commit version 1 at once. One create succeeds. The other writer reads the
 manifest that is there: of the same content, it reports that it lost, and no harm was done; of other
 content, it raises `DatasetExistsError`. A writer whose reply was lost finds its own id there.
 """

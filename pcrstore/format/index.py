@@ -7,8 +7,8 @@ FORMAT.md, "Index part", is the normative text.
                                   ├─▶ ObjectEntry (where records lie)
                                   └── Column (one fact about every image)
 
-A part is immutable; an append adds parts and rewrites none. An epoch reads the `records` pages of
-its share; a scattered plan reads `headers` rows as well.
+A part is immutable; a later version of the dataset adds parts and rewrites none. An epoch reads the
+`records` pages of its share; a scattered plan reads `headers` rows as well.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ import numpy as np
 
 from pcrstore.core import ByteRange, coalesce, crc32c, runs_of
 from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
+from pcrstore.dataset import IndexReader, Part, WantedCells, list_versions, read_manifest
 from pcrstore.errors import (
     AccessDeniedError,
     FormatError,
@@ -230,7 +230,7 @@ class _Check:
         try:
             headers = index.headers([(number, r) for r in batch])
             wants = [
-                Cells(
+                WantedCells(
                     record=part.first_record + r,
                     placement=part.placement(r, m.chunk_bytes),
                     header=h,
