@@ -178,7 +178,7 @@ class Reader:
 
     def read_span(self, span: RecordSpan, k: int) -> list[ImageCells]:
         """Return every image of a span, in order, by one prefix per record."""
-        p = self.index.part_of_image(span.part.first_image)
+        [p] = self.index.part_numbers([span.part.first_image]).tolist()
         selections = [
             RecordSelection(part=p, record=r, images=None, fidelity=k)
             for r in range(span.start, span.stop)

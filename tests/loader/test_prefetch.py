@@ -83,7 +83,7 @@ def test_samples_of_their_own_fidelity_are_read_cell_by_cell(layout):
         list(streamed.stream)
     wanted = 0
     for i in (0, 1, 5, 9, 19):
-        p = ds.index.part_of_image(i)
+        [p] = ds.index.part_numbers([i]).tolist()
         [part] = ds.index.parts([p])
         local = i - part.first_image
         r = int(np.searchsorted(part.image_edges, local, side="right")) - 1
