@@ -186,7 +186,7 @@ class ArrayWriter:
             self._positions[g] += len(region)
         return starts
 
-    def index(self, rows: Rows) -> None:
+    def add_rows(self, rows: Rows) -> None:
         """Keep the columns that become side arrays."""
         uid = bytes.fromhex(self.ids.conversion)
         seeds = [record_seed(uid, int(o)) for o in rows.records["ordinal"]]

@@ -79,7 +79,7 @@ class Job:
         )
         self._journal = Journal(
             store,
-            options=digest(self._ids.how, source.url, self._writer.scope),
+            options=digest(self._ids.option_text, source.url, self._writer.scope),
             content=self._ids.content,
             layout=options.layout,
             n_groups=self._script.n_groups,
@@ -171,16 +171,18 @@ class Job:
     def _finish_units(
         self, workers: int, resumed: Resumed, progress: Progress
     ) -> Generator[FinishedUnit, None, None]:
-        """Yield every unit in order; all are stored and noted when the last was taken."""
-        todo = [
-            u for u in self._units if u.number not in resumed.done or u.number in resumed.replayed
-        ]
+        """Yield every unit in order; all are stored and noted when the last was taken.
+
+        A replayed unit is built and placed for the sake of the writer, whose next chunks begin with
+        its last bytes. It is yielded as the journal has it, and not stored again.
+        """
+        todo = [u for u in self._units if resumed.must_build(u.number)]
         built = self._build(workers, todo)
         uploads = Uploads(self._store, self._journal)
         try:
             for unit in self._units:
                 done = resumed.done.get(unit.number)
-                if done is not None and unit.number not in resumed.replayed:
+                if done is not None and not resumed.must_build(unit.number):
                     yield done
                     continue
                 records = []
@@ -190,12 +192,16 @@ class Job:
                         files = self._files[span.start : span.stop]
                         progress.advance(len(files), sum(f.n_bytes for f in files))
                 placed = self._writer.place(unit, records)
-                if done is not None:  # its full chunks are stored; the writer now has its tail
+                if done is not None:
                     yield done
                     continue
-                finished = _finished(unit, records)
+                finished = FinishedUnit(
+                    number=unit.number,
+                    object=None if placed is None else placed.object,
+                    rows=None if placed is None else placed.rows,
+                    outcomes=_outcomes_of(records),
+                )
                 if placed is not None:
-                    finished = replace(finished, object=placed.object, rows=placed.rows)
                     variant = self._ids.variant(has_problems=bool(finished.outcomes.problems))
                     uploads.put(placed.objects, finished, variant)
                 yield finished
@@ -243,18 +249,13 @@ def _build_of(builder: RecordBuilder) -> Callable[[RecordTask], BuiltRecord]:
     return builder.build
 
 
-def _finished(unit: Unit, records: Sequence[BuiltRecord]) -> FinishedUnit:
-    """Return a unit that has been built, and has no place yet."""
-    return FinishedUnit(
-        number=unit.number,
-        object=None,
-        rows=None,
-        outcomes=Outcomes(
-            problems=tuple(p for r in records for p in r.problems),
-            quality=tuple(q for r in records for q in r.quality),
-            restore_bytes=_sum(r.restore_bytes for r in records),
-            restore_images=_sum(r.restore_images for r in records),
-        ),
+def _outcomes_of(records: Sequence[BuiltRecord]) -> Outcomes:
+    """Return the outcomes of a unit, gathered from its records."""
+    return Outcomes(
+        problems=tuple(p for r in records for p in r.problems),
+        quality=tuple(q for r in records for q in r.quality),
+        restore_bytes=_sum(r.restore_bytes for r in records),
+        restore_images=_sum(r.restore_images for r in records),
     )
 
 

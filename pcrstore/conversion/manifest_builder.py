@@ -132,7 +132,7 @@ class ManifestBuilder:
         )
         self.store.put(part.name, data)
         self._parts.append(part)
-        self.writer.index(joined)
+        self.writer.add_rows(joined)
 
     def finish(self) -> Manifest:
         """Write what is left and return the manifest to commit.
