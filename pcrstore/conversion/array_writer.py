@@ -36,12 +36,12 @@ from pcrstore.format import (
     array_name,
     chunk_key,
     chunks,
-    group_json,
-    group_name,
+    region_specs,
     side_arrays,
     side_spec,
-    stream_specs,
     unbound_checksums,
+    zarr_group_json,
+    zarr_group_name,
 )
 
 __all__ = ["ArrayWriter"]
@@ -121,7 +121,7 @@ class ArrayWriter:
 
     @property
     def _folder(self) -> str:
-        return group_name(self.ids.conversion)
+        return zarr_group_name(self.ids.conversion)
 
     @property
     def scope(self) -> str:
@@ -220,7 +220,7 @@ class ArrayWriter:
         for g, size in enumerate(self.chunk_sizes()):
             for name, data in self._cut(g, size, last=True):
                 yield Extra(name=name, data=data, is_checked=False)
-        specs: dict[str, ArraySpec] = dict(stream_specs(self._positions, self.chunk_sizes()))
+        specs: dict[str, ArraySpec] = dict(region_specs(self._positions, self.chunk_sizes()))
         for name, values in self._side_arrays().items():
             specs[name] = side_spec(values)
             yield from self._extras(
@@ -230,7 +230,7 @@ class ArrayWriter:
             "pcrstore": {"conversion": self.ids.conversion, "groups": list(self.group_labels)},
             "classes": list(self.classes),
         }
-        yield from self._extras(group_json(specs, attributes).items())
+        yield from self._extras(zarr_group_json(specs, attributes).items())
 
     def _extras(self, objects: Iterable[tuple[str, bytes]]) -> Iterator[Extra]:
         for name, data in objects:

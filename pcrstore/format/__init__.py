@@ -71,7 +71,6 @@ from pcrstore.format.names import (
     STAGING,
     array_name,
     chunk_key,
-    group_name,
     index_name,
     is_note_name,
     listing_name,
@@ -81,6 +80,7 @@ from pcrstore.format.names import (
     staging_folder,
     unit_name,
     version_of,
+    zarr_group_name,
 )
 from pcrstore.format.placement import (
     ArrayPlacement,
@@ -99,11 +99,11 @@ from pcrstore.format.zarr_layout import (
     CHUNK_BYTES,
     ArraySpec,
     chunks,
-    group_json,
+    region_specs,
     side_arrays,
     side_spec,
-    stream_specs,
     unbound_checksums,
+    zarr_group_json,
 )
 
 __all__ = [
@@ -160,8 +160,6 @@ __all__ = [
     "decode_part",
     "encode_latest",
     "encode_manifest",
-    "group_json",
-    "group_name",
     "header_edges",
     "index_name",
     "is_note_name",
@@ -170,12 +168,14 @@ __all__ = [
     "object_name",
     "parse_header",
     "record_dtype",
+    "region_specs",
     "report_name",
     "side_arrays",
     "side_spec",
     "staging_folder",
-    "stream_specs",
     "unbound_checksums",
     "unit_name",
     "version_of",
+    "zarr_group_json",
+    "zarr_group_name",
 ]

@@ -30,7 +30,6 @@ __all__ = [
     "STAGING",
     "array_name",
     "chunk_key",
-    "group_name",
     "index_name",
     "is_note_name",
     "listing_name",
@@ -40,6 +39,7 @@ __all__ = [
     "staging_folder",
     "unit_name",
     "version_of",
+    "zarr_group_name",
 ]
 
 MANIFESTS: Final = "manifests"
@@ -96,7 +96,7 @@ def object_name(content: str, unit: int, variant: str = "") -> str:
     return f"{OBJECTS}/{content}-{unit:06d}{variant and '-' + variant}.pcr"
 
 
-def group_name(conversion: str) -> str:
+def zarr_group_name(conversion: str) -> str:
     """Return the name of the Zarr group that holds a conversion's arrays, in the zarr layout."""
     return f"zarr/{conversion}"
 

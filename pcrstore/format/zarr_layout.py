@@ -34,11 +34,11 @@ __all__ = [
     "CHUNK_BYTES",
     "ArraySpec",
     "chunks",
-    "group_json",
+    "region_specs",
     "side_arrays",
     "side_spec",
-    "stream_specs",
     "unbound_checksums",
+    "zarr_group_json",
 ]
 
 CHUNK_BYTES: Final = 8 * 2**20
@@ -87,7 +87,7 @@ class ArraySpec:
         }
 
 
-def stream_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str, ArraySpec]:
+def region_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str, ArraySpec]:
     """Return the arrays of the regions, given the bytes of each: groups 1..G, restore."""
     n_groups = len(lengths) - 1
     return {
@@ -157,7 +157,7 @@ def chunks(values: NDArray[np.generic], spec: ArraySpec) -> dict[str, bytes]:
     return out
 
 
-def group_json(
+def zarr_group_json(
     specs: Mapping[str, ArraySpec], attributes: Mapping[str, object]
 ) -> dict[str, bytes]:
     """Return every zarr.json of a group by name, with consolidated metadata in its root."""

@@ -37,8 +37,8 @@ from pcrstore.format import (
     decode_directory,
     decode_latest,
     decode_part,
-    group_name,
     manifest_name,
+    zarr_group_name,
 )
 from pcrstore.storage import Engine, ReadableStore, store_of
 
@@ -283,7 +283,7 @@ class _Check:
         """Check the size of every chunk, and that the last of each array is zeros at its end."""
         lengths = (*m.totals.groups, m.totals.restore)
         for g, (n, size) in enumerate(zip(lengths, m.chunk_bytes, strict=True)):
-            array = f"{group_name(m.conversion)}/{array_name(g, m.n_groups)}"
+            array = f"{zarr_group_name(m.conversion)}/{array_name(g, m.n_groups)}"
             for r in chunk_ranges(array, 0, n, size):
                 self._seen.add(r.name)
                 if self._sized(r.name, size) and r.stop < size:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pcrstore.core import ByteRange, place_words
 from pcrstore.dataset import Counter, Dataset, IndexReader, Part, fetch_ranges, get_ranges
 from pcrstore.errors import FormatError
-from pcrstore.format import ArraySpec, chunks, group_json, side_arrays, side_spec, stream_specs
+from pcrstore.format import ArraySpec, chunks, region_specs, side_arrays, side_spec, zarr_group_json
 from pcrstore.storage import ReadableStore
 
 __all__ = ["Keys", "keys_of"]
@@ -99,40 +99,40 @@ class _RecordGroup:
         self._edges: NDArray[np.int64] = np.concatenate((zero, np.cumsum(lengths, axis=0)))
         """First byte of each record in each region's array, and the end. (R + 1, G + 1)"""
         totals = self._edges[-1].tolist()
-        self._streams = stream_specs(totals, [_even_chunk(n, chunk_bytes) for n in totals])
+        self._region_arrays = region_specs(totals, [_even_chunk(n, chunk_bytes) for n in totals])
 
     def size(self, key: str) -> int | None:
-        found = self._stream_chunk(key)
+        found = self._region_chunk(key)
         if found is not None:
-            return self._streams[found[0]].chunk_rows
+            return self._region_arrays[found[0]].chunk_rows
         data = self._small_values().get(key)
         return None if data is None else len(data)
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        found = self._stream_chunk(key)
+        found = self._region_chunk(key)
         if found is None:
             return self._small_values()[key][start:stop]
         name, chunk = found
-        region, spec = list(self._streams).index(name), self._streams[name]
+        region, spec = list(self._region_arrays).index(name), self._region_arrays[name]
         first = chunk * spec.chunk_rows
         ranges = list(self._locate(region, first + start, min(first + stop, spec.shape[0])))
         bodies = fetch_ranges(self._ds.store, ranges, self._ds.cost, self._counter)
         return b"".join(bodies).ljust(stop - start, b"\0")  # the array ends inside its last chunk
 
     def names(self) -> Sequence[str]:
-        streams = (
+        region_keys = (
             f"{name}/{spec.chunk_key(c)}"
-            for name, spec in self._streams.items()
+            for name, spec in self._region_arrays.items()
             for c in range(spec.n_chunks)
         )
-        return sorted((*streams, *self._small_values()))
+        return sorted((*region_keys, *self._small_values()))
 
-    def _stream_chunk(self, key: str) -> tuple[str, int] | None:
+    def _region_chunk(self, key: str) -> tuple[str, int] | None:
         """Return the array and number of a region's chunk; None for any other key."""
         name, _, chunk = key.partition("/c/")
-        if name not in self._streams or not (chunk.isascii() and chunk.isdecimal()):
+        if name not in self._region_arrays or not (chunk.isascii() and chunk.isdecimal()):
             return None
-        exists = chunk == str(int(chunk)) and int(chunk) < self._streams[name].n_chunks
+        exists = chunk == str(int(chunk)) and int(chunk) < self._region_arrays[name].n_chunks
         return (name, int(chunk)) if exists else None
 
     def _locate(self, region: int, start: int, stop: int) -> Iterator[ByteRange]:
@@ -157,7 +157,7 @@ class _RecordGroup:
             return self._small
 
     def _make_small_values(self) -> dict[str, bytes]:
-        specs: dict[str, ArraySpec] = dict(self._streams)
+        specs: dict[str, ArraySpec] = dict(self._region_arrays)
         out: dict[str, bytes] = {}
         for name, values in self._side_arrays().items():
             specs[name] = side_spec(values)
@@ -167,7 +167,7 @@ class _RecordGroup:
             "pcrstore": {"conversion": m.conversion, "groups": list(m.group_labels)},
             "classes": list(m.classes),
         }
-        return {**out, **group_json(specs, attributes)}
+        return {**out, **zarr_group_json(specs, attributes)}
 
     def _side_arrays(self) -> dict[str, NDArray[np.generic]]:
         numbers = [(p, r) for p, part in enumerate(self._parts) for r in range(len(part.records))]
