@@ -110,13 +110,13 @@ def array_name(region: int, n_groups: int) -> str:
     return "restore" if region == n_groups else f"group_{region + 1}"
 
 
-def chunk_key(chunk: int, n_axes: int = 1) -> str:
-    """Return the name of a chunk below its array, which is chunked along its first axis alone.
+def chunk_key(chunk: int) -> str:
+    """Return the name of a chunk below its array, which has one axis.
 
-    >>> chunk_key(7), chunk_key(7, n_axes=2)
-    ('c/7', 'c/7/0')
+    >>> chunk_key(7)
+    'c/7'
     """
-    return f"c/{chunk}" + "/0" * (n_axes - 1)
+    return f"c/{chunk}"
 
 
 def report_name(conversion: str) -> str:

@@ -64,7 +64,7 @@ class ArraySpec:
 
     def chunk_key(self, chunk: int) -> str:
         """Return a chunk's name below its array."""
-        return chunk_key(chunk, n_axes=len(self.shape))
+        return chunk_key(chunk) + "/0" * (len(self.shape) - 1)
 
     def to_json(self) -> dict[str, object]:
         """Return the content of the array's zarr.json."""
