@@ -164,18 +164,18 @@ def part_of(number: int, n: int) -> tuple[PartEntry, bytes]:
 
 def renumbered(entry: PartEntry, data: bytes, number: int) -> tuple[PartEntry, bytes]:
     """Return a part and its head, under another number: the same rows, named and bound anew."""
-    text = json.loads(data[12 : entry.directory.n_bytes])
+    text = json.loads(data[12 : entry.head.n_bytes])
     name = f"index/made-up-{number:06d}.pcri"
     text["uid"] = uid_of(f"part {number}").hex()
     body = json.dumps(text, sort_keys=True, separators=(",", ":")).encode()
     head = data[:4] + len(body).to_bytes(4, "little") + crc32c(body).to_bytes(4, "little") + body
-    if len(head) != entry.directory.n_bytes:
+    if len(head) != entry.head.n_bytes:
         raise AssertionError("a uid changes no length")
     new = replace(
         entry,
         name=name,
         uid=uid_of(f"part {number}"),
-        directory=entry.directory._replace(checksum=crc32c(head)),
+        head=entry.head._replace(checksum=crc32c(head)),
     )
     return new, head
 

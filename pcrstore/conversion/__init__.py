@@ -1,7 +1,7 @@
 """Conversion: images of a source become one version of a dataset.
 
-    sources/    where images come from: a list of files, and the bytes of each
-    options     what decides the stored bytes
+    sources/    the interface of a source: a list of files, and the bytes of each; class folders
+    options     the options, which with the source decide the stored bytes
     converter   `convert`: checks the call, lists the source, runs a job
     job         one conversion, from listing to manifest; the modules below are its steps
     ids         hashes of options and listing, which name the objects
@@ -11,7 +11,7 @@
     uploads     objects of units, stored in the background
     journal     finished units, for a run that goes on after a kill
     manifest_builder   index parts, report and manifest of all units
-    report      what `convert` returns; stored beside the dataset
+    report      the result of `convert`, stored beside the dataset
 
     source ──list──▶ packing ──▶ record_builder (workers) ──▶ writer ──▶ uploads ──▶ journal
                                                                              │ all units

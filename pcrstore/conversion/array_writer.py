@@ -33,11 +33,12 @@ from pcrstore.format import (
     Rows,
     SideRows,
     array_name,
+    chunk_key,
     even_chunk,
-    group_name,
+    region_specs,
     side_objects,
-    stream_specs,
     unbound_checksums,
+    zarr_group_name,
 )
 
 __all__ = ["ArrayWriter"]
@@ -105,7 +106,7 @@ class ArrayWriter:
 
     @property
     def _folder(self) -> str:
-        return group_name(self.ids.conversion)
+        return zarr_group_name(self.ids.conversion)
 
     @property
     def scope(self) -> str:
@@ -170,7 +171,7 @@ class ArrayWriter:
             self._positions[g] += len(region)
         return starts
 
-    def index(self, rows: Rows) -> None:
+    def add_rows(self, rows: Rows) -> None:
         """Keep the columns that become side arrays."""
         uid = bytes.fromhex(self.ids.conversion)
         seeds = [record_seed(uid, int(o)) for o in rows.records["ordinal"]]
@@ -204,7 +205,7 @@ class ArrayWriter:
             for name, data in self._cut(g, size, last=True):
                 yield Extra(name=name, data=data, is_checked=False)
         objects = side_objects(
-            stream_specs(self._positions, self.chunk_sizes()),
+            region_specs(self._positions, self.chunk_sizes()),
             self._all_side_rows(),
             conversion=self.ids.conversion,
             group_labels=self.group_labels,
@@ -231,6 +232,6 @@ class ArrayWriter:
         array = f"{self._folder}/{array_name(g, self._n_groups)}"
         while len(tail) >= size or (last and tail):
             chunk = bytes(tail[:size]).ljust(size, b"\0")
-            yield f"{array}/c/{self._stored[g] // size}", chunk
+            yield f"{array}/{chunk_key(self._stored[g] // size)}", chunk
             del tail[:size]
             self._stored[g] += size

@@ -1,7 +1,7 @@
 """Ids of a conversion: hashes that name its objects, and that its checksums are bound to.
 
-    options ──▶ how ──┬──▶ content ──┬──▶ conversion
-    listing ──────────┘    policy ───┘
+    options ──▶ option_text ──┬──▶ content ──┬──▶ conversion
+    listing ──────────────────┘    policy ───┘
 
 The policy is no part of `content`: a run under another policy reuses every unit in which no file
 needs one.
@@ -29,7 +29,7 @@ def digest(*parts: str) -> str:
 class Ids:
     """Ids of one conversion."""
 
-    how: str
+    option_text: str
     """The options but for the policy, as text."""
     policy: str
     """The policy, with its settings."""
@@ -41,10 +41,15 @@ class Ids:
     @classmethod
     def of(cls, options: Options, listing: Listing) -> Self:
         """Return the ids of a conversion with these options from this listing."""
-        how = json.dumps(options.describe(), sort_keys=True)
-        content = digest(how, listing.fingerprint)
+        option_text = json.dumps(options.describe(), sort_keys=True)
+        content = digest(option_text, listing.fingerprint)
         policy = options.policy_id
-        return cls(how=how, policy=policy, content=content, conversion=digest(content, policy))
+        return cls(
+            option_text=option_text,
+            policy=policy,
+            content=content,
+            conversion=digest(content, policy),
+        )
 
     def variant(self, *, has_problems: bool) -> str:
         """Return the part of a unit's name that tells policies apart; "" if none was needed."""

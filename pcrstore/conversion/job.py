@@ -30,9 +30,9 @@ from pcrstore.conversion.sources import Listing, Source
 from pcrstore.conversion.uploads import Uploads
 from pcrstore.conversion.writer import Resumed, Writer
 from pcrstore.core import record_seed
-from pcrstore.dataset import commit, keep_hint, new_writer, read_manifest
+from pcrstore.dataset import commit, new_writer_id, read_manifest, write_hint
 from pcrstore.errors import DatasetExistsError, SourceError
-from pcrstore.format import NO_LABEL, NO_SPLIT
+from pcrstore.format import NO_LABEL, NO_SPLIT, OBJECTS
 from pcrstore.storage import Store
 
 __all__ = ["Job", "Progress"]
@@ -80,7 +80,7 @@ class Job:
         )
         self._journal = Journal(
             store,
-            options=digest(self._ids.how, source.url, self._writer.scope),
+            options=digest(self._ids.option_text, source.url, self._writer.scope),
             content=self._ids.content,
             layout=options.layout,
             n_groups=self._script.n_groups,
@@ -98,7 +98,7 @@ class Job:
                 f"{self._store.url} already holds version {version}, converted from other files "
                 "or with other options; choose another destination"
             )
-        keep_hint(self._store, version)  # a run may have been killed between its commit and these
+        write_hint(self._store, version)  # a run may have been killed between its commit and these
         self._clean()
         return replace(read_report(self._store, manifest), already=True)
 
@@ -151,13 +151,13 @@ class Job:
             splits=self._listing.splits,
             options={**self._options.describe(), "on_error": self._ids.policy},
             n_hidden=self._listing.n_hidden,
-            writer_id=new_writer(),
+            writer_id=new_writer_id(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
     def _noted(self, known: frozenset[str]) -> dict[int, FinishedUnit]:
         """Return the units that the journal holds, by number, and whose objects are there."""
-        stored = {e.name: e.n_bytes for e in self._store.list("objects")}
+        stored = {e.name: e.n_bytes for e in self._store.list(OBJECTS)}
         noted: dict[int, FinishedUnit] = {}
         for unit in self._units:
             names = (self._journal.name(unit.number, v) for v in (self._ids.policy, ""))
@@ -172,16 +172,18 @@ class Job:
     def _finish_units(
         self, workers: int, resumed: Resumed, progress: Progress
     ) -> Generator[FinishedUnit, None, None]:
-        """Yield every unit in order; all are stored and noted when the last was taken."""
-        todo = [
-            u for u in self._units if u.number not in resumed.done or u.number in resumed.replayed
-        ]
+        """Yield every unit in order; all are stored and noted when the last was taken.
+
+        A replayed unit is built and placed for the sake of the writer, whose next chunks begin with
+        its last bytes. It is yielded as the journal has it, and not stored again.
+        """
+        todo = [u for u in self._units if resumed.must_build(u.number)]
         built = self._build(workers, todo)
         uploads = Uploads(self._store, self._journal)
         try:
             for unit in self._units:
                 done = resumed.done.get(unit.number)
-                if done is not None and unit.number not in resumed.replayed:
+                if done is not None and not resumed.must_build(unit.number):
                     yield done
                     continue
                 records = []
@@ -191,12 +193,16 @@ class Job:
                         files = self._files[span.start : span.stop]
                         progress.advance(len(files), sum(f.n_bytes for f in files))
                 placed = self._writer.place(unit, records)
-                if done is not None:  # its full chunks are stored; the writer now has its tail
+                if done is not None:
                     yield done
                     continue
-                finished = _finished(unit, records)
+                finished = FinishedUnit(
+                    number=unit.number,
+                    object=None if placed is None else placed.object,
+                    rows=None if placed is None else placed.rows,
+                    outcomes=_outcomes_of(records),
+                )
                 if placed is not None:
-                    finished = replace(finished, object=placed.object, rows=placed.rows)
                     variant = self._ids.variant(has_problems=bool(finished.outcomes.problems))
                     uploads.put(placed.objects, finished, variant)
                 yield finished
@@ -244,18 +250,13 @@ def _build_of(builder: RecordBuilder) -> Callable[[RecordTask], BuiltRecord]:
     return builder.build
 
 
-def _finished(unit: Unit, records: Sequence[BuiltRecord]) -> FinishedUnit:
-    """Return a unit that has been built, and has no place yet."""
-    return FinishedUnit(
-        number=unit.number,
-        object=None,
-        rows=None,
-        outcomes=Outcomes(
-            problems=tuple(p for r in records for p in r.problems),
-            quality=tuple(q for r in records for q in r.quality),
-            restore_bytes=_sum(r.restore_bytes for r in records),
-            restore_images=_sum(r.restore_images for r in records),
-        ),
+def _outcomes_of(records: Sequence[BuiltRecord]) -> Outcomes:
+    """Return the outcomes of a unit, gathered from its records."""
+    return Outcomes(
+        problems=tuple(p for r in records for p in r.problems),
+        quality=tuple(q for r in records for q in r.quality),
+        restore_bytes=_sum(r.restore_bytes for r in records),
+        restore_images=_sum(r.restore_images for r in records),
     )
 
 

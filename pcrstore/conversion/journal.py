@@ -63,13 +63,16 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedUnit:
-    """A unit whose objects are stored, or whose files cannot be converted."""
+    """A unit whose records are built, and placed unless a file was refused.
+
+    The journal holds it once its objects are stored, too.
+    """
 
     number: int
     object: ObjectEntry | None
     """The unit's object; None in the zarr layout, and when no image was left."""
     rows: Rows | None
-    """The unit's part of the index; None when no image was left."""
+    """The unit's part of the index; None when no image was left, or it was not placed."""
     outcomes: Outcomes
 
 
@@ -174,7 +177,7 @@ class Journal:
         rows = None
         if note.part is not None:
             directory = decode_directory(
-                data[: note.part.directory.n_bytes],
+                data[: note.part.head.n_bytes],
                 note.part,
                 layout=self._layout,
                 n_groups=self._n_groups,

@@ -27,9 +27,9 @@ from pcrstore.format import (
     ScriptEntry,
     Totals,
     concat,
-    group_name,
     index_name,
     report_name,
+    zarr_group_name,
 )
 from pcrstore.jpeg import Script
 from pcrstore.storage import Store
@@ -87,7 +87,7 @@ class ManifestBuilder:
             self._objects += 1
             self._headers += sum(map(len, rows.headers))
         else:
-            entry = ObjectEntry(name=group_name(self.conversion), uid=self._uid(), n_bytes=0)
+            entry = ObjectEntry(name=zarr_group_name(self.conversion), uid=self._uid(), n_bytes=0)
         self._gather(rows, entry)
 
     def _uid(self) -> bytes:
@@ -132,7 +132,7 @@ class ManifestBuilder:
         )
         self.store.put(part.name, data)
         self._parts.append(part)
-        self.writer.index(joined)
+        self.writer.add_rows(joined)
 
     def finish(self) -> Manifest:
         """Write what is left and return the manifest to commit.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pcrstore.conversion.packing import shuffled
 from pcrstore.image import decode, ms_ssim
-from pcrstore.jpeg import EOI, assemble_full, end_of_band_tail, parse_frame
+from pcrstore.jpeg import decodable
 
 __all__ = ["measure", "measured_keys"]
 
@@ -38,12 +38,9 @@ def measured_keys(keys: Sequence[str]) -> frozenset[str]:
 
 def measure(groups: Sequence[bytes]) -> tuple[float, ...]:
     """Return the MS-SSIM of the luma at fidelity 1..G against fidelity G, as `read` decodes."""
-    tail = end_of_band_tail(parse_frame(groups[0]))
-    reference = _luma(assemble_full(groups))
-    values = [
-        ms_ssim(reference, _luma(b"".join((*groups[:k], tail, EOI)))) for k in range(1, len(groups))
-    ]
-    return (*values, 1.0)
+    n = len(groups)
+    *lower, reference = (_luma(decodable(groups[:k], n, opaque=False)) for k in range(1, n + 1))
+    return (*(ms_ssim(reference, luma) for luma in lower), 1.0)
 
 
 def _luma(jpeg: bytes) -> NDArray[np.uint8]:

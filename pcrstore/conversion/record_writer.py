@@ -56,7 +56,7 @@ class RecordWriter:
             objects=((name, b"".join(p for r in kept for p in (r.header, *r.regions))),),
         )
 
-    def index(self, rows: Rows) -> None:
+    def add_rows(self, rows: Rows) -> None:
         """Do nothing: the index parts hold everything."""
 
     def finish(self) -> Iterator[Extra]:

@@ -40,7 +40,14 @@ class Resumed:
     done: Mapping[int, FinishedUnit]
     """Finished units by number."""
     replayed: frozenset[int] = frozenset()
-    """Those of them whose records are built and placed again, for bytes that were not stored."""
+    """Those of them whose records are built and placed again, for bytes that were not stored.
+
+    In the zarr layout the last bytes of a unit lie in chunks that the next units fill up.
+    """
+
+    def must_build(self, unit: int) -> bool:
+        """Return True where the records of a unit are built in this run."""
+        return unit not in self.done or unit in self.replayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ class Writer(Protocol):
             earlier one) was refused.
         """
 
-    def index(self, rows: Rows) -> None:
+    def add_rows(self, rows: Rows) -> None:
         """Take the rows of a part of the index, for what a layout keeps of them outside it."""
 
     def finish(self) -> Iterator[Extra]:
@@ -94,7 +101,7 @@ def rows_of(
 
     Args:
         records: The records, each with images.
-        starts: Where each begins: an offset in its object, or one in each array.
+        starts: First byte of each: an offset in its object, or one in each array.
         layout: Layout of the dataset.
     """
     if not records:

@@ -14,6 +14,12 @@
                                  │ places of records                              │
                             IndexReader                       files ◀──joined── cells, checked
 
+A want is the images of one record that are asked for: all of them at one fidelity, read as a prefix
+(`WantedPrefix`), or some, each at its own, read cell by cell (`WantedCells`).
+
+This release writes version 1 of a dataset and no later one; readers open the newest there is, or an
+older one by its number.
+
 Opening reads the manifest alone. Every byte is checked before it is handed out, by the checksum of
 its cell, page or directory; bytes that fail are read again, `fetch.ATTEMPTS` times in all, and are
 then a `ChecksumError` that names the object. The requests of `Dataset.plan` are exactly those that
@@ -29,20 +35,19 @@ from pcrstore.dataset.fetch import Counter, fetch_ranges, get_ranges
 from pcrstore.dataset.filters import Where, conditions_of
 from pcrstore.dataset.index_reader import IndexReader, Part
 from pcrstore.dataset.open import dataset_in, open_dataset
-from pcrstore.dataset.planner import Cells, ReadPlan
+from pcrstore.dataset.planner import ReadPlan, WantedCells
 from pcrstore.dataset.reader import Reader, RecordSelection
 from pcrstore.dataset.sample import Sample, Traffic
 from pcrstore.dataset.versions import (
     commit,
-    keep_hint,
     list_versions,
-    new_writer,
+    new_writer_id,
     newest_version,
     read_manifest,
+    write_hint,
 )
 
 __all__ = [
-    "Cells",
     "Counter",
     "Dataset",
     "IndexReader",
@@ -52,16 +57,17 @@ __all__ = [
     "RecordSelection",
     "Sample",
     "Traffic",
+    "WantedCells",
     "Where",
     "commit",
     "conditions_of",
     "dataset_in",
     "fetch_ranges",
     "get_ranges",
-    "keep_hint",
     "list_versions",
-    "new_writer",
+    "new_writer_id",
     "newest_version",
     "open_dataset",
     "read_manifest",
+    "write_hint",
 ]

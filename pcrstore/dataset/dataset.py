@@ -312,7 +312,7 @@ class Dataset:
         return _map(decode_one, [*zip(files, orientations, strict=True)], threads=True)
 
     def batches(self) -> Iterator[range]:
-        """Yield runs of positions that fill whole records, for callers that fetch everything.
+        """Yield runs of whole records, each as the positions of its images, to fetch everything.
 
         A run has about 16 MiB at full fidelity; `fetch` reads it with the fewest requests. It is
         not a batch of a loader: runs differ in length and follow the stored order.

@@ -37,9 +37,9 @@ from pcrstore.format import (
     Directory,
     Header,
     Manifest,
+    ObjectPlacement,
     PartEntry,
     Placement,
-    RunPlacement,
     Values,
     check_records,
     decode_directory,
@@ -78,13 +78,17 @@ class Part:
     header_edges: NDArray[np.int64]
     """First byte of each record's header in the `headers` block, and its end. (R + 1,)"""
 
+    def page_rows(self, block: str) -> int:
+        """Return the number of rows of each page of a block; the last page may have fewer."""
+        return self.directory.blocks[block].pages[0].n_rows
+
     def placement(self, record: int, chunk_bytes: tuple[int, ...]) -> Placement:
         """Return the placement of a record, which is counted in the part."""
         row = self.records[record]
         entry = self.directory.objects[int(row["object"])]
         lengths = tuple(row["length"].tolist())
         if self.directory.layout == "record":
-            return RunPlacement(
+            return ObjectPlacement(
                 uid=entry.uid,
                 ordinal=int(row["ordinal"]),
                 n_images=int(row["n_images"]),
@@ -152,6 +156,10 @@ class IndexReader:
         other._parts, other._pages, other._headers = self._parts, self._pages, self._headers
         return other
 
+    def part_numbers(self, images: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the part that holds each image."""
+        return self.image_edges.searchsorted(images, side="right") - 1
+
     def parts(self, wanted: Iterable[int]) -> list[Part]:
         """Return some parts, reading directories and record tables in two batches."""
         numbers = list(wanted)
@@ -166,7 +174,7 @@ class IndexReader:
         directories = self._read_decoded(
             [
                 (
-                    ByteRange(e.name, 0, e.directory.n_bytes),
+                    ByteRange(e.name, 0, e.head.n_bytes),
                     partial(
                         decode_directory,
                         entry=e,
@@ -229,7 +237,7 @@ class IndexReader:
         See the example of this module.
         """
         image = np.asarray(images, np.int64)
-        part = self.image_edges.searchsorted(image, side="right") - 1
+        part = self.part_numbers(image)
         record, slot, size = (np.empty(len(image), np.int64) for _ in range(3))
         touched = np.flatnonzero(np.bincount(part)).tolist()
         for p, found in zip(touched, self.parts(touched), strict=True):
@@ -290,14 +298,14 @@ class IndexReader:
         if unknown:
             raise OptionError(f"column must be one of {', '.join(sorted(known))}, got {unknown[0]}")
         index = np.asarray(images, np.int64)
-        numbers = np.searchsorted(self.image_edges, index, side="right") - 1
+        numbers = self.part_numbers(index)
         needed = sorted(set(numbers.tolist()))
         parts = dict(zip(needed, self.parts(needed), strict=True))
         wanted: list[tuple[int, str, int]] = []
         for p, part in parts.items():
             rows = index[numbers == p] - part.first_image
             for name in names:
-                step = part.directory.blocks[name].pages[0].n_rows
+                step = part.page_rows(name)
                 wanted.extend((p, name, page) for page in np.unique(rows // step).tolist())
         pages = self._pages_of(wanted)
         return {name: self._gather(name, index, numbers, parts, pages) for name in names}
@@ -321,7 +329,7 @@ class IndexReader:
         for p, part in parts.items():
             at = np.flatnonzero(numbers == p)
             rows = index[at] - part.first_image
-            step = part.directory.blocks[name].pages[0].n_rows
+            step = part.page_rows(name)
             page_of_row = rows // step
             for page in np.unique(page_of_row).tolist():
                 here = page_of_row == page
@@ -337,7 +345,7 @@ class IndexReader:
         """Return the (N,) lengths and checksums of the restore blobs of a record."""
         [p] = self.parts([part])
         a, b = p.image_edges[record : record + 2].tolist()
-        step = p.directory.blocks[RESTORE].pages[0].n_rows
+        step = p.page_rows(RESTORE)
         first, last = a // step, (b - 1) // step
         keys = [(part, RESTORE, page) for page in range(first, last + 1)]
         pages = self._pages_of(keys)

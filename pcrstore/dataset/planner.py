@@ -1,7 +1,8 @@
 """Plans: the byte ranges that some images need, and the way back from bodies to images.
 
-Pure: the network is the gap between `plan` and `assemble`. Reader, loader and cost model share this
-planner.
+Pure: the network is the gap between `plan` and `assemble`. A want is the images of one record that
+somebody asks for; it knows the ranges of their bytes, and the checks of what comes. `Reader` plans
+and assembles for datasets and loaders; the verifier uses the wants alone.
 
     wants ──plan──▶ ReadPlan.requests ──(store)──▶ bodies ──assemble──▶ bytes of each want's ranges
                                                               want.checked ──▶ cells of each image
@@ -16,11 +17,11 @@ of group 1 have 10, 10, 10, 10 bytes and those of group 2 have 20, 30, 20, 20 by
     header    group 1: image 0   1        2        3        group 2: 0   1        2        3
     0..109             109..119  119..129 129..139 139..149 149..169     169..199 199..219 219..239
 
-Images 0, 1 and 3 at fidelity 2 are `Cells` with six ranges, an image after the other: 109..119,
-149..169, 119..129, 169..199, 139..149, 219..239. Where a request costs more than 20 bytes of gap,
-they are one request, 109..239: 130 bytes, of which 30 are image 2's. Where no gap is worth reading,
-touching ranges are still merged, to three requests of 100 bytes: 109..129, 139..199, 219..239. All
-four images would be a `Prefix` of one range, 0..239.
+Images 0, 1 and 3 at fidelity 2 are `WantedCells` with six ranges, an image after the other:
+109..119, 149..169, 119..129, 169..199, 139..149, 219..239. Where a request costs more than 20 bytes
+of gap, they are one request, 109..239: 130 bytes, of which 30 are image 2's. Where no gap is worth
+reading, touching ranges are still merged, to three requests of 100 bytes: 109..129, 139..199,
+219..239. All four images would be a `WantedPrefix` of one range, 0..239.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,11 +36,11 @@ from pcrstore.errors import ChecksumError
 from pcrstore.format import Header, Placement, parse_header
 from pcrstore.jpeg import EOI, assemble_full
 
-__all__ = ["Cells", "ImageCells", "Prefix", "ReadPlan", "Want", "assemble", "plan"]
+__all__ = ["ImageCells", "ReadPlan", "Want", "WantedCells", "WantedPrefix", "assemble", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prefix:
+class WantedPrefix:
     """All images of a record at one fidelity."""
 
     record: int
@@ -94,7 +95,7 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cells:
+class WantedCells:
     """Some images of a record, each at its own fidelity, with their restore blobs on request."""
 
     record: int
@@ -165,7 +166,8 @@ class Cells:
             raise ChecksumError(f"{where}: restore blob of image {image} fails its checksum")
 
 
-Want = Prefix | Cells
+Want = WantedPrefix | WantedCells
+"""The images of one record that are asked for: all at one fidelity, or some, each at its own."""
 
 
 def _where(placement: Placement, record: int) -> str:
@@ -185,6 +187,8 @@ class ImageCells:
 
     def file(self, n_groups: int) -> bytes:
         """Return the file: a JPEG of these groups, or an opaque image's own bytes.
+
+        It has stored bytes and an EOI alone; `jpeg.decodable` adds a tail for strict decoders.
 
         Args:
             n_groups: Groups of the dataset; with all of them, metadata moves to the head.

@@ -31,7 +31,15 @@ from pcrstore.core import ByteRange, divide, runs_of
 from pcrstore.cost import CostModel
 from pcrstore.dataset.fetch import Counter, decode_checked, get_ranges
 from pcrstore.dataset.index_reader import IndexReader, Part
-from pcrstore.dataset.planner import Cells, ImageCells, Prefix, ReadPlan, Want, assemble, plan
+from pcrstore.dataset.planner import (
+    ImageCells,
+    ReadPlan,
+    Want,
+    WantedCells,
+    WantedPrefix,
+    assemble,
+    plan,
+)
 from pcrstore.format import Manifest
 from pcrstore.jpeg import decodable
 from pcrstore.storage import RangeCache, ReadableStore
@@ -192,7 +200,7 @@ class Reader:
 
     def _files(self, want: Want, fetched: Sequence[bytes]) -> list[bytes]:
         n = self._manifest.n_groups
-        if not isinstance(want, Prefix):
+        if not isinstance(want, WantedPrefix):
             return [decodable(c.cells, n, opaque=c.opaque) for c in want.checked(fetched)]
         return [decodable(cells, n, opaque=opaque) for opaque, cells in want.views(fetched)]
 
@@ -218,7 +226,7 @@ class Reader:
             placement = part.placement(s.record, self._manifest.chunk_bytes)
             if isinstance(s.fidelity, int) and s.is_prefix:
                 wants.append(
-                    Prefix(
+                    WantedPrefix(
                         record=part.first_record + s.record,
                         placement=placement,
                         n_groups=self._manifest.n_groups,
@@ -233,7 +241,7 @@ class Reader:
             if isinstance(fidelities, int):
                 fidelities = (fidelities,) * len(images)
             wants.append(
-                Cells(
+                WantedCells(
                     record=part.first_record + s.record,
                     placement=placement,
                     header=headers[s.part, s.record],
@@ -300,7 +308,7 @@ class Reader:
             yield decode_checked(partial(decode, want), fetched, partial(self._read_again, want))
 
     def _read_again(self, want: Want) -> list[bytes]:
-        if self.cache is not None and isinstance(want, Prefix):
+        if self.cache is not None and isinstance(want, WantedPrefix):
             for r in want.ranges():
                 self.cache.discard(r)
         return self._read([want], anew=True)[0]
@@ -310,14 +318,14 @@ class Reader:
         have: dict[ByteRange, bytes] = {}
         if self.cache is not None and not anew:
             # Single cells are not kept: they would be files of a kilobyte.
-            kept = [want for want in wants if isinstance(want, Prefix)]
+            kept = [want for want in wants if isinstance(want, WantedPrefix)]
             wanted = dict.fromkeys(r for want in kept for r in want.ranges())
             have = {r: body for r in wanted if (body := self.cache.get(r)) is not None}
         p = plan(wants, cost=self._cost, have=have)
         fetched = assemble(p, self._get(p), have)
         if self.cache is not None:
             for want, of_want in zip(wants, fetched, strict=True):
-                if isinstance(want, Prefix):
+                if isinstance(want, WantedPrefix):
                     for r, body in zip(want.ranges(), of_want, strict=True):
                         if r not in have:
                             self.cache.put(r, body)

@@ -4,7 +4,7 @@
                            create: of several writers one wins
     latest                 a hint for readers without LIST, written after the commit
 
-Example: two writers commit version 3 at once. One create succeeds. The other writer reads the
+Example: two writers commit version 1 at once. One create succeeds. The other writer reads the
 manifest that is there: of the same content, it reports that it lost, and no harm was done; of other
 content, it raises `DatasetExistsError`. A writer whose reply was lost finds its own id there.
 """
@@ -34,13 +34,20 @@ from pcrstore.format import (
 )
 from pcrstore.storage import ReadableStore, Store
 
-__all__ = ["commit", "keep_hint", "list_versions", "new_writer", "newest_version", "read_manifest"]
+__all__ = [
+    "commit",
+    "list_versions",
+    "new_writer_id",
+    "newest_version",
+    "read_manifest",
+    "write_hint",
+]
 
 _MAX_PROBES = 1000
 """Versions that a reader without LIST tries after the hint, one by one, before it gives up."""
 
 
-def new_writer() -> str:
+def new_writer_id() -> str:
     """Return an id of a writer's attempt, which no other attempt has."""
     return secrets.token_hex(16)
 
@@ -106,7 +113,7 @@ def commit(store: Store, manifest: Manifest) -> Committed:
     name = manifest_name(manifest.version)
     try:
         if store.create(name, encode_manifest(manifest)):
-            keep_hint(store, manifest.version)
+            write_hint(store, manifest.version)
             return Committed(manifest=manifest, won=True)
     except TransientStoreError as e:
         # The create may have succeeded before its reply was lost: the manifest there says.
@@ -120,17 +127,17 @@ def _settle(store: Store, manifest: Manifest) -> Committed:
     """Return the outcome of a commit by the manifest that is stored under the version's name."""
     there = read_manifest(store, manifest.version)
     if there.writer == manifest.writer:
-        keep_hint(store, manifest.version)
+        write_hint(store, manifest.version)
         return Committed(manifest=there, won=True)
     if there.same_content(manifest):
-        keep_hint(store, manifest.version)  # the winner may have died before writing it
+        write_hint(store, manifest.version)  # the winner may have died before writing it
         return Committed(manifest=there, won=False)
     raise DatasetExistsError(
         f"{store.url}: another writer committed version {manifest.version} with other content"
     )
 
 
-def keep_hint(store: Store, version: int) -> None:
+def write_hint(store: Store, version: int) -> None:
     """Write the hint for readers without LIST, unless one as new is there.
 
     A writer that dies between its commit and this has committed all the same: readers that can LIST

@@ -21,12 +21,20 @@ Examples:
 
 from pcrstore.fidelity.mixture import Fidelities, Mixture
 from pcrstore.fidelity.shared_fidelity import SharedFidelity
-from pcrstore.fidelity.targets import ByteBudget, Fidelity, MsSsim, resolve, resolve_fetch
+from pcrstore.fidelity.targets import (
+    ByteBudget,
+    Fidelity,
+    FidelityTarget,
+    MsSsim,
+    resolve,
+    resolve_fetch,
+)
 
 __all__ = [
     "ByteBudget",
     "Fidelities",
     "Fidelity",
+    "FidelityTarget",
     "Mixture",
     "MsSsim",
     "SharedFidelity",

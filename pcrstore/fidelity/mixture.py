@@ -1,10 +1,10 @@
 """Mixtures of fidelities as one 64-bit word, and the draws from them.
 
-Pure. The word has a weight of 8 bits for each of up to seven groups, relative to the largest, and
-at the top a bit that says for what is drawn:
+Pure. The word has a weight of 8 bits for each of up to seven groups, relative to the largest. Its
+top bit is 1 where every image (sample) is drawn for by itself, and 0 where a record is drawn for:
 
     bit   63        55..48  47..40  39..32  31..24  23..16  15..8   7..0
-          sample?   group 7   6       5       4       3       2     group 1
+          per image group 7   6       5       4       3       2     group 1
 
     Mixture({3: 10, 1: 1})               0x00000000_00ff001a      255 and round(255 * 1 / 10) = 26
     Mixture({5: 1}, per="sample")        0x800000ff_00000000

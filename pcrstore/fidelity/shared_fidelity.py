@@ -41,7 +41,7 @@ class SharedFidelity:
     Args:
         manifests: Of the datasets.
         fidelity: The first one. Memory for a fidelity per image is made here or never, so only a
-            loader that begins with one can be given another later.
+            loader that was made with one can be given another later.
 
     Raises:
         FidelityError: A dataset does not have the fidelity.
@@ -74,7 +74,7 @@ class SharedFidelity:
 
         Raises:
             FidelityError: A dataset does not have the fidelity. No dataset's is changed then.
-            OptionError: A fidelity for each image, of the wrong number, or not begun with.
+            OptionError: A fidelity for each image: of the wrong number, or the first one was not.
         """
         if _is_per_image(fidelity):
             self._set_each(fidelity)
@@ -86,7 +86,9 @@ class SharedFidelity:
 
     def _set_each(self, fidelity: FidelityPerImage) -> None:
         if self._each is None:
-            raise OptionError("a fidelity for each image can only follow another: begin with one")
+            raise OptionError(
+                "a loader must be made with a fidelity per image to be given one later"
+            )
         if isinstance(fidelity, np.ndarray) and fidelity.ndim != 1:
             raise OptionError(f"a row of fidelities expected, got shape {fidelity.shape}")
         if len(fidelity) != len(self._each):

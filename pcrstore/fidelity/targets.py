@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
-from pcrstore.errors import FidelityError
+from pcrstore.core import parse_size
+from pcrstore.errors import FidelityError, OptionError
 from pcrstore.format import Manifest
 
 __all__ = [
@@ -38,8 +39,6 @@ _FULL: Final = "full"
 
 _MAX_LENGTH: Final = 40
 """Characters of a fidelity as text: `int` and `float` have limits of their own far above."""
-
-_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "ki": 2**10, "mi": 2**20}
 
 
 @runtime_checkable
@@ -89,8 +88,11 @@ class ByteBudget:
     @classmethod
     def parse(cls, text: str) -> "ByteBudget | None":
         """Return the target that `bytes<=N` is, with a unit or none; None for any other text."""
-        found = re.fullmatch(r"bytes<=(\d+(?:\.\d+)?)([km]i?)?b?", text)
-        return cls(int(float(found[1]) * _UNITS[found[2] or ""])) if found else None
+        found = re.fullmatch(r"bytes<=(\d+(?:\.\d+)?(?:[km]i?)?b?)", text, re.ASCII)
+        try:
+            return cls(parse_size(found[1])) if found else None
+        except OptionError:  # more bytes than any file has
+            return None
 
     def resolve_for(self, manifest: Manifest) -> int:
         """Return the last group up to which the mean image is small enough."""

@@ -7,8 +7,8 @@ FORMAT.md, "Index part", is the normative text.
                                   ├─▶ ObjectEntry (where records lie)
                                   └── Column (one fact about every image)
 
-A part is immutable; an append adds parts and rewrites none. An epoch reads the `records` pages of
-its share; a scattered plan reads `headers` rows as well.
+A part is immutable; a later version of the dataset adds parts and rewrites none. An epoch reads the
+`records` pages of its share; a scattered plan reads `headers` rows as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -146,7 +146,7 @@ NO_SPLIT: Final = 255
 
 
 class Head(NamedTuple):
-    """The head of an index part: its fixed fields and directory."""
+    """Size and checksum of the head of an index part: its fixed fields and its directory."""
 
     n_bytes: Annotated[int, within(_LEAST_DIRECTORY, _MAX_DIRECTORY)]
     checksum: Count
@@ -163,12 +163,12 @@ class PartEntry:
     n_records: Annotated[int, within(1, MAX_PART_IMAGES), Key("records")]
     n_bytes: Annotated[int, within(1), Key("bytes")]
     """Length of the whole object."""
-    directory: Head
+    head: Annotated[Head, Key("directory")]
 
     def check(self, n_groups: int, where: str) -> None:
         """Raise `FormatError` where the numbers do not fit together."""
         least = self.n_images * 8 * n_groups
-        if self.n_bytes < max(least, self.directory.n_bytes):
+        if self.n_bytes < max(least, self.head.n_bytes):
             refuse(where, "bytes", f"at least {least} for {self.n_images} images", self.n_bytes)
         if self.n_records > self.n_images:
             refuse(where, "records", f"at most {self.n_images}, the images", self.n_records)
@@ -214,7 +214,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """The head of an index part."""
+    """The directory of an index part, parsed: its objects, and where each block lies."""
 
     entry: PartEntry
     layout: str

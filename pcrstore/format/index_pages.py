@@ -191,7 +191,7 @@ def encode_part(
         n_images=len(restore),
         n_records=len(records),
         n_bytes=len(data),
-        directory=Head(len(head), crc32c(head)),
+        head=Head(len(head), crc32c(head)),
     )
     return entry, data
 
@@ -211,10 +211,10 @@ def decode_directory(
         FormatError: A field that is missing or out of bounds.
     """
     where = entry.name
-    if (len(data), crc32c(data)) != entry.directory:
+    if (len(data), crc32c(data)) != entry.head:
         raise ChecksumError(
-            f"{where}: index directory fails its checksum (expected {entry.directory.n_bytes} "
-            f"bytes with {entry.directory.checksum:08x}, got {len(data)} with {crc32c(data):08x})"
+            f"{where}: index directory fails its checksum (expected {entry.head.n_bytes} "
+            f"bytes with {entry.head.checksum:08x}, got {len(data)} with {crc32c(data):08x})"
         )
     magic, length, checksum = _FIXED.unpack_from(data)
     text = data[_FIXED.size :]
@@ -254,7 +254,7 @@ def _blocks_of(
     for c in columns:
         kinds[c.name] = (UTF8 if c.dtype == UTF8 else "rows", n_images, c.row_dtype)
     blocks: dict[str, Block] = {}
-    at = entry.directory.n_bytes
+    at = entry.head.n_bytes
     for b in stored.blocks:
         kind, n_rows, dtype = kinds.get(b.name, (b.kind, n_images, None))
         if (b.kind, b.n_rows) != (kind, n_rows):

@@ -67,7 +67,7 @@ _ANY_ENVELOPE = re.compile(rb"pcrstore-manifest v([0-9]{1,9}) ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptEntry:
-    """The scan script, by which appended images must be written, too."""
+    """The scan script, by which the images of later versions must be written, too."""
 
     name: Annotated[str, longest(64)]
     text: Annotated[str, longest(65_536)]

@@ -26,9 +26,10 @@ __all__ = [
     "LATEST",
     "MANIFESTS",
     "MAX_VERSION",
+    "OBJECTS",
     "STAGING",
     "array_name",
-    "group_name",
+    "chunk_key",
     "index_name",
     "is_note_name",
     "listing_name",
@@ -38,12 +39,14 @@ __all__ = [
     "staging_folder",
     "unit_name",
     "version_of",
+    "zarr_group_name",
 ]
 
 MANIFESTS: Final = "manifests"
 LATEST: Final = "latest"
+OBJECTS: Final = "objects"
 STAGING: Final = "staging"
-FOLDERS: Final = frozenset({"objects", "index", "zarr", "reports", STAGING})
+FOLDERS: Final = frozenset({OBJECTS, "index", "zarr", "reports", STAGING})
 """Folders of the objects that conversions write before they commit a version."""
 
 MAX_VERSION: Final = 2**32 - 2
@@ -90,10 +93,10 @@ def object_name(content: str, unit: int, variant: str = "") -> str:
     >>> object_name("ab12", 7), object_name("ab12", 7, "skip")
     ('objects/ab12-000007.pcr', 'objects/ab12-000007-skip.pcr')
     """
-    return f"objects/{content}-{unit:06d}{variant and '-' + variant}.pcr"
+    return f"{OBJECTS}/{content}-{unit:06d}{variant and '-' + variant}.pcr"
 
 
-def group_name(conversion: str) -> str:
+def zarr_group_name(conversion: str) -> str:
     """Return the name of the Zarr group that holds a conversion's arrays, in the zarr layout."""
     return f"zarr/{conversion}"
 
@@ -105,6 +108,15 @@ def array_name(region: int, n_groups: int) -> str:
     ['group_1', 'group_2', 'restore']
     """
     return "restore" if region == n_groups else f"group_{region + 1}"
+
+
+def chunk_key(chunk: int) -> str:
+    """Return the name of a chunk below its array, which has one axis.
+
+    >>> chunk_key(7)
+    'c/7'
+    """
+    return f"c/{chunk}"
 
 
 def report_name(conversion: str) -> str:

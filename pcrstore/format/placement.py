@@ -4,7 +4,7 @@ Pure. The planner and the assembler see only these two classes, and so treat bot
 A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs. In the record
 layout they are one run of bytes of an object; in the zarr layout each lies in an array of its own.
 
-    RunPlacement     objects/a.pcr    ... header | group 1 | group 2 | restore ...
+    ObjectPlacement  objects/a.pcr    ... header | group 1 | group 2 | restore ...
     ArrayPlacement   zarr/b/group_1   ... | group 1 | ...
                      zarr/b/group_2   ... | group 2 | ...
                      zarr/b/restore   ... | restore | ...
@@ -14,10 +14,10 @@ import itertools
 from dataclasses import dataclass
 
 from pcrstore.core import ByteRange, record_seed
-from pcrstore.format.names import array_name
+from pcrstore.format.names import array_name, chunk_key
 from pcrstore.format.record import header_size
 
-__all__ = ["ArrayPlacement", "Placement", "RunPlacement", "chunk_ranges"]
+__all__ = ["ArrayPlacement", "ObjectPlacement", "Placement", "chunk_ranges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class _RecordPlacement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlacement(_RecordPlacement):
+class ObjectPlacement(_RecordPlacement):
     """Record layout: header, groups and restore region are one run of an object."""
 
     start: int
@@ -95,7 +95,7 @@ class ArrayPlacement(_RecordPlacement):
         return chunk_ranges(array, base + start, base + stop, self.chunk_bytes[region])
 
 
-Placement = RunPlacement | ArrayPlacement
+Placement = ObjectPlacement | ArrayPlacement
 
 
 def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[ByteRange]:
@@ -108,6 +108,6 @@ def chunk_ranges(array: str, start: int, stop: int, chunk_bytes: int) -> list[By
     while start < stop:
         chunk, offset = divmod(start, chunk_bytes)
         n = min(stop - start, chunk_bytes - offset)
-        out.append(ByteRange(f"{array}/c/{chunk}", offset, offset + n))
+        out.append(ByteRange(f"{array}/{chunk_key(chunk)}", offset, offset + n))
         start += n
     return out

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import place_words
-from pcrstore.format.names import array_name
+from pcrstore.format.names import array_name, chunk_key
 from pcrstore.format.record import parse_header
 
 __all__ = [
@@ -36,12 +36,12 @@ __all__ = [
     "SideRows",
     "chunks",
     "even_chunk",
-    "group_json",
+    "region_specs",
     "side_arrays",
     "side_objects",
     "side_spec",
-    "stream_specs",
     "unbound_checksums",
+    "zarr_group_json",
 ]
 
 CHUNK_BYTES: Final = 8 * 2**20
@@ -67,7 +67,7 @@ class ArraySpec:
 
     def chunk_key(self, chunk: int) -> str:
         """Return a chunk's name below its array."""
-        return "/".join(["c", str(chunk), *("0" for _ in self.shape[1:])])
+        return chunk_key(chunk) + "/0" * (len(self.shape) - 1)
 
     def to_json(self) -> dict[str, object]:
         """Return the content of the array's zarr.json."""
@@ -90,7 +90,7 @@ class ArraySpec:
         }
 
 
-def stream_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str, ArraySpec]:
+def region_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str, ArraySpec]:
     """Return the arrays of the regions, given the bytes of each: groups 1..G, restore."""
     n_groups = len(lengths) - 1
     return {
@@ -164,7 +164,7 @@ def side_objects(
         "pcrstore": {"conversion": conversion, "groups": list(group_labels)},
         "classes": list(classes),
     }
-    yield from group_json(specs, attributes).items()
+    yield from zarr_group_json(specs, attributes).items()
 
 
 def side_arrays(rows: SideRows) -> dict[str, NDArray[np.generic]]:
@@ -205,7 +205,7 @@ def chunks(values: NDArray[np.generic], spec: ArraySpec) -> dict[str, bytes]:
     return out
 
 
-def group_json(
+def zarr_group_json(
     specs: Mapping[str, ArraySpec], attributes: Mapping[str, object]
 ) -> dict[str, bytes]:
     """Return every zarr.json of a group by name, with consolidated metadata in its root."""

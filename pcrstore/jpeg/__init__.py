@@ -26,9 +26,8 @@ of 8 x 8 pixels. Group 2 is the AC scan, behind EXIF and other metadata.
 """
 
 from pcrstore.jpeg.assemble import assemble_full, decodable
-from pcrstore.jpeg.end_of_band import end_of_band_tail
 from pcrstore.jpeg.markers import EOI, MAX_PIXELS, SOI
-from pcrstore.jpeg.parser import JpegHeader, parse_frame
+from pcrstore.jpeg.parser import JpegHeader
 from pcrstore.jpeg.probe import (
     JpegInfo,
     check_pixels,
@@ -65,12 +64,10 @@ __all__ = [
     "builtin",
     "check_pixels",
     "decodable",
-    "end_of_band_tail",
     "first_rows",
     "jpeg_shape",
     "original",
     "pack_blob",
-    "parse_frame",
     "parse_script",
     "readable_header",
     "require",

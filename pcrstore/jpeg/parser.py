@@ -50,7 +50,7 @@ __all__ = [
     "metadata_segments",
     "parse",
     "parse_frame",
-    "parse_header",
+    "parse_jpeg_header",
 ]
 
 # In entropy-coded bytes FF 00 is a stuffed FF, FF D0..D7 a restart and FF FF fill (B.1.1.2,
@@ -132,7 +132,7 @@ def parse(data: bytes, *, max_scans: int = MAX_SCANS, max_segments: int = MAX_SE
         DamagedJpegError: Cut short, a marker out of place, or a header that contradicts itself.
         LimitError: More scans or segments than allowed.
     """
-    header = parse_header(data, max_segments=max_segments)
+    header = parse_jpeg_header(data, max_segments=max_segments)
     segments = list(header.segments)
     scans: list[Scan] = []
     segment = read_segment(data, header.sos)
@@ -159,7 +159,7 @@ def parse(data: bytes, *, max_scans: int = MAX_SCANS, max_segments: int = MAX_SE
     )
 
 
-def parse_header(data: bytes, *, max_segments: int = MAX_SEGMENTS) -> JpegHeader:
+def parse_jpeg_header(data: bytes, *, max_segments: int = MAX_SEGMENTS) -> JpegHeader:
     """Read the segments before the first scan header; nothing after it is looked at.
 
     Raises:

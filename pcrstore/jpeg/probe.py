@@ -1,7 +1,7 @@
 """Size and limits of a JPEG that is about to be decoded, and the JPEG of its first rows.
 
-Pure: bytes in, numbers or bytes out, in a tenth of the time of `parser.parse_header`: while Python
-runs no other thread can decode.
+Pure: bytes in, numbers or bytes out, in a tenth of the time of `parser.parse_jpeg_header`: while
+Python runs no other thread can decode.
 
     SOI  APPn DQT SOF          DHT SOS scan | SOS scan | ...  EOI
                   ^ height                ^ each counted, and whether its bits are all there
@@ -26,7 +26,7 @@ from pcrstore.jpeg.markers import (
     SOS,
     is_frame_header,
 )
-from pcrstore.jpeg.parser import JpegHeader, parse_header
+from pcrstore.jpeg.parser import JpegHeader, parse_jpeg_header
 
 __all__ = [
     "MAX_DECODED_SCANS",
@@ -111,7 +111,7 @@ def _brings_every_bit(ids: bytes, scans: tuple[bytes | None, ...]) -> bool:
 def readable_header(data: bytes) -> JpegHeader | None:
     """Return the JPEG header; None for another format and for a JPEG that only Pillow may read."""
     try:
-        return parse_header(data)
+        return parse_jpeg_header(data)
     except (UnsupportedJpegError, DamagedJpegError):
         return None
 
@@ -147,7 +147,7 @@ def first_rows(data: bytes, shape: JpegInfo, rows: int, scale: int) -> tuple[byt
 
 
 def _parsed(data: bytes) -> _Found | None:
-    """Return the facts of a header that `parse_header` can read; else None."""
+    """Return the facts of a header that `parse_jpeg_header` can read; else None."""
     header = readable_header(data)
     if header is None:
         return None
@@ -160,7 +160,7 @@ def _walked(data: bytes) -> _Found | None:
     """Return the facts of a header that has nothing unusual; None for any other.
 
     It goes from length to length and leaves the contents of tables and components to libjpeg: where
-    libjpeg refuses them, `parse_header` is asked after all.
+    libjpeg refuses them, `parse_jpeg_header` is asked after all.
     """
     if not data.startswith(SOI):
         return None

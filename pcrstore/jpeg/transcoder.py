@@ -86,7 +86,7 @@ def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) ->
 
     Args:
         source: A JPEG file, sequential or progressive, Huffman-coded, of 8 bits per sample.
-        script: Which coefficients each group holds.
+        script: The coefficients of each group.
         limits: Bounds on the source.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pcrstore.core import ByteRange, coalesce, crc32c, runs_of
 from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import Cells, IndexReader, Part, list_versions, read_manifest
+from pcrstore.dataset import IndexReader, Part, WantedCells, list_versions, read_manifest
 from pcrstore.errors import (
     AccessDeniedError,
     FormatError,
@@ -31,14 +31,14 @@ from pcrstore.format import (
     HEADERS,
     LATEST,
     Manifest,
-    RunPlacement,
+    ObjectPlacement,
     array_name,
     chunk_ranges,
     decode_directory,
     decode_latest,
     decode_part,
-    group_name,
     manifest_name,
+    zarr_group_name,
 )
 from pcrstore.storage import Engine, ReadableStore, store_of
 
@@ -169,7 +169,7 @@ class _Check:
             if data is None:
                 continue
             try:
-                head = data[: entry.directory.n_bytes]
+                head = data[: entry.head.n_bytes]
                 directory = decode_directory(
                     head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
                 )
@@ -211,7 +211,7 @@ class _Check:
             at = int(part.records["start"][rows[0], 0]) if len(rows) else 0
             for r in rows.tolist():
                 placed = part.placement(r, m.chunk_bytes)
-                if isinstance(placed, RunPlacement):
+                if isinstance(placed, ObjectPlacement):
                     if placed.start != at:
                         self._fault(entry.name, f"bytes {at}..{placed.start} belong to no record")
                     at = placed.start + placed.header_bytes + sum(placed.lengths)
@@ -230,7 +230,7 @@ class _Check:
         try:
             headers = index.headers([(number, r) for r in batch])
             wants = [
-                Cells(
+                WantedCells(
                     record=part.first_record + r,
                     placement=part.placement(r, m.chunk_bytes),
                     header=h,
@@ -247,10 +247,10 @@ class _Check:
         for r, want in zip(batch, wants, strict=True):
             try:
                 ranges = want.ranges()
-                if isinstance(want.placement, RunPlacement):
+                if isinstance(want.placement, ObjectPlacement):
                     ranges = [*want.placement.prefix(0), *ranges]
                 parts = self._read(ranges)
-                if isinstance(want.placement, RunPlacement):
+                if isinstance(want.placement, ObjectPlacement):
                     copy = encoded[base + part.header_edges[r] : base + part.header_edges[r + 1]]
                     if parts.pop(0) != copy:
                         self._fault(
@@ -283,7 +283,7 @@ class _Check:
         """Check the size of every chunk, and that the last of each array is zeros at its end."""
         lengths = (*m.totals.groups, m.totals.restore)
         for g, (n, size) in enumerate(zip(lengths, m.chunk_bytes, strict=True)):
-            array = f"{group_name(m.conversion)}/{array_name(g, m.n_groups)}"
+            array = f"{zarr_group_name(m.conversion)}/{array_name(g, m.n_groups)}"
             for r in chunk_ranges(array, 0, n, size):
                 self._seen.add(r.name)
                 if self._sized(r.name, size) and r.stop < size:

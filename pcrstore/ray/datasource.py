@@ -80,7 +80,7 @@ def read_pcrstore(
         storage_options: As for `pcrstore.open`. They travel to the workers as they are.
         version: An older version; None: the newest.
         engine: As for `pcrstore.open`.
-        override_num_blocks: How many tasks to make, of one record at least; None: as Ray sees fit.
+        override_num_blocks: Number of tasks, of one record at least; None: as Ray sees fit.
 
     Raises:
         NotFoundError: There is no dataset, or no such version.

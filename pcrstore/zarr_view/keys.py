@@ -22,7 +22,7 @@ import numpy as np
 from pcrstore.core import ByteRange, place_words
 from pcrstore.dataset import Counter, Dataset, IndexReader, Part, fetch_ranges, get_ranges
 from pcrstore.errors import FormatError
-from pcrstore.format import SideRows, even_chunk, side_objects, stream_specs
+from pcrstore.format import SideRows, even_chunk, region_specs, side_objects
 from pcrstore.storage import ReadableStore
 
 __all__ = ["Keys", "keys_of"]
@@ -98,40 +98,40 @@ class _RecordGroup:
         self._edges = np.concatenate((zero, np.cumsum(lengths, axis=0)))
         """First byte of each record in each region's array, and the end. (R + 1, G + 1)"""
         totals = self._edges[-1].tolist()
-        self._streams = stream_specs(totals, [even_chunk(n, chunk_bytes) for n in totals])
+        self._region_arrays = region_specs(totals, [even_chunk(n, chunk_bytes) for n in totals])
 
     def size(self, key: str) -> int | None:
-        found = self._stream_chunk(key)
+        found = self._region_chunk(key)
         if found is not None:
-            return self._streams[found[0]].chunk_rows
+            return self._region_arrays[found[0]].chunk_rows
         data = self._small_values().get(key)
         return None if data is None else len(data)
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        found = self._stream_chunk(key)
+        found = self._region_chunk(key)
         if found is None:
             return self._small_values()[key][start:stop]
         name, chunk = found
-        region, spec = list(self._streams).index(name), self._streams[name]
+        region, spec = list(self._region_arrays).index(name), self._region_arrays[name]
         first = chunk * spec.chunk_rows
         ranges = list(self._locate(region, first + start, min(first + stop, spec.shape[0])))
         bodies = fetch_ranges(self._ds.store, ranges, self._ds.cost, self._counter)
         return b"".join(bodies).ljust(stop - start, b"\0")  # the array ends inside its last chunk
 
     def names(self) -> Sequence[str]:
-        streams = (
+        region_keys = (
             f"{name}/{spec.chunk_key(c)}"
-            for name, spec in self._streams.items()
+            for name, spec in self._region_arrays.items()
             for c in range(spec.n_chunks)
         )
-        return sorted((*streams, *self._small_values()))
+        return sorted((*region_keys, *self._small_values()))
 
-    def _stream_chunk(self, key: str) -> tuple[str, int] | None:
+    def _region_chunk(self, key: str) -> tuple[str, int] | None:
         """Return the array and number of a region's chunk; None for any other key."""
         name, _, chunk = key.partition("/c/")
-        if name not in self._streams or not (chunk.isascii() and chunk.isdecimal()):
+        if name not in self._region_arrays or not (chunk.isascii() and chunk.isdecimal()):
             return None
-        exists = chunk == str(int(chunk)) and int(chunk) < self._streams[name].n_chunks
+        exists = chunk == str(int(chunk)) and int(chunk) < self._region_arrays[name].n_chunks
         return (name, int(chunk)) if exists else None
 
     def _locate(self, region: int, start: int, stop: int) -> Iterator[ByteRange]:
@@ -158,7 +158,7 @@ class _RecordGroup:
     def _make_small_values(self) -> dict[str, bytes]:
         m = self._ds.manifest
         objects = side_objects(
-            self._streams,
+            self._region_arrays,
             self._side_rows(),
             conversion=m.conversion,
             group_labels=m.group_labels,

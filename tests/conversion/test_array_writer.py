@@ -43,7 +43,7 @@ def placed_in_turn(writer, rs):
     """Place one record a unit; yield what is placed."""
     for unit, r in zip(units(len(rs)), rs, strict=True):
         placed = writer.place(unit, [r])
-        writer.index(placed.rows)
+        writer.add_rows(placed.rows)
         yield placed
 
 
@@ -80,10 +80,10 @@ def test_an_array_resumed_anywhere_is_cut_alike():
         again = []
         for i in range(len(rs)):
             if i < first:
-                writer.index(placed[i].rows)
+                writer.add_rows(placed[i].rows)
                 continue
             unit = writer.place(units(len(rs))[i], [rs[i]])
-            writer.index(unit.rows)
+            writer.add_rows(unit.rows)
             again += unit.objects
             assert unit.rows.records["start"][0].tolist() == ends[i]
             if i < done:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pcrstore.core.checksum import crc32c, place_words, record_seed
 from pcrstore.cost.model import DEFAULT_COST, CostModel, Link, Prices
-from pcrstore.dataset.planner import Cells, Prefix, assemble, plan
+from pcrstore.dataset.planner import WantedCells, WantedPrefix, assemble, plan
 from pcrstore.errors import ChecksumError, FormatError
 from pcrstore.format.index import RESTORE_DTYPE
-from pcrstore.format.placement import ArrayPlacement, RunPlacement
+from pcrstore.format.placement import ArrayPlacement, ObjectPlacement
 from pcrstore.format.record import RecordImage, build_record
 from pcrstore.jpeg.markers import EOI
 
@@ -54,7 +54,7 @@ class World:
             lengths = tuple(map(len, regions))
             if layout == "record":
                 data = self.objects.setdefault("objects/a", b"")
-                placement = RunPlacement(
+                placement = ObjectPlacement(
                     uid=UID,
                     ordinal=ordinal,
                     n_images=4,
@@ -87,7 +87,7 @@ class World:
 
     def prefix(self, record, k):
         _, header, placement, _ = self.records[record]
-        return Prefix(
+        return WantedPrefix(
             record=record,
             placement=placement,
             n_groups=3,
@@ -97,7 +97,7 @@ class World:
 
     def some(self, record, wanted, *, restore=False):
         _, header, placement, blobs = self.records[record]
-        return Cells(
+        return WantedCells(
             record=record,
             placement=placement,
             header=header,
@@ -287,7 +287,7 @@ def example():
         for row in lengths
     ]
     header, regions = build_record(images, seed=record_seed(UID, 0))
-    placement = RunPlacement(
+    placement = ObjectPlacement(
         uid=UID, ordinal=0, n_images=4, name="a", start=0, lengths=tuple(map(len, regions))
     )
     return header, placement
@@ -299,7 +299,7 @@ EXAMPLE = {"gap-read": (20, [(109, 239)]), "no-gap": (0, [(109, 129), (139, 199)
 @pytest.mark.parametrize(("gap", "requests"), EXAMPLE.values(), ids=EXAMPLE)
 def test_the_example_of_three_images_of_a_record_of_four(gap, requests):
     header, placement = example()
-    want = Cells(
+    want = WantedCells(
         record=0, placement=placement, header=header, images=(0, 1, 3), fidelities=(2, 2, 2)
     )
     assert [(r.start, r.stop) for r in want.ranges()] == [
@@ -312,5 +312,5 @@ def test_the_example_of_three_images_of_a_record_of_four(gap, requests):
 
 def test_the_example_of_all_images_of_a_record_of_four():
     _, placement = example()
-    [whole] = Prefix(record=0, placement=placement, n_groups=3, fidelity=2).ranges()
+    [whole] = WantedPrefix(record=0, placement=placement, n_groups=3, fidelity=2).ranges()
     assert (whole.start, whole.stop) == (0, 239)

@@ -5,7 +5,7 @@ from small_datasets import PassingStore, a_dataset
 
 from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.fetch import ATTEMPTS
-from pcrstore.dataset.planner import Cells, Prefix
+from pcrstore.dataset.planner import WantedCells, WantedPrefix
 from pcrstore.dataset.reader import RecordSelection
 from pcrstore.errors import ChecksumError
 from pcrstore.jpeg.end_of_band import ending
@@ -114,9 +114,9 @@ def test_positions_become_a_want_for_each_record():
     none = [False] * 5
     wants, places = reader._wants_at([5, 1, 4, 1, 3], [2, 1, 2, 3, 2], none)
     whole, some = wants
-    assert isinstance(whole, Prefix)
+    assert isinstance(whole, WantedPrefix)
     assert (whole.record, whole.fidelity) == (1, 2)
-    assert isinstance(some, Cells)
+    assert isinstance(some, WantedCells)
     assert (some.record, some.images, some.fidelities) == (0, (1,), (3,))
     assert places == [(0, 2), (1, 0), (0, 1), (1, 0), (0, 0)]
     found = reader.cells_at([5, 1, 4, 1, 3], [2, 1, 2, 3, 2], none)

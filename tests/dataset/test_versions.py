@@ -10,11 +10,11 @@ from flows import RECORD, DictStore, convert_to, dataset, memory, photos, write_
 
 from pcrstore.dataset.versions import (
     commit,
-    keep_hint,
     list_versions,
-    new_writer,
+    new_writer_id,
     newest_version,
     read_manifest,
+    write_hint,
 )
 from pcrstore.errors import (
     ChecksumError,
@@ -39,7 +39,7 @@ def manifest(tmp_path_factory):
 
 def ours(manifest, *, content="00"):
     """The manifest of a new attempt; the same content unless said otherwise."""
-    return replace(manifest, writer=new_writer(), conversion=content * 16)
+    return replace(manifest, writer=new_writer_id(), conversion=content * 16)
 
 
 @pytest.mark.parametrize("where", ["memory", "file"])
@@ -151,12 +151,12 @@ def test_a_commit_does_not_need_its_hint(manifest):
 def test_the_hint_only_goes_forward():
     store = DictStore()
     store.put(LATEST, encode_latest(7))
-    keep_hint(store, 3)
+    write_hint(store, 3)
     assert store.get(LATEST) == encode_latest(7)
-    keep_hint(store, 8)
+    write_hint(store, 8)
     assert store.get(LATEST) == encode_latest(8)
     store.put(LATEST, b"damaged")
-    keep_hint(store, 2)
+    write_hint(store, 2)
     assert store.get(LATEST) == encode_latest(2)
 
 

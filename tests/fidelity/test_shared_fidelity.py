@@ -111,7 +111,7 @@ def test_each_is_resolved_for_its_dataset():
 
 def test_each_follows_only_each():
     fidelities = shared(3)
-    with pytest.raises(OptionError, match="begin with one"):
+    with pytest.raises(OptionError, match="made with a fidelity per image"):
         fidelities.set([1] * 100)
     fidelities = shared([1, 2] * 50)
     fidelities.set(4)

@@ -69,6 +69,11 @@ def test_fidelities_come_to_a_group(asked, group):
     assert resolve_fetch(asked, M) == (group, False)
 
 
+def test_a_budget_is_exact_to_the_byte():
+    assert ByteBudget.parse("bytes<=1.001kb") == ByteBudget(1001)  # 1.001 * 1000 is less, in floats
+    assert ByteBudget.parse("bytes<=9007199254740993b") == ByteBudget(2**53 + 1)
+
+
 NO_INTEGERS = [True, 1.0, None, b"1", [1], np.float64(1)]
 
 
@@ -83,6 +88,7 @@ REFUSED = {
     4: "fidelity must be in 1..3, got 4",
     -1: "got -1",
     "9" * 5000: "fidelity must be 1..3",
+    "bytes<=" + "9" * 25: "fidelity must be 1..3",
     "bytes<=" + "9" * 400: "fidelity must be 1..3",
     "0": "got 0",
     "4": "got 4",

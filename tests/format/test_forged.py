@@ -38,7 +38,7 @@ def forge(tmp_path, layout, edit):
     (entry,) = m.parts
     data = store.get(entry.name)
     directory = decode_directory(
-        data[: entry.directory.n_bytes], entry, layout=layout, n_groups=m.n_groups, columns=COLUMNS
+        data[: entry.head.n_bytes], entry, layout=layout, n_groups=m.n_groups, columns=COLUMNS
     )
     some = decode_part(data, directory, COLUMNS)
     some = dataclasses.replace(

@@ -34,7 +34,7 @@ LAYOUTS = ["record", "zarr"]
 
 def directory(data, entry, layout="record", n_groups=G, columns=COLUMNS):
     return decode_directory(
-        data[: entry.directory.n_bytes], entry, layout=layout, n_groups=n_groups, columns=columns
+        data[: entry.head.n_bytes], entry, layout=layout, n_groups=n_groups, columns=columns
     )
 
 
@@ -108,7 +108,7 @@ def test_every_truncation_is_detected(layout):
 
 
 def with_head(entry, **changes):
-    return dataclasses.replace(entry, directory=entry.directory._replace(**changes))
+    return dataclasses.replace(entry, head=entry.head._replace(**changes))
 
 
 def test_the_head_of_another_part_is_refused():
@@ -117,19 +117,15 @@ def test_the_head_of_another_part_is_refused():
     with pytest.raises(ChecksumError, match="index directory fails its checksum"):
         directory(
             data,
-            dataclasses.replace(
-                entry, directory=entry.directory._replace(n_bytes=other.directory.n_bytes)
-            ),
+            dataclasses.replace(entry, head=entry.head._replace(n_bytes=other.head.n_bytes)),
         )
 
 
 @pytest.mark.parametrize("head", [b"PCR1", b"pcri", bytes(4)])
 def test_other_magic_is_refused(head):
     entry, data = part()
-    forged = head + data[4 : entry.directory.n_bytes]
-    changed = dataclasses.replace(
-        entry, directory=entry.directory._replace(checksum=crc32c(forged))
-    )
+    forged = head + data[4 : entry.head.n_bytes]
+    changed = dataclasses.replace(entry, head=entry.head._replace(checksum=crc32c(forged)))
     with pytest.raises(FormatError, match="index part must start with"):
         directory(forged, changed)
 

@@ -54,7 +54,7 @@ def test_a_slice_takes_its_images_along(start, stop, keys):
 def test_rows_come_back_from_their_part(layout):
     entry, data = part(layout)
     directory = decode_directory(
-        data[: entry.directory.n_bytes], entry, layout=layout, n_groups=G, columns=COLUMNS
+        data[: entry.head.n_bytes], entry, layout=layout, n_groups=G, columns=COLUMNS
     )
     assert_same(decode_part(data, directory, COLUMNS), rows(layout))
 

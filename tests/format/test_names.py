@@ -8,7 +8,7 @@ from pcrstore.errors import FormatError
 from pcrstore.format.names import (
     FOLDERS,
     array_name,
-    group_name,
+    chunk_key,
     index_name,
     is_note_name,
     listing_name,
@@ -18,6 +18,7 @@ from pcrstore.format.names import (
     staging_folder,
     unit_name,
     version_of,
+    zarr_group_name,
 )
 
 VERSION_NAMES = {
@@ -70,7 +71,8 @@ NAMES = {
     "index": (index_name(HASH, 0), f"index/{HASH}-000000.pcri"),
     "object": (object_name(HASH, 1234567), f"objects/{HASH}-1234567.pcr"),
     "object-of-a-policy": (object_name(HASH, 1, "opaque"), f"objects/{HASH}-000001-opaque.pcr"),
-    "array": (f"{group_name(HASH)}/{array_name(2, 2)}", f"zarr/{HASH}/restore"),
+    "chunk": (f"{zarr_group_name(HASH)}/restore/{chunk_key(7)}", f"zarr/{HASH}/restore/c/7"),
+    "array": (f"{zarr_group_name(HASH)}/{array_name(2, 2)}", f"zarr/{HASH}/restore"),
     "report": (report_name(HASH), f"reports/{HASH}.json"),
     "staging": (staging_folder(HASH), f"staging/{HASH}"),
     "listing": (listing_name(FOLDER), f"staging/{HASH}/{HASH}/listing"),

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from pcrstore.core.checksum import record_seed
 from pcrstore.core.ranges import ByteRange
 from pcrstore.format.names import array_name
-from pcrstore.format.placement import ArrayPlacement, RunPlacement, chunk_ranges
+from pcrstore.format.placement import ArrayPlacement, ObjectPlacement, chunk_ranges
 from pcrstore.format.record import header_size
 
 UID = bytes(range(16))
 
 
 def run(lengths=(10, 20, 5), start=100, n_images=3):
-    return RunPlacement(
+    return ObjectPlacement(
         uid=UID, ordinal=4, n_images=n_images, name="objects/a.pcr", start=start, lengths=lengths
     )
 

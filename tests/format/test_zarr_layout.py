@@ -16,11 +16,11 @@ from pcrstore.format.zarr_layout import (
     SideRows,
     chunks,
     even_chunk,
-    group_json,
+    region_specs,
     side_arrays,
     side_spec,
-    stream_specs,
     unbound_checksums,
+    zarr_group_json,
 )
 
 CHUNKS = {
@@ -74,7 +74,7 @@ def test_metadata_is_that_of_the_specification():
 
 
 def test_streams_are_the_groups_and_restore():
-    specs = stream_specs([10, 20, 5], [4, 20, 8])
+    specs = region_specs([10, 20, 5], [4, 20, 8])
     assert {k: (s.dtype, s.shape, s.chunk_rows, s.n_chunks) for k, s in specs.items()} == {
         "group_1": ("uint8", (10,), 4, 3),
         "group_2": ("uint8", (20,), 20, 1),
@@ -83,8 +83,8 @@ def test_streams_are_the_groups_and_restore():
 
 
 def test_a_group_has_consolidated_metadata():
-    specs = stream_specs([10, 20, 5], [4, 20, 8])
-    out = group_json(specs, {"classes": ["cat"]})
+    specs = region_specs([10, 20, 5], [4, 20, 8])
+    out = zarr_group_json(specs, {"classes": ["cat"]})
     assert set(out) == {"zarr.json", *(f"{name}/zarr.json" for name in specs)}
     root = json.loads(out["zarr.json"])
     assert root["node_type"] == "group"

@@ -31,7 +31,7 @@ from pcrstore.jpeg.parser import (
     metadata_segments,
     parse,
     parse_frame,
-    parse_header,
+    parse_jpeg_header,
 )
 
 MODELS = {"grey": "grey", "rgb": "rgb", "cmyk": "cmyk", "ycck": "ycck"}
@@ -203,13 +203,13 @@ def test_parse_frame_needs_no_more_than_the_frame():
         parse_frame(SOI + segment(0xFE) * 3, max_segments=3)
 
 
-def test_parse_header_needs_no_more_than_the_scan_header():
+def test_parse_jpeg_header_needs_no_more_than_the_scan_header():
     data = tiny(JFIF)
     jpeg = parse(data)
-    header = parse_header(data[: jpeg.scans[0].ecs_start])
+    header = parse_jpeg_header(data[: jpeg.scans[0].ecs_start])
     assert (header.frame, header.model, header.sos) == (jpeg.frame, jpeg.model, jpeg.scans[0].sos)
     with pytest.raises(DamagedJpegError):
-        parse_header(data[: jpeg.scans[0].ecs_start - 1])
+        parse_jpeg_header(data[: jpeg.scans[0].ecs_start - 1])
 
 
 COLOUR = {
@@ -241,7 +241,7 @@ def test_the_colour_model_is_libjpegs(frame, before, model):
     first = frame[10]
     data = tiny(before, frame=frame, scans=sos((first,)) + b"\x01")
     assert parse(data).model is model
-    assert parse_header(data).model is model
+    assert parse_jpeg_header(data).model is model
 
 
 def test_an_adobe_segment_behind_the_scan_header_does_not_count():
@@ -308,7 +308,7 @@ def test_metadata_is_every_application_segment_and_comment_verbatim():
     jpeg = parse(data)
     assert metadata_segments(data, jpeg) == EXIF + JFXX + XMP + ICC + COMMENT + COMMENT
     assert identity_segments(data, jpeg) == JFIF + adobe(1)
-    assert parse_header(data).without_metadata(data) == JFIF + dqt + adobe(1) + sof(THREE)
+    assert parse_jpeg_header(data).without_metadata(data) == JFIF + dqt + adobe(1) + sof(THREE)
 
 
 def test_a_thumbnail_is_cut_off():

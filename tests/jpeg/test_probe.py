@@ -26,7 +26,7 @@ from pcrstore.image.decoder import SCALES, decode, decode_jpeg
 from pcrstore.jpeg import probe
 from pcrstore.jpeg.end_of_band import end_of_band_tail
 from pcrstore.jpeg.markers import EOI, MAX_PIXELS, is_frame_header
-from pcrstore.jpeg.parser import parse, parse_header
+from pcrstore.jpeg.parser import parse, parse_jpeg_header
 from pcrstore.jpeg.probe import first_rows, jpeg_shape, readable_header
 from pcrstore.jpeg.scan_script import BUILTIN, ScanSpec
 
@@ -35,7 +35,7 @@ def walked(data):
     """What the walk over segments finds, after checking it against the parser."""
     found = probe._walked(data)
     if found is not None:
-        header = parse_header(data)
+        header = parse_jpeg_header(data)
         frame = header.frame
         [at] = [s.start for s in header.segments if is_frame_header(s.marker)]
         assert found == (frame.width, frame.height, len(frame.components), at, header.sos)
@@ -47,7 +47,7 @@ def walked(data):
 def test_usual_headers_need_no_parser(kind, progressive):
     data = make(kind, progressive=progressive)
     assert walked(data)
-    start = parse_header(data).sos
+    start = parse_jpeg_header(data).sos
     assert probe._walked(data[: start + 2])[-1] == start
     for stop in range(start + 2):
         assert walked(data[:stop]) is None
@@ -102,10 +102,10 @@ def test_the_walk_never_contradicts_the_parser(kind, edits):
 @pytest.mark.parametrize("unusual", [b"\xff", b"\xff\xff\xff"], ids=["fill", "more-fill"])
 def test_the_parser_finds_the_same_shape(unusual):
     data = make("420")
-    at = parse_header(data).segments[-1].start
+    at = parse_jpeg_header(data).segments[-1].start
     usual, found = shape_of(data), shape_of(data[:at] + unusual + data[at:])
     assert found._replace(frame=usual.frame) == usual
-    [before] = [s.start for s in parse_header(data).segments if is_frame_header(s.marker)]
+    [before] = [s.start for s in parse_jpeg_header(data).segments if is_frame_header(s.marker)]
     assert found.frame - before in (0, len(unusual))
     edited = data[:before] + unusual + data[before:]
     assert shape_of(edited).frame == before + len(unusual)

@@ -39,7 +39,7 @@ def build(files, policy="raise", *, source=None, **kwargs):
 
 
 GOOD = [(f"{i}.jpg", photo(i)) for i in range(4)]
-IDS = Ids(how="", policy="skip", content="c" * 32, conversion="d" * 32)
+IDS = Ids(option_text="", policy="skip", content="c" * 32, conversion="d" * 32)
 UNIT = Unit(number=0, records=(range(4),), first_record=0)
 
 

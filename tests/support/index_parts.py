@@ -96,14 +96,14 @@ def enveloped(text: bytes) -> bytes:
 
 def with_directory(entry, data, edit):
     """A part whose directory was edited, checksums put right: what a forger would make."""
-    old = entry.directory.n_bytes
+    old = entry.head.n_bytes
     directory = json.loads(data[12:old])
     directory = edit(directory) or directory
     text = json.dumps(directory, sort_keys=True, separators=(",", ":")).encode()
     head = b"PCRI" + struct.pack("<II", len(text), crc32c(text)) + text
     changed = {
         "n_bytes": len(data) - old + len(head),
-        "directory": Head(len(head), crc32c(head)),
+        "head": Head(len(head), crc32c(head)),
     }
     slots = {name: getattr(entry, name) for name in entry.__slots__}
     return type(entry)(**{**slots, **changed}), head + data[old:]
