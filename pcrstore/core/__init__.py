@@ -22,7 +22,6 @@ from pcrstore.core.arguments import integer, parse_size, real
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
 from pcrstore.core.json_codec import (
-    MAX_INT,
     Count,
     Hex,
     Key,
@@ -39,7 +38,6 @@ from pcrstore.core.json_codec import (
 from pcrstore.core.ranges import ByteRange, Coalesced, Request, coalesce, divide, runs_of
 
 __all__ = [
-    "MAX_INT",
     "UID_BYTES",
     "ByteRange",
     "Coalesced",

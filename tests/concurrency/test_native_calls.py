@@ -1,4 +1,4 @@
-"""Calls of a native library end before the interpreter does, and so do its threads' uses of Python."""
+"""Calls of a native library end before the interpreter does, and its threads leave Python."""
 
 import asyncio
 import gc
