@@ -32,11 +32,11 @@ from benchmarks.peers.client import every_row
 from benchmarks.results import Report
 from pcrstore.core import key_of, uniforms
 from pcrstore.image import RandomResizedCrop, Rendering, render
-from pcrstore.image.decoder import Engine
+from pcrstore.image.decoder import Decoder
 
 NEEDS: Final = (data(IMAGENET), SIMPLEJPEG)
 SCRIPTS = ("sa5", "spec5")
-ENGINES: tuple[Engine, ...] = ("simplejpeg", "pillow")
+ENGINES: tuple[Decoder, ...] = ("simplejpeg", "pillow")
 BATCH = 64
 SIZE = 224
 WANTED_SCALING = 1.8
@@ -48,7 +48,7 @@ class Case:
     """One way to render one set of files."""
 
     files: str
-    engine: Engine
+    engine: Decoder
     dct_scaling: bool
     n_threads: int
     every_row: bool = False
@@ -93,7 +93,7 @@ def batches(
         part = rows[start : start + BATCH]
         batch = np.empty((len(part), SIZE, SIZE, 3), np.uint8)
         for row, i in zip(batch, part, strict=True):
-            render(files[i], rendering, draws[i], row, engine=case.engine)
+            render(files[i], rendering, draws[i], row, decoder=case.engine)
         yield batch
 
 

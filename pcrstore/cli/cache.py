@@ -7,7 +7,7 @@ import click
 from pcrstore.cli.params import json_option
 from pcrstore.cli.text import count, emit, percent, printable, size, table
 from pcrstore.errors import OptionError
-from pcrstore.storage.cache import Cache, DatasetUsage, Usage
+from pcrstore.storage import Cache, DatasetUsage, Usage
 
 __all__ = ["cache"]
 

@@ -1,8 +1,9 @@
 """Threads, processes and coroutines, and objects that they share or must not share.
 
-    coroutines    run_on, each     a coroutine's result for a plain thread; many, a few at a time
-                  NativeCalls      the same where a native library completes futures: none of its
-                                   threads is in Python when the interpreter ends
+    coroutines    run_on           the result of a coroutine, for a plain thread
+                  each             one coroutine for each of many items, a few at a time
+    native_calls  NativeCalls      coroutines that wait for a native library: none of its threads is
+                                   in Python when the interpreter ends
     threads       Threads          daemon threads with a queue, stopped before the interpreter ends
                   StopFlag         waits that end when the work is stopped
     processes     ordered_map      one function over many tasks in spawned workers, in order
@@ -11,8 +12,9 @@
     shared        SharedNumber     a number that a process shares with the workers it starts
 
 The rules of this package: no lock survives a fork locked (`ForkSafeLock`); no socket and no thread
-is used in a process that did not make it (`PerProcess`); no thread of ours is alive when the
-interpreter ends (`Threads.end_all`, `NativeCalls.end`).
+is used in a process that did not make it (`PerProcess`); before the interpreter ends, the threads
+of `Threads` are stopped and waited for, 2 seconds at most (`Threads.end_all`), and so are the calls
+of native libraries, 5 seconds at most (`NativeCalls.end`).
 
 Examples:
     Three tasks of a conversion, each result in its place:
@@ -29,8 +31,9 @@ Examples:
     True
 """
 
-from pcrstore.concurrency.coroutines import NativeCalls, each, run_on
+from pcrstore.concurrency.coroutines import each, run_on
 from pcrstore.concurrency.locks import ForkSafeLock
+from pcrstore.concurrency.native_calls import NativeCalls
 from pcrstore.concurrency.per_process import PerProcess
 from pcrstore.concurrency.processes import ordered_map, usable_cores
 from pcrstore.concurrency.shared import SharedNumber, share_with_started

@@ -2,8 +2,9 @@
 
     tasks 0 1 2 3 4 5 6 ... --> 2 workers, 6 tasks in flight --> results 0 1 2 3 4 5 6 ...
 
-With one worker the tasks run in the caller's thread, with more in spawned processes: a decoder that
-crashes ends one worker and not the conversion, and no client or lock of the parent is inherited.
+With one worker the tasks run in the caller's thread, with more in spawned processes, which inherit
+no client and no lock of the parent. If one of them dies, as by a decoder that crashes, the others
+are ended and `ordered_map` raises an error; the caller's process lives, and may start again.
 Tasks that need the memory of this process (a `memory://` source) run in threads instead.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pcrstore.errors import PcrstoreError
@@ -30,13 +32,10 @@ Result = TypeVar("Result")
 _WINDOW = 3
 """Tasks in flight per worker: one running, one waiting, one finished and not yet taken."""
 
-_DIED = (
-    "a worker process died (out of memory, or killed); run the same again to go on from where it "
-    "stopped, with fewer workers if memory is short"
-)
+_DIED = "a worker process died (out of memory, or killed)"
 _NEVER_RAN = (
-    "the worker processes died before they did anything: a script must call convert() under "
-    '`if __name__ == "__main__":`, for each worker imports it; or pass workers=1'
+    "the worker processes died before they did anything: a script must start them under "
+    '`if __name__ == "__main__":`, for each worker imports it'
 )
 
 _run: Callable[[Any], object] | None = None
@@ -93,6 +92,8 @@ def ordered_map(
     *,
     n_workers: int,
     in_process: bool = False,
+    if_died: str = _DIED,
+    if_never_ran: str = _NEVER_RAN,
 ) -> Generator[Result, None, None]:
     """Yield `make(setting)(task)` for every task, in order.
 
@@ -102,6 +103,8 @@ def ordered_map(
         tasks: Taken lazily, at most three per worker ahead of the results.
         n_workers: Number of workers; 1 runs the tasks in this thread.
         in_process: Use threads as workers.
+        if_died: Message of the error for a worker that died after the first result.
+        if_never_ran: The same before the first result, as where processes cannot be spawned.
 
     Raises:
         PcrstoreError: A worker died.
@@ -113,7 +116,7 @@ def ordered_map(
     if in_process:
         run = make(setting)
         threads = ThreadPoolExecutor(n_workers)
-        yield from _drain(threads, lambda task: threads.submit(run, task), tasks, window, {})
+        yield from _drain(threads, lambda task: threads.submit(run, task), tasks, window)
         return
     context = multiprocessing.get_context("spawn")
     processes = ProcessPoolExecutor(n_workers, context, _prepare, (make, setting))
@@ -123,7 +126,15 @@ def ordered_map(
         with _unreachable_by_interrupts():
             return processes.submit(_call, task)  # type: ignore[arg-type]  # returns what make's function does
 
-    yield from _drain(processes, submit, tasks, window, alive)
+    n_done = 0
+    try:
+        # Closed explicitly: workers end as soon as the caller stops.
+        with contextlib.closing(_drain(processes, submit, tasks, window, alive)) as results:
+            for result in results:
+                yield result
+                n_done += 1
+    except BrokenProcessPool as e:
+        raise PcrstoreError(if_died if n_done else if_never_ran) from e
 
 
 def _drain(
@@ -131,22 +142,17 @@ def _drain(
     submit: Callable[[Task], "Future[Result]"],
     tasks: Iterator[Task],
     window: int,
-    workers: Mapping[int, BaseProcess],
+    workers: Mapping[int, BaseProcess] = MappingProxyType({}),
 ) -> Generator[Result, None, None]:
     """Yield the results in order; if the caller stops early, end the workers at once."""
     pending: deque[Future[Result]] = deque()
-    n_done = 0
     try:
         for task in tasks:
             pending.append(submit(task))
             if len(pending) >= window:
                 yield pending.popleft().result()
-                n_done += 1
         while pending:
             yield pending.popleft().result()
-            n_done += 1
-    except BrokenProcessPool as e:
-        raise PcrstoreError(_DIED if n_done else _NEVER_RAN) from e
     finally:
         doomed = list(workers.values()) if pending else []
         pool.shutdown(wait=False, cancel_futures=True)

@@ -50,7 +50,7 @@ class SharedNumber:
             hold another number instead.
     """
 
-    def __init__(self, value: int, name: str = "epoch") -> None:
+    def __init__(self, value: int, name: str) -> None:
         self._name = name
         self._word = RawValue(ctypes.c_int64, self._checked(value))
 

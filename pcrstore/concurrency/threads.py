@@ -2,9 +2,10 @@
 
 An interpreter that ends kills a daemon thread when the thread next asks for the GIL, by unwinding
 its stack. C++ destructors may not be unwound, and torch releases the GIL in some: the process would
-abort. Exit handlers therefore call `Threads.end_all` before the interpreter ends.
+abort. An exit handler therefore calls `Threads.end_all` before the interpreter ends.
 """
 
+import atexit
 import contextlib
 import threading
 import time
@@ -17,6 +18,9 @@ __all__ = ["POLL_SECONDS", "StopFlag", "Threads"]
 
 POLL_SECONDS: Final = 0.5
 """Seconds between two looks at a stop flag, by a thread that waits for an event."""
+_LAST_SECONDS: Final = 2.0
+"""Longest wait for threads when the interpreter ends: a call that does not return in this time may
+never do."""
 
 
 class StopFlag:
@@ -98,7 +102,7 @@ class Threads:
                 thread.join(max(0.0, end - time.monotonic()))
 
     @classmethod
-    def end_all(cls, seconds: float) -> None:
+    def end_all(cls, seconds: float = _LAST_SECONDS) -> None:
         """Stop the threads of all instances, and wait `seconds` at most for them to end."""
         end = time.monotonic() + seconds
         every = list(cls._all)
@@ -106,3 +110,7 @@ class Threads:
             threads.stop()
         for threads in every:
             threads.join(max(0.0, end - time.monotonic()))
+
+
+# Exit handlers run last first: owners of threads that register theirs later end them earlier.
+atexit.register(Threads.end_all)

@@ -37,6 +37,15 @@ from pcrstore.storage import Store
 
 __all__ = ["Job", "Progress"]
 
+_WORKER_DIED = (
+    "a worker process died (out of memory, or killed); run the same again to go on from where it "
+    "stopped, with fewer workers if memory is short"
+)
+_NO_WORKER_RAN = (
+    "the worker processes died before they did anything: a script must call convert() under "
+    '`if __name__ == "__main__":`, for each worker imports it; or pass workers=1'
+)
+
 
 class Progress(Protocol):
     """Receiver of the progress of a conversion."""
@@ -225,6 +234,8 @@ class Job:
             self._tasks(units),
             n_workers=workers,
             in_process=not self._source.shared_by_processes,
+            if_died=_WORKER_DIED,
+            if_never_ran=_NO_WORKER_RAN,
         )
 
     def _tasks(self, units: Sequence[Unit]) -> Iterator[RecordTask]:

@@ -11,7 +11,8 @@ All is pure, and no module imports another.
 An example: three ranges of one object, of which two are near enough to be one request.
 
     >>> wanted = [ByteRange("a", 0, 10), ByteRange("a", 14, 20), ByteRange("a", 90, 95)]
-    >>> [(r.range.start, r.range.stop, r.members) for r in coalesce(wanted, max_gap=4, max_size=99)]
+    >>> requests = coalesce(wanted, max_gap=4, max_size=99).requests
+    >>> [(request.range.start, request.range.stop, request.members) for request in requests]
     [(0, 20, (0, 1)), (90, 95, (2,))]
 
 Bytes 10 to 14 are downloaded for nothing, which is cheaper than one more request.

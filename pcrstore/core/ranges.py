@@ -1,6 +1,6 @@
 """Byte ranges in named objects, and the one place where they are merged.
 
-Pure. Ranges are half-open everywhere in pcrstore; only an adapter that speaks HTTP subtracts one.
+Pure. Ranges are half-open everywhere in pcrstore; only a client that speaks HTTP subtracts one.
 
     wanted    |--|  |---|                 |--|   |-|
                   ^gap                  ^gap too wide

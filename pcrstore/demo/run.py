@@ -84,7 +84,7 @@ def run_demo(
     Args:
         folder: Images, as for `convert`, on a local disk; None: photos of scikit-image and some
             generated images.
-        output: Where the contact sheet goes; None: into `keep`, or a temporary file.
+        output: File for the contact sheet; None: in `keep`, or a temporary file.
         keep: A new or empty folder for the images and the dataset; None: they are deleted.
         say: Called with a line of text at each step.
 

@@ -47,7 +47,7 @@ _DRAWS: Final = 0x646961  # the first word of the keys that fidelities are drawn
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Several fidelities at once, drawn anew in each epoch.
+    """Several fidelities at once, drawn anew in each epoch; for several datasets, see `Mix`.
 
     Examples:
         >>> Mixture({3: 10, 1: 1, 5: 1})

@@ -34,7 +34,7 @@ from pcrstore.jpeg import (
 
 __all__ = [
     "SCALES",
-    "Engine",
+    "Decoder",
     "decode",
     "decode_jpeg",
     "decode_other",
@@ -43,7 +43,7 @@ __all__ = [
     "use_simplejpeg",
 ]
 
-Engine = Literal["auto", "simplejpeg", "pillow"]
+Decoder = Literal["auto", "simplejpeg", "pillow"]
 
 SCALES = (1, 2, 4, 8)
 """Denominators by which libjpeg's inverse DCT can reduce an image."""
@@ -67,7 +67,7 @@ def decode(
     *,
     scale: int = 1,
     orientation: int = 1,
-    engine: Engine = "auto",
+    decoder: Decoder = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Decode an image to RGB.
@@ -85,7 +85,7 @@ def decode(
         scale: 1, 2, 4 or 8: reduce each side to 1/scale, rounded up. Of a JPEG in the inverse DCT;
             of another format by the mean of scale x scale pixels.
         orientation: EXIF orientation to undo, 1 to 8.
-        engine: "pillow", or "simplejpeg" with Pillow for files that simplejpeg cannot read, or
+        decoder: "pillow", or "simplejpeg" with Pillow for files that simplejpeg cannot read, or
             "auto": the latter where simplejpeg is installed.
         max_pixels: Refuse larger images, counted at scale 1, before decoding.
 
@@ -93,16 +93,16 @@ def decode(
         A C-contiguous, writable array of shape (height, width, 3).
 
     Raises:
-        DecodeError: The bytes are not an image that the engines read, or are cut short.
+        DecodeError: The bytes are not an image that the decoders read, or are cut short.
         LimitError: More than max_pixels pixels, or than `MAX_DECODED_SCANS` scans.
-        OptionError: A scale, orientation or engine that does not exist.
+        OptionError: A scale, orientation or decoder that does not exist.
         MissingDependencyError: simplejpeg is asked for and not installed.
     """
     if scale not in SCALES:
         raise OptionError(f"scale must be one of {SCALES}, got {scale}")
     if not 1 <= orientation <= 8:
         raise OptionError(f"orientation must be in 1..8, got {orientation}")
-    by_simplejpeg = use_simplejpeg(engine)
+    by_simplejpeg = use_simplejpeg(decoder)
     shape = jpeg_shape(data, max_pixels)
     if shape is None:
         pixels = decode_other(data, scale, max_pixels)
@@ -139,14 +139,14 @@ def decode_jpeg(
     return _decode_pillow(data, header, scale)
 
 
-def use_simplejpeg(engine: Engine) -> bool:
-    """Say whether an engine means simplejpeg here; errors are those of `decode`."""
-    if engine not in ("auto", "simplejpeg", "pillow"):
-        raise OptionError(f"engine must be auto, simplejpeg or pillow, got {engine!r}")
+def use_simplejpeg(decoder: Decoder) -> bool:
+    """Say whether a decoder means simplejpeg here; errors are those of `decode`."""
+    if decoder not in ("auto", "simplejpeg", "pillow"):
+        raise OptionError(f"decoder must be auto, simplejpeg or pillow, got {decoder!r}")
     installed = _has_simplejpeg()
-    if engine == "simplejpeg" and not installed:
-        raise MissingDependencyError("engine simplejpeg needs: pip install 'pcrstore[fast]'")
-    return installed and engine != "pillow"
+    if decoder == "simplejpeg" and not installed:
+        raise MissingDependencyError("decoder simplejpeg needs: pip install 'pcrstore[fast]'")
+    return installed and decoder != "pillow"
 
 
 @cache

@@ -22,7 +22,7 @@ from pcrstore.errors import DecodeError, OptionError
 from pcrstore.image.crops import Box, Crop
 from pcrstore.image.decoder import (
     SCALES,
-    Engine,
+    Decoder,
     decode_jpeg,
     decode_other,
     upright,
@@ -111,7 +111,7 @@ def render(
     out: NDArray[np.uint8],
     *,
     orientation: int = 1,
-    engine: Engine = "auto",
+    decoder: Decoder = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Decode an image, crop it, and write the crop to `out`.
@@ -122,20 +122,20 @@ def render(
         draws: `rendering.crop.n_draws` numbers in [0, 1).
         out: (height, width, 3), C-contiguous.
         orientation: EXIF orientation to undo first, 1 to 8; the box is chosen in the upright image.
-        engine: As `decoder.decode`.
+        decoder: As `decoder.decode`.
         max_pixels: As `decoder.decode`.
 
     Raises:
         DecodeError: As `decoder.decode`.
         LimitError: As `decoder.decode`.
         OptionError: `out` has another shape, type or layout, the crop's box is not inside the
-            image, or an orientation or engine that does not exist.
+            image, or an orientation or decoder that does not exist.
         MissingDependencyError: As `decoder.decode`.
     """
     _check_out(out, rendering)
     if not 1 <= orientation <= 8:
         raise OptionError(f"orientation must be in 1..8, got {orientation}")
-    by_simplejpeg = use_simplejpeg(engine)
+    by_simplejpeg = use_simplejpeg(decoder)
     shape = jpeg_shape(data, max_pixels)
     if shape is None:
         pixels = upright(decode_other(data, 1, max_pixels), orientation)

@@ -22,7 +22,7 @@ from pcrstore.loader.options import ReadSettings
 from pcrstore.loader.prefetch import ReadSpec
 from pcrstore.loader.stats import Signals
 from pcrstore.sampling import EpochOrder, EpochPartition, SampleSet, ShardSlice, Topology
-from pcrstore.storage.cache import Cache
+from pcrstore.storage import Cache
 
 __all__ = ["Connections", "Pipeline"]
 

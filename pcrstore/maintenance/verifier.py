@@ -50,7 +50,10 @@ _BATCH_BYTES: Final = 32 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """An object, or a part of one, that is not as it was written."""
+    """An object, or a part of one, that is not as it was written.
+
+    The failures that tests put into a store are `pcrstore.testing.Fault`.
+    """
 
     name: str
     """Name of the object."""

@@ -1,4 +1,4 @@
-"""Several datasets read as one, each as often as its weight says.
+"""Several datasets read as one by weight; for several fidelities of one, see `Mixture`.
 
     Mix({a: 3, b: 1}) of 20 and 12 images ──▶ an epoch of 32 samples: 24 of a, 8 of b
 
@@ -26,7 +26,7 @@ _MOST_SAMPLES: Final = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Several datasets read as one, each as often as its weight says.
+    """Several datasets read as one by weight; for several fidelities of one, see `Mixture`.
 
     An epoch has as many samples as the datasets have images together, or `epoch_size`; a dataset
     with more than its share is read on in the next epoch, one with less is read again.

@@ -3,14 +3,14 @@
     open        a URL or a store --> the store that reads it best
     protocol    the protocol of stores: `ReadableStore`, `Store`, and names that all of them take
     local       folders: atomic writes, no requests
-    remote      retries, fan-out and verdicts over a client's coroutines, for two engines:
+    remote      retries, fan-out and errors over a client's coroutines, for two engines:
       obstore_store    obstore, and how it ends and forks
       fsspec_store     fsspec, and file systems without coroutines
       fsspec_client    file systems opened, looked through and limited
       options          fsspec's options translated for obstore
     forking     a store for a process and the workers that it forks
     retry       when a request is tried again, and when not
-    errors      a library's error --> ours, with a verdict; redact: without credentials
+    errors      a library's error --> ours, retryable or not; redact: without credentials
     cache/      bodies of ranges on a local disk
 
 A read of two ranges, one of which fails once with 503:
@@ -40,7 +40,7 @@ Examples:
     >>> store.delete([entry.name for entry in store.list("")])
 """
 
-from pcrstore.storage.cache import CacheWarning
+from pcrstore.storage.cache import Cache, CacheWarning, DatasetUsage, Usage
 from pcrstore.storage.forking import ForkingStore
 from pcrstore.storage.obstore_store import ForkedObstoreWarning
 from pcrstore.storage.open import Engine, checked_url, open_store, store_of
@@ -58,7 +58,9 @@ from pcrstore.storage.retry import RetryPolicy
 
 __all__ = [
     "Bodies",
+    "Cache",
     "CacheWarning",
+    "DatasetUsage",
     "Engine",
     "Entries",
     "Entry",
@@ -68,6 +70,7 @@ __all__ = [
     "ReadableStore",
     "RetryPolicy",
     "Store",
+    "Usage",
     "check_name",
     "checked_url",
     "open_store",

@@ -1,6 +1,6 @@
 """Errors of the libraries beneath, translated into ours, without credentials.
 
-Pure. Libraries are told apart by status code and class name, so that none has to be imported.
+Libraries are told apart by status code and class name, so that none has to be imported.
 
     botocore, aiohttp, gcsfs, azure ... -> status 404, 401, 403, 408, 429, 5xx
     obstore, sockets, file system       -> class name, errno

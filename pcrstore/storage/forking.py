@@ -5,7 +5,7 @@ obstore hangs in a child of a process that has used it, also on a new store: its
     this process                       reads through
     ---------------------------------  -------------------------------------------------------------
     will fork workers                  fsspec: metadata alone, so that obstore stays for the workers
-    turned out to fork none            obstore, from `settle` on
+    turned out to fork none            obstore, from `use_engine` on
     any other: a worker, an unpickler  obstore
     was forked from a user of obstore  fsspec, and says so once (`pcrstore.storage.obstore_store`)
 
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from pcrstore.concurrency import PerProcess
 from pcrstore.core import ByteRange
-from pcrstore.storage.open import Engine, check_engine, check_options, open_store
+from pcrstore.storage.open import Engine, check_engine, check_storage_options, open_store
 from pcrstore.storage.protocol import Bodies, Entries, ReadableStore
 
 __all__ = ["ForkingStore"]
@@ -43,7 +43,7 @@ class ForkingStore(ReadableStore):
         engine: Engine = "auto",
     ) -> None:
         check_engine(engine)  # here, and not in every child
-        check_options(storage_options)
+        check_storage_options(storage_options)
         self._maker = os.getpid()
         self._arguments = url, dict(storage_options or {}), engine
         self._opened = PerProcess(self._open)
@@ -58,8 +58,8 @@ class ForkingStore(ReadableStore):
     def _here(self) -> ReadableStore:
         return self._opened.get()[-1]
 
-    def settle(self) -> None:
-        """Read here as children would, from now on: no worker reads for this process."""
+    def use_engine(self) -> None:
+        """Read by the chosen engine in this process too, from now on: it forks no workers."""
         stores = self._opened.get()
         if os.getpid() == self._maker and len(stores) == 1:
             url, options, engine = self._arguments

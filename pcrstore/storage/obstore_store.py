@@ -88,12 +88,12 @@ class _Process:
         return False
 
 
-def _settle() -> None:
+def _drop_references() -> None:
     """Enter obstore, which then drops the references that its threads gave up without the GIL."""
     import_module("obstore.store").MemoryStore()
 
 
-_calls = NativeCalls(_settle)
+_calls = NativeCalls(_drop_references)
 os.register_at_fork(after_in_child=_Process.after_fork)
 # Exit handlers run last first: those of whoever imports this may still read.
 atexit.register(_Process.before_exit)

@@ -27,7 +27,14 @@ from pcrstore.storage.options import NotTranslatableError
 from pcrstore.storage.protocol import ReadableStore, Store
 from pcrstore.storage.retry import RetryPolicy
 
-__all__ = ["Engine", "check_engine", "check_options", "checked_url", "open_store", "store_of"]
+__all__ = [
+    "Engine",
+    "check_engine",
+    "check_storage_options",
+    "checked_url",
+    "open_store",
+    "store_of",
+]
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 Engine: TypeAlias = Literal["auto", "fsspec", "obstore"]
@@ -47,7 +54,7 @@ def open_store(
         url: `s3://bucket/folder`, `gs://`, `az://container/folder`, `https://`, `memory://`,
             `file:///folder`, a plain path, or any other URL that fsspec can open, chained or not.
         storage_options: As for fsspec: `key`, `secret`, `endpoint_url`, `anon` and so on.
-        engine: Which library speaks to the store. `auto` takes obstore where it is installed and
+        engine: The library that speaks to the store. `auto` takes obstore where it is installed and
             understands every option, else fsspec.
         filesystem: Use this fsspec instance; `url` is then a path in it.
         policy: Waits and deadline of each request.
@@ -58,7 +65,7 @@ def open_store(
     """
     url = checked_url(url)
     check_engine(engine)
-    check_options(storage_options)
+    check_storage_options(storage_options)
     if not url and filesystem is None:
         raise OptionError("url is empty")
     if filesystem is not None:
@@ -136,7 +143,7 @@ def check_engine(engine: object) -> None:
         raise OptionError(f"engine must be auto, fsspec or obstore, got {engine!r}")
 
 
-def check_options(options: object) -> None:
+def check_storage_options(options: object) -> None:
     """Raise `OptionError` unless `options` are a mapping."""
     # Its kind alone is said, for there may be secrets in it.
     if options is not None and not isinstance(options, Mapping):

@@ -199,7 +199,7 @@ def shown_entries(entries: Iterable[Entry]) -> Entries:
 
     Left out are the probes of `probe_conditional_create`, and the empty objects that stand for
     folders: consoles, Hadoop and Azure's tools make one with the name of the folder. Where such a
-    name ends in a slash, adapters leave it out.
+    name ends in a slash, clients leave it out.
 
     Examples:
         >>> names = {"cat": 0, "cat/1.jpg": 9, "dog": 9, "dog/2.jpg": 9, "dog/.pcrstore-probe": 5}

@@ -1,6 +1,6 @@
 """Credentials kept out of everything that is shown: URLs, messages, chained errors.
 
-Pure. A store collects what must not be shown from its URL and options once, and every message of a
+A store collects what must not be shown from its URL and options once, and every message of a
 library beneath passes through `redact` before anybody sees it.
 """
 

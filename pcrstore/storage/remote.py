@@ -1,4 +1,4 @@
-"""A store over a client's coroutines: retries, fan-out and verdicts that every engine shares.
+"""A store over a client's coroutines: retries, fan-out and errors that every engine shares.
 
     caller's thread                            the client's loop
     get_ranges([a, b, c]) --client.run--> each: try get_range(a)   --> one request

@@ -3,8 +3,9 @@
     try --fails--> wait --try--fails--> wait ...... deadline: raise the last error
                    uniform(0, 0.1)      uniform(0, 0.2) ... never above max_delay   (full jitter)
 
-Only a `RetryableError` is tried again; `pcrstore.storage.errors` decides what is one. There is one
-loop: adapters switch off the retries of the libraries beneath, so that they do not multiply.
+Only a `RetryableError` is tried again; `pcrstore.storage.errors` decides what is one. No other loop
+repeats a request that failed: clients switch off the retries of the libraries beneath, so that they
+do not multiply. (Readers ask again for bytes that came and are wrong or late; see CONTRIBUTING.md.)
 """
 
 import asyncio

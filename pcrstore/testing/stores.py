@@ -140,7 +140,7 @@ class StoreKilled(BaseException):
 
 
 class Fault(Enum):
-    """Failure of one request."""
+    """Failure of one request, for `FaultyStore`; a fault of a dataset is `pcrstore.Fault`."""
 
     LOST_REQUEST = auto()
     """TransientStoreError; the store never saw it."""

@@ -72,7 +72,7 @@ def settle(pipeline: Pipeline) -> None:
     if torch_data.get_worker_info() is None:
         for source in pipeline.sample_set.sources:
             if isinstance(source.dataset.store, ForkingStore):
-                source.dataset.store.settle()
+                source.dataset.store.use_engine()
 
 
 def load(spec: Spec, *, start: str | None) -> Pipeline:

@@ -76,7 +76,7 @@ class MapDataset(LoaderProperties, torch_data.Dataset[tuple[Any, int]]):
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._transform = transform
-        self._epoch = SharedNumber(0)
+        self._epoch = SharedNumber(0, "epoch")
         self._images = self._pipeline.sample_set.sources[0].positions
         """Image in the dataset for each position; None: the position itself."""
         if options.get("select") is not None:

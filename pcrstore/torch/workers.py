@@ -57,7 +57,7 @@ class WorkerStream(torch_data.IterableDataset[Sent]):
         # Workers that stay know an epoch by its number; the slices of a resumed epoch, which can be
         # many, are for new workers alone.
         self._slices = None if partition.is_whole else partition.slices
-        self.epoch = SharedNumber(partition.order.epoch)
+        self.epoch = SharedNumber(partition.order.epoch, "epoch")
         self._rank = rank
         self._n_threads = n_threads
         self._with_positions = with_positions

@@ -81,6 +81,17 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do():
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_is_told_in_the_words_of_the_caller():
+    given = {"if_died": "resume it", "if_never_ran": "guard it"}
+    results = mapped(["pid", "die", "die", "die"], 2, **given)
+    next(results)
+    with pytest.raises(PcrstoreError, match="resume it"):
+        next(results)
+    with pytest.raises(PcrstoreError, match="guard it"):
+        list(mapped(["die"], 2, **given))
+
+
+@pytest.mark.slow
 def test_leaving_early_ends_the_workers_at_once():
     results = iter(mapped(["pid", "sleep", "sleep", "sleep", "sleep", "sleep", "pid"], 2))
     pid = next(results)[1]

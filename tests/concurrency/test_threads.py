@@ -159,7 +159,6 @@ def test_an_interpreter_that_ends_lets_decoders_finish():
     """A daemon thread that still ran would be killed in the middle, and torch aborts there."""
     script = """
 import time
-from pcrstore.loader.batches import BatchStream
 from pcrstore.concurrency.threads import Threads
 threads = Threads(1, "test")
 threads.put(lambda: [time.sleep(0.5), print("finished")])

@@ -187,11 +187,11 @@ def _report(fidelities, number, go, back):
 def test_memory_that_was_shared_is_not_given_to_the_next_one():
     context = get_context("spawn")
     go, back = context.SimpleQueue(), context.SimpleQueue()
-    given = (shared([1, 2] * 50), SharedNumber(3), go, back)
+    given = (shared([1, 2] * 50), SharedNumber(3, "epoch"), go, back)
     process = context.Process(target=_report, args=given)
     process.start()
     del given
-    others = [(shared([5] * 100), SharedNumber(9)) for _ in range(20)]
+    others = [(shared([5] * 100), SharedNumber(9, "epoch")) for _ in range(20)]
     go.put(None)
     assert back.get() == ((1, 2, 1, 2), 3)
     process.join(60)

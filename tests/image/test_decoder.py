@@ -1,4 +1,4 @@
-"""Decoding: two engines, the same pixels, whatever the size, the scale and the colours."""
+"""Decoding: two decoders, the same pixels, whatever the size, the scale and the colours."""
 
 import io
 import os
@@ -37,9 +37,9 @@ from pcrstore.jpeg.scan_script import BUILTIN
 
 
 def both(data, **options):
-    """Pixels, after checking that the engines agree about them."""
-    fast = decode(data, engine="simplejpeg", **options)
-    np.testing.assert_array_equal(decode(data, engine="pillow", **options), fast)
+    """Pixels, after checking that the decoders agree about them."""
+    fast = decode(data, decoder="simplejpeg", **options)
+    np.testing.assert_array_equal(decode(data, decoder="pillow", **options), fast)
     return fast
 
 
@@ -61,10 +61,10 @@ def test_the_engines_agree(kind, scale, progressive):
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 5])
-@pytest.mark.parametrize("engine", ["simplejpeg", "pillow"])
-def test_pixels_are_the_callers_own(engine, orientation):
+@pytest.mark.parametrize("decoder", ["simplejpeg", "pillow"])
+def test_pixels_are_the_callers_own(decoder, orientation):
     for data in (make("420"), make("cmyk"), FILES["png"]):
-        pixels = decode(data, engine=engine, orientation=orientation)
+        pixels = decode(data, decoder=decoder, orientation=orientation)
         assert pixels.flags.c_contiguous
         assert pixels.flags.writeable  # torch.from_numpy warns about others
 
@@ -116,7 +116,7 @@ def test_the_engines_agree_about_prefixes(kind, script, scale, tmp_path):
         prefix = data[: one.ecs_stop]
         pixels = both(prefix + end_of_band_tail(written.frame) + EOI, scale=scale)
         oracle = jpegtran(prefix + EOI, "-copy", "none")
-        np.testing.assert_array_equal(decode(oracle, scale=scale, engine="pillow"), pixels)
+        np.testing.assert_array_equal(decode(oracle, scale=scale, decoder="pillow"), pixels)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -141,7 +141,7 @@ OPTIONS = {
     "scale-16": {"scale": 16},
     "orientation-0": {"orientation": 0},
     "orientation-9": {"orientation": 9},
-    "engine": {"engine": "opencv"},
+    "decoder": {"decoder": "opencv"},
 }
 
 
@@ -217,13 +217,13 @@ def test_every_cut_is_an_error(kind):
             decode(data[:stop])
 
 
-@pytest.mark.parametrize("engine", ["simplejpeg", "pillow"])
-def test_a_jpeg_without_its_eoi_is_an_error(engine):
+@pytest.mark.parametrize("decoder", ["simplejpeg", "pillow"])
+def test_a_jpeg_without_its_eoi_is_an_error(decoder):
     for kind in ("420", "cmyk"):
         for progressive in (False, True):
             data = make(kind, progressive=progressive)
             with pytest.raises(DecodeError):
-                decode(data[: len(data) * 2 // 3], engine=engine)
+                decode(data[: len(data) * 2 // 3], decoder=decoder)
 
 
 def test_bytes_behind_eoi_are_ignored():
@@ -243,11 +243,11 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("engine", ["simplejpeg", "pillow"])
+@pytest.mark.parametrize("decoder", ["simplejpeg", "pillow"])
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
-def test_what_no_decoder_reads_is_a_decode_error(data, engine):
+def test_what_no_decoder_reads_is_a_decode_error(data, decoder):
     with pytest.raises(DecodeError, match="Pillow cannot decode the"):
-        decode(data, engine=engine)
+        decode(data, decoder=decoder)
 
 
 @pytest.mark.parametrize("n", [110, 111])
@@ -313,9 +313,9 @@ def test_a_large_image_does_not_warn(monkeypatch):
     for data in FILES.values():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert decode(data, engine="pillow").shape == (75, 101, 3)
+            assert decode(data, decoder="pillow").shape == (75, 101, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow would raise
-    assert decode(FILES["jpeg"], engine="pillow").shape == (75, 101, 3)
+    assert decode(FILES["jpeg"], decoder="pillow").shape == (75, 101, 3)
     with pytest.raises(LimitError, match="Pillow's limit"):
         decode(FILES["png"])
 
@@ -368,12 +368,12 @@ def test_garbage_between_segments_goes_to_pillow():
 
 
 def test_without_simplejpeg_pillow_decodes(monkeypatch):
-    expected = decode(make("420"), engine="pillow")
+    expected = decode(make("420"), decoder="pillow")
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     monkeypatch.setattr(decode_module, "_has_simplejpeg", lambda: False)
     np.testing.assert_array_equal(decode(make("420")), expected)
     with pytest.raises(MissingDependencyError, match=r"pip install 'pcrstore\[fast\]'"):
-        decode(make("420"), engine="simplejpeg")
+        decode(make("420"), decoder="simplejpeg")
 
 
 def test_simplejpeg_does_the_work_where_it_can(monkeypatch):
@@ -391,9 +391,9 @@ def test_simplejpeg_does_the_work_where_it_can(monkeypatch):
 
 @given(damaged(16))
 def test_damage_is_pixels_or_a_jpeg_error(data):
-    for engine in ("simplejpeg", "pillow"):
+    for decoder in ("simplejpeg", "pillow"):
         try:
-            pixels = decode(data, engine=engine, max_pixels=1_000_000)
+            pixels = decode(data, decoder=decoder, max_pixels=1_000_000)
         except JpegError:
             continue
         assert pixels.ndim == 3
@@ -408,8 +408,8 @@ def test_real_photos_decode_alike():
 
 def test_odd_files_decode_or_raise_jpeg_errors():
     for path in sample_files("odd-jpegs", "*"):
-        for engine in ("simplejpeg", "pillow"):
+        for decoder in ("simplejpeg", "pillow"):
             try:
-                assert decode(path.read_bytes(), engine=engine, max_pixels=10**7).shape[2] == 3
+                assert decode(path.read_bytes(), decoder=decoder, max_pixels=10**7).shape[2] == 3
             except JpegError as e:
                 assert str(e)  # noqa: PT017 - either outcome is right

@@ -1,4 +1,4 @@
-"""Rows of a batch: the pixels that PIL and torchvision make, from every file and every engine."""
+"""Rows of a batch: the pixels that PIL and torchvision make, from every file and every decoder."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ from pcrstore.jpeg.end_of_band import end_of_band_tail
 from pcrstore.jpeg.markers import EOI
 from pcrstore.jpeg.parser import parse_frame
 
-ENGINES = ["simplejpeg", "pillow"]
+DECODERS = ["simplejpeg", "pillow"]
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -73,13 +73,13 @@ def torchvisions(image, box, size):
 def opened(data):
     """The image by Pillow; CMYK by the rule of `decode`."""
     image = Image.open(io.BytesIO(data))
-    return Image.fromarray(decode(data, engine="pillow")) if image.mode == "CMYK" else image
+    return Image.fromarray(decode(data, decoder="pillow")) if image.mode == "CMYK" else image
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("progressive", [False, True], ids=["sequential", "progressive"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_is_what_torchvision_makes_of_pils_image(kind, progressive, engine):
+def test_a_row_is_what_torchvision_makes_of_pils_image(kind, progressive, decoder):
     data = make(kind, progressive=progressive)
     crop = RandomResizedCrop()
     mirrored = set()
@@ -88,32 +88,32 @@ def test_a_row_is_what_torchvision_makes_of_pils_image(kind, progressive, engine
         box = crop.box(101, 75, draws)
         mirrored.add(box.mirrored)
         np.testing.assert_array_equal(
-            rendered(data, crop, 32, draws, engine=engine), torchvisions(opened(data), box, 32)
+            rendered(data, crop, 32, draws, decoder=decoder), torchvisions(opened(data), box, 32)
         )
     assert mirrored == {False, True}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("size", [1, 75, (20, 33), (300, 9)])
 @pytest.mark.parametrize("crop", [CenterCrop(), CenterCrop(fraction=1.0), Squash()])
-def test_every_crop_and_size_is_exact(crop, size, engine):
+def test_every_crop_and_size_is_exact(crop, size, decoder):
     data = make("420")
     np.testing.assert_array_equal(
-        rendered(data, crop, size, engine=engine),
+        rendered(data, crop, size, decoder=decoder),
         torchvisions(opened(data), crop.box(101, 75, []), size),
     )
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("kind", ["grey", "444", "420", "cmyk"])
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 40), (40, 1), (2, 3), (7, 9), (17, 8)])
 @pytest.mark.parametrize("dct_scaling", [False, True])
-def test_odd_sizes_are_exact(width, height, kind, engine, dct_scaling):
+def test_odd_sizes_are_exact(width, height, kind, decoder, dct_scaling):
     data = make(kind, height, width)
     for crop, draws in ((Squash(), []), (CenterCrop(), []), (RandomResizedCrop(), draws_of(3))):
         np.testing.assert_array_equal(
             # 24 is more than any crop here has in its shorter side: nothing to reduce.
-            rendered(data, crop, 24, draws, engine=engine, dct_scaling=dct_scaling),
+            rendered(data, crop, 24, draws, decoder=decoder, dct_scaling=dct_scaling),
             torchvisions(opened(data), crop.box(width, height, draws), 24),
         )
 
@@ -159,9 +159,9 @@ def test_every_fidelity_is_exact(script, tmp_path):
             data = sample.jpeg.removesuffix(EOI)
             data += (end_of_band_tail(parse_frame(data)) if k < 5 else b"") + EOI
             box = crop.box(*opened(data).size, draws)
-            for engine in ENGINES:
+            for decoder in DECODERS:
                 np.testing.assert_array_equal(
-                    rendered(data, crop, 40, draws, engine=engine),
+                    rendered(data, crop, 40, draws, decoder=decoder),
                     torchvisions(opened(data), box, 40),
                 )
 
@@ -224,14 +224,14 @@ def psnr(a, b):
     return 10 * np.log10(255**2 / max(1e-9, ((a.astype(float) - b) ** 2).mean()))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("size", [(150, 200), (75, 100), (37, 50), (30, 30)])
-def test_a_scaled_decode_looks_the_same(size, engine):
+def test_a_scaled_decode_looks_the_same(size, decoder):
     data = make("420", 301, 403, quality=95)
     # Boxes off the grid of 2, 4 and 8: an error of a pixel in place costs over 10 dB.
     for crop in (Squash(), Fixed(1, 1, 402, 301), Fixed(2.5, 0, 403, 300.5, mirrored=True)):
-        scaled = rendered(data, crop, size, dct_scaling=True, engine=engine)
-        assert psnr(scaled, rendered(data, crop, size, engine=engine)) > 32
+        scaled = rendered(data, crop, size, dct_scaling=True, decoder=decoder)
+        assert psnr(scaled, rendered(data, crop, size, decoder=decoder)) > 32
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -255,11 +255,11 @@ def test_the_box_lies_in_the_upright_image(orientation, kind, dct_scaling):
         assert psnr(rendered(file.getvalue(), Squash(), 16, **options), small) > 28
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     ("orientation", "decoded"), [(1, 32), (2, 32), *((other, 75) for other in range(3, 9))]
 )
-def test_rows_below_the_box_are_not_decoded(orientation, decoded, engine, monkeypatch):
+def test_rows_below_the_box_are_not_decoded(orientation, decoded, decoder, monkeypatch):
     data = make("420")
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -267,7 +267,7 @@ def test_rows_below_the_box_are_not_decoded(orientation, decoded, engine, monkey
     asked = decodes(monkeypatch)
     crop = Fixed(3, 1, 40, 14.5)  # 14 rows, and two more, would be an MCU
     np.testing.assert_array_equal(
-        rendered(data, crop, 32, orientation=orientation, engine=engine),
+        rendered(data, crop, 32, orientation=orientation, decoder=decoder),
         torchvisions(upright, crop.box(0, 0, []), 32),
     )
     assert [shape.height for shape, _ in asked] == [decoded]
@@ -293,8 +293,8 @@ def test_damage_below_the_box_is_no_error_where_it_is_none_in_the_whole():
     data = bytes(data)
     whole = decode(data)
     crop = Fixed(0, 0, 101, 10)
-    for engine in ENGINES:
-        out = rendered(data, crop, (10, 101), engine=engine)
+    for decoder in DECODERS:
+        out = rendered(data, crop, (10, 101), decoder=decoder)
         np.testing.assert_array_equal(out, whole[:10])
 
 
@@ -347,15 +347,15 @@ def test_decoded_pixels_are_cropped_alike(kind):
         np.testing.assert_array_equal(out, rendered(make(kind), crop, (20, 30), draws))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     "data",
     [b"", b"no image", make("420")[:-2], make("420")[:700], make("420")[:30]],
     ids=["empty", "text", "no-eoi", "cut", "cut-in-the-header"],
 )
-def test_damage_is_a_decode_error(data, engine):
+def test_damage_is_a_decode_error(data, decoder):
     with pytest.raises(DecodeError):
-        rendered(data, Squash(), engine=engine)
+        rendered(data, Squash(), decoder=decoder)
 
 
 def test_pixels_are_limited():
@@ -414,7 +414,7 @@ def test_a_wrong_number_of_draws_is_refused(n):
         rendered(make("420"), RandomResizedCrop(), 8, [0.5] * n)
 
 
-@pytest.mark.parametrize("options", [{"orientation": 0}, {"orientation": 9}, {"engine": "opencv"}])
+@pytest.mark.parametrize("options", [{"orientation": 0}, {"orientation": 9}, {"decoder": "opencv"}])
 def test_a_wrong_option_is_refused(options):
     with pytest.raises(OptionError):
         rendered(make("420"), Squash(), **options)
@@ -524,13 +524,13 @@ def test_arithmetic_coding_is_rendered_by_pillow():
     np.testing.assert_array_equal(rendered(data, Squash()), rendered(make("420"), Squash()))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_real_photos_are_exact(engine):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_real_photos_are_exact(decoder):
     crop = RandomResizedCrop()
     for i, path in enumerate(sample_files("imagenet-sample", "*.[Jj][Pp]*", 25)):
         data, draws = path.read_bytes(), draws_of(i)
         image = opened(data)
         expected = torchvisions(image, crop.box(*image.size, draws), 224)
-        np.testing.assert_array_equal(rendered(data, crop, 224, draws, engine=engine), expected)
-        scaled = rendered(data, crop, 64, draws, engine=engine, dct_scaling=True)
-        assert psnr(scaled, rendered(data, crop, 64, draws, engine=engine)) > 28
+        np.testing.assert_array_equal(rendered(data, crop, 224, draws, decoder=decoder), expected)
+        scaled = rendered(data, crop, 64, draws, decoder=decoder, dct_scaling=True)
+        assert psnr(scaled, rendered(data, crop, 64, draws, decoder=decoder)) > 28

@@ -219,7 +219,7 @@ def check_first_rows(data, rows, *, scales=SCALES):
         for engine in ("simplejpeg", "pillow"):
             pixels = decode_jpeg(cut, left, scale, by_simplejpeg=engine == "simplejpeg")
             assert pixels.shape[:2] == (-(-left.height // scale), -(-shape.width // scale))
-            whole = decode(data, scale=scale, engine=engine)
+            whole = decode(data, scale=scale, decoder=engine)
             np.testing.assert_array_equal(pixels[:n], whole[:n])
     return first_rows(data, shape, rows, 1)[1].height
 

@@ -1,4 +1,4 @@
-"""Every adapter keeps the contract of `pcrstore.storage.protocol.Store`."""
+"""Every store keeps the contract of `pcrstore.storage.protocol.Store`."""
 
 import uuid
 

@@ -181,7 +181,7 @@ def test_a_create_nobody_can_tell_of_is_unknown(server, engine):
         opened(server, engine).create("b", b"writer 1")
 
 
-def test_a_conflict_is_no_verdict(server, engine):
+def test_a_conflict_tells_nothing_yet(server, engine):
     """409 means that another create is under way, and may yet fail."""
     server.script = ["409"]
     assert opened(server, engine).create("b", b"writer 1") is True

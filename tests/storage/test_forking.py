@@ -96,7 +96,7 @@ def test_a_maker_without_children_reads_with_the_fast_engine(s3_server):
     store = ForkingStore(s3_server.url, {**s3_server.options, **OBSTORE_OPTIONS})
     assert isinstance(store._here(), FsspecStore)
     again = pickle.loads(pickle.dumps(store))  # noqa: S301 (our own bytes)
-    store.settle()
+    store.use_engine()
     assert isinstance(store._here(), ObstoreStore)
     assert isinstance(again._here(), FsspecStore)
 
@@ -114,7 +114,7 @@ def test_retries_are_counted_on_when_the_store_changes_and_anew_in_a_child(monke
     store = ForkingStore("s3://bucket/ds")
     assert store.n_retries == 3
     for _ in range(2):
-        store.settle()
+        store.use_engine()
         assert store.n_retries == 43
     assert in_child(lambda: store.n_retries) == "500"
     copy = pickle.loads(pickle.dumps(store))  # noqa: S301 (our own bytes)

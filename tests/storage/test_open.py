@@ -1,4 +1,4 @@
-"""Which adapter a URL gets, and what is said when it can have none."""
+"""The store that a URL gets, and what is said when it can have none."""
 
 import pickle
 import socket

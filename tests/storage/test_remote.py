@@ -1,4 +1,4 @@
-"""What a remote store makes of a client's answers: tries, verdicts, entries, errors."""
+"""A remote store's use of a client's answers: tries, entries, errors."""
 
 import asyncio
 

@@ -67,7 +67,7 @@ def later(ds, seconds):
     """Let time pass: all that was is that much longer ago."""
     cache = ds._cache.folder
     aged(cache.path, seconds)
-    cache.since -= seconds
+    cache.eviction.opened -= seconds
 
 
 def held(ds, n, size=KB):

@@ -4,7 +4,7 @@
     read(file)   the bytes of one file                                  in each worker process
 
 A new kind of source (a list file, the shards of another format) is one class with these members;
-it needs no base class. Pure: the bytes come from the implementations.
+it needs no base class. Nothing is read here: the bytes come from the implementations.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """A cache of scan groups on a local disk, for all processes of a host.
 
     cache     Cache, DatasetCache   what readers call: get, put, discard; failing disks only warn
-    folder    CacheFolder           files up to a limit: whole or not at all, unused ones make room
+    folder    CacheFolder           files up to a limit: whole or not at all, counted exactly
+    eviction  Eviction              entries that nobody reads any more
     ledger    Ledger                one file: the folder's mark, its lock, the bytes in use
     files                           names of files, and a walk over them
 

@@ -78,7 +78,7 @@ class Cache:
         folder: Made if it does not exist. On a disk of this host.
         limit: Bytes, or a text such as "10gb"; see `core.parse_size`. The files in the
             folder never exceed it: entries that are not read any more make room, and where all
-            are in use, a new body is not stored (`storage.cache.folder`). A training job that
+            are in use, a new body is not stored (`storage.cache.eviction`). A training job that
             reads 20 GB in an epoch thus finds 10 GB of them every time. (The URLs of the datasets
             and the folders themselves are not counted.)
         clock: Monotonic time in seconds, for pauses.
@@ -225,8 +225,6 @@ class DatasetCache:
         # Threads may share them without a lock: CPython does not switch threads in `x.n += 1`.
         self.n_hits = 0
         """Bodies that were found, sound or not."""
-        self.n_misses = 0
-        """Bodies that were not found."""
         self.hit_bytes = 0
         """Bytes of the hits."""
 
@@ -247,9 +245,7 @@ class DatasetCache:
         except (OSError, OptionError) as e:
             self._cache.pause(e)
             body = None
-        if body is None:
-            self.n_misses += 1
-        else:
+        if body is not None:
             self.n_hits += 1
             self.hit_bytes += len(body)
         return body

@@ -17,16 +17,7 @@ counts bodies that are being written, too.
     temporary of 1 kB, renamed once it is written       10 kB    10 kB
     killed between these two                             9 kB    10 kB   until the next sweep
 
-Only entries that are not read any more make room:
-
-    gap     the longest time between two uses of an entry that hits have shown lately
-    stale   an entry that was not used for twice the gap; before the first hit, one that was not
-            used since this cache was opened
-
-Stale entries are evicted, the least recently used first. Where there are none, a new body is not
-stored. The reason is that an epoch reads every record once, in another order each time: the entry
-that was used least recently is needed next, and a plain LRU cache of half the data has 14 % of hits
-where this one has 50 %.
+Entries that are not read any more make room, as `eviction` decides.
 
 Two limitations: a host that loses power may keep files and forget the count, so that the total can
 exceed the limit by the bytes that were not on the disk yet, until the next sweep; and where the
@@ -36,7 +27,6 @@ file system has no flock, nothing is stored.
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import stat
 import time
@@ -44,6 +34,7 @@ from pathlib import Path
 from typing import Final
 
 from pcrstore.errors import OptionError
+from pcrstore.storage.cache.eviction import Eviction
 from pcrstore.storage.cache.files import (
     SAFELY,
     CachedFile,
@@ -69,22 +60,6 @@ _MAX_URL: Final = 65_536
 _NOT_OURS_BUT_FINE: Final = "lost+found"
 """Name of a folder that a new file system may have in its root from the start."""
 
-_LOW_WATER: Final = 0.9
-"""Low-water mark of eviction, as a share of the limit: a sweep looks at every file, so that one has
-to make room for many bodies. It starts only after the rest of the limit, 10 %, was refused since
-this cache was opened, by all processes together: by then hits have shown which entries are in use.
-
-With a limit of 100 kB, full, and bodies of 1 kB: the first nine are refused, the tenth starts a
-sweep. It evicts stale entries until 89 kB are left, and the tenth body makes 90 kB."""
-
-_STALE_GAPS: Final = 2.0
-"""Gaps without a use after which an entry is stale. Between two uses in shuffled epochs lie two
-epochs at most, and the longest gap that hits have shown is nearly that."""
-
-_FADE: Final = 0.999
-"""Factor on the longest gap at each hit after a shorter one. A gap of 60 hours, over a weekend, is
-down to one hour after 4,100 hits: 0.999^4,100 = 1/60."""
-
 _TOUCH_SECONDS: Final = 60.0
 """Accuracy with which a use is noted, in a file's time of modification: a hit within a minute of
 the last one writes nothing, and says nothing about gaps."""
@@ -96,23 +71,14 @@ class CacheFolder:
     Args:
         path: The folder.
         limit: Bytes.
-        fade: Factor on the longest gap at each hit after a shorter one.
         lock_seconds: Longest wait for other processes.
     """
 
-    def __init__(
-        self, path: Path, limit: int, *, fade: float = _FADE, lock_seconds: float = LOCK_SECONDS
-    ) -> None:
+    def __init__(self, path: Path, limit: int, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self.path = path
         self.limit = limit
-        self.since = time.time()
-        """When this cache was opened. Seconds since 1970."""
-        self.fade = fade
         self.lock_seconds = lock_seconds
-        self._gap = 0.0
-        """Longest gap that hits have shown lately; 0 before the first. Seconds."""
-        self._refused_before = math.inf
-        """Bytes that the ledger has as refused, and that were refused before this was opened."""
+        self.eviction = Eviction(limit, opened=time.time())
 
     def prepare(self) -> None:
         """Make the folder and its marker, unless they are there.
@@ -133,7 +99,7 @@ class CacheFolder:
                 )
             make_marker(self.path)
         state = read_state(self.path)
-        self._note_refused(0 if state is None else state.refused)
+        self.eviction.note_refused(0 if state is None else state.refused)
 
     def read(self, name: str, size: int) -> bytes | None:
         """Return a file that is `size` bytes long; one of another length is removed.
@@ -150,7 +116,7 @@ class CacheFolder:
             gap = time.time() - status.st_mtime
             # A time of modification may lie in the future: the clock was set back.
             if len(body) == size and abs(gap) > _TOUCH_SECONDS:
-                self._gap = max(gap, self._gap * self.fade)
+                self.eviction.note_hit(gap)
                 with contextlib.suppress(OSError):  # a disk that takes no writes can be read
                     os.utime(file)
         finally:
@@ -265,34 +231,25 @@ class CacheFolder:
         state = ledger.read()
         # Without a state nothing is known, and the files have to be counted.
         used, refused = (state.used, state.refused) if state else (self.limit + 1, 0)
-        self._note_refused(refused)
+        self.eviction.note_refused(refused)
         if used > self.limit:  # the count is lost, or the limit was larger
             used = self._sweep(size)
         elif used + size > self.limit:
             refused += size
-            if refused - self._refused_before >= self.limit * (1 - _LOW_WATER):
+            if self.eviction.is_due(refused):
                 used = self._sweep(size)
                 # A sweep that ends over the low-water mark found too little. The next one would
                 # find no more at once: it waits until another tenth was refused.
-                if used + size > self.limit * _LOW_WATER:
+                if used + size > self.eviction.low_water:
                     refused = 0
         has_room = used + size <= self.limit
         ledger.write(used + size if has_room else used, self.limit, refused)
         return has_room
 
-    def _note_refused(self, refused: int) -> None:
-        """Note the bytes refused that the ledger has, to tell those since this was opened.
-
-        The ledger had 50 when this was opened, and has 58 now: 8 were refused since. If it has 3,
-        another process set it to 0 meanwhile, and all 3 were refused since.
-        """
-        self._refused_before = min(self._refused_before, refused)
-
     def _sweep(self, size: int) -> int:
-        """Count all files again, and evict stale entries to make room for `size` bytes.
+        """Count all files again, and evict entries to make room for `size` bytes.
 
-        The least recently used go first. Where even the files alone exceed the limit, as after the
-        limit was lowered, entries in use go too. The caller holds the lock.
+        The caller holds the lock.
 
         Returns:
             Bytes that are left: at most the limit, unless temporaries alone exceed it.
@@ -307,26 +264,14 @@ class CacheFolder:
                 bodies.append(file)
             else:
                 kept.add(file.dataset)
-        bodies.sort(key=lambda file: file.mtime)
-        n_gone = 0
-        if used + size > self.limit:
-            target, stale = self.limit * _LOW_WATER - size, self._stale_before()
-            while n_gone < len(bodies) and (
-                used > self.limit or (used > target and bodies[n_gone].mtime < stale)
-            ):
-                _unlink(Path(bodies[n_gone].path))
-                used -= bodies[n_gone].n_bytes
-                n_gone += 1
-        kept |= {file.dataset for file in bodies[n_gone:]}
+        evicted = self.eviction.evicted(bodies, used, size, now=time.time())
+        for file in evicted:
+            _unlink(Path(file.path))
+            used -= file.n_bytes
+        gone = {file.path for file in evicted}
+        kept |= {file.dataset for file in bodies if file.path not in gone}
         self._prune(kept)
         return used
-
-    def _stale_before(self) -> float:
-        """Return the time before which an entry must have been used last to be stale.
-
-        In seconds since 1970. With a longest gap of an hour that is two hours ago.
-        """
-        return time.time() - _STALE_GAPS * self._gap if self._gap else self.since
 
     def _prune(self, kept: set[str]) -> None:
         """Remove the folders of datasets that hold no files of ours, if they are empty."""

@@ -175,7 +175,7 @@ def test_a_job_that_is_started_again_takes_the_place_of_others_in_some_epochs(fo
         cache.of(URL if i % 2 else OTHER).put(at(i), body(i))
     aged(folder, 50_000)
     ds = Cache(folder, limit=100 * KB).of(URL)
-    ds._cache.folder.fade = 0.98  # the hits are few
+    ds._cache.folder.eviction.fade = 0.98  # the hits are few
     shares = [an_epoch(ds, shuffled(200, epoch)) for epoch in range(6)]
     assert 0.2 <= shares[0] <= 0.25
     assert 0.45 <= shares[-1] <= 0.5
@@ -215,7 +215,7 @@ def test_what_is_not_used_for_twice_the_longest_gap_goes(folder, gap, age, goes)
     Cache(folder).of(URL).put(at(0), body(0))
     aged(folder, 10 if age is None else 0)
     ds = Cache(folder, limit=2 * KB).of(URL)
-    ds._cache.folder.since -= 1  # the clock of a file system is milliseconds late
+    ds._cache.folder.eviction.opened -= 1  # the clock of a file system is milliseconds late
     if age is not None:
         later(ds, age - (gap or 0))
     ds.put(at(1), body(1))
@@ -228,7 +228,7 @@ def test_what_is_not_used_for_twice_the_longest_gap_goes(folder, gap, age, goes)
 
 def test_a_long_gap_is_forgotten(folder):
     ds = Cache(folder, limit=3 * KB).of(URL)
-    ds._cache.folder.fade = 0.9
+    ds._cache.folder.eviction.fade = 0.9
     ds.put(at(0), body(0))
     later(ds, 260_000)
     ds.get(at(0))
@@ -267,7 +267,7 @@ def test_a_smaller_limit_takes_effect_at_the_next_write(folder):
 
 def test_a_smaller_limit_is_kept_to_even_if_all_is_in_use(folder):
     small = Cache(folder, limit=3 * KB).of(URL)
-    small._cache.folder.since -= 1
+    small._cache.folder.eviction.opened -= 1
     ds = Cache(folder, limit=10 * KB).of(URL)
     for i in range(10):
         ds.put(at(i), body(i))
