@@ -142,7 +142,7 @@ class Job:
             )
         committed = commit(self._store, builder.finish())
         self._clean()
-        return replace(read_report(self._store, committed.manifest), n_resumed=n_done)
+        return replace(read_report(self._store, committed), n_resumed=n_done)
 
     def _clean(self) -> None:
         """Remove the journal, and temporary files of runs that were killed."""

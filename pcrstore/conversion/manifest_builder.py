@@ -4,16 +4,16 @@ units ──▶ index parts, of at most 65,536 images each ──▶ manifest
    └────▶ totals ──▶ report ─────────────────────────────┘
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from pcrstore.conversion.ids import digest
 from pcrstore.conversion.journal import FinishedUnit
 from pcrstore.conversion.report import Problem, Report, RestoreTotals
 from pcrstore.conversion.writer import Extra, Writer
-from pcrstore.core import UID_BYTES, crc32c
+from pcrstore.core import crc32c
 from pcrstore.errors import SourceError
 from pcrstore.format import (
     COLUMNS,
@@ -119,12 +119,9 @@ class ManifestBuilder:
         joined = concat([rows for rows, _ in pending])
         joined.records["object"] = numbers
         number = len(self._parts)
-        uid = hashlib.blake2b(
-            f"{self.conversion} part {number}".encode(), digest_size=UID_BYTES
-        ).digest()
         part, data = joined.encode(
             name=index_name(self.conversion, number),
-            uid=uid,
+            uid=bytes.fromhex(digest(f"{self.conversion} part {number}")),
             layout=self.layout,
             n_groups=self.script.n_groups,
             objects=objects,

@@ -11,7 +11,6 @@ content, it raises `DatasetExistsError`. A writer whose reply was lost finds its
 
 import contextlib
 import secrets
-from dataclasses import dataclass
 
 from pcrstore.errors import (
     ChecksumError,
@@ -94,17 +93,12 @@ def read_manifest(store: ReadableStore, version: int) -> Manifest:
     return decode_manifest(store.get(name), version=version, where=where)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """A version that is visible."""
-
-    manifest: Manifest
-    won: bool
-    """False when another writer committed the same content first."""
-
-
-def commit(store: Store, manifest: Manifest) -> Committed:
+def commit(store: Store, manifest: Manifest) -> Manifest:
     """Make a version visible, exactly once.
+
+    Returns:
+        The manifest that is visible. Its writer is another one where that committed the same
+        content first.
 
     Raises:
         DatasetExistsError: Another writer committed other content under this version.
@@ -114,7 +108,7 @@ def commit(store: Store, manifest: Manifest) -> Committed:
     try:
         if store.create(name, encode_manifest(manifest)):
             write_hint(store, manifest.version)
-            return Committed(manifest=manifest, won=True)
+            return manifest
     except TransientStoreError as e:
         # The create may have succeeded before its reply was lost: the manifest there says.
         with contextlib.suppress(NotFoundError):
@@ -123,18 +117,15 @@ def commit(store: Store, manifest: Manifest) -> Committed:
     return _settle(store, manifest)
 
 
-def _settle(store: Store, manifest: Manifest) -> Committed:
+def _settle(store: Store, manifest: Manifest) -> Manifest:
     """Return the outcome of a commit by the manifest that is stored under the version's name."""
     there = read_manifest(store, manifest.version)
-    if there.writer == manifest.writer:
-        write_hint(store, manifest.version)
-        return Committed(manifest=there, won=True)
-    if there.same_content(manifest):
-        write_hint(store, manifest.version)  # the winner may have died before writing it
-        return Committed(manifest=there, won=False)
-    raise DatasetExistsError(
-        f"{store.url}: another writer committed version {manifest.version} with other content"
-    )
+    if there.writer != manifest.writer and not there.same_content(manifest):
+        raise DatasetExistsError(
+            f"{store.url}: another writer committed version {manifest.version} with other content"
+        )
+    write_hint(store, manifest.version)  # the winner may have died before writing it
+    return there
 
 
 def write_hint(store: Store, version: int) -> None:

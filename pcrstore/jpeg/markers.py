@@ -132,8 +132,6 @@ class Frame:
 
     sof: int
     """Second byte of the marker: C0 baseline, C1 extended, C2 progressive."""
-    precision: int
-    """Bits per sample; always 8."""
     height: int
     """Y, in pixels, at least 1."""
     width: int
@@ -258,7 +256,6 @@ def read_frame(data: bytes, segment: Segment) -> Frame:
         raise DamagedJpegError(f"distinct component ids expected, got {[c.id for c in components]}")
     return Frame(
         sof=segment.marker,
-        precision=precision,
         height=height,
         width=width,
         components=components,

@@ -121,34 +121,27 @@ class Pipeline:
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
     ) -> BatchStream[Payload]:
         """Start to read the share of one worker of one rank."""
-        return self.stream(
-            partition.order,
-            partition.share(rank, worker),
-            partition.batch_sizes(worker),
-            n_threads=n_threads,
-            n_streams=partition.topology.n_workers,
-            allocate=allocate,
-        )
+        slices, batch_sizes = partition.share(rank, worker), partition.batch_sizes(worker)
+        return self.stream(partition, slices, batch_sizes, n_threads=n_threads, allocate=allocate)
 
     def stream(
         self,
-        order: EpochOrder,
+        partition: EpochPartition,
         slices: Sequence[ShardSlice],
         batch_sizes: Sequence[int],
         *,
         n_threads: int,
-        n_streams: int,
         allocate: Callable[[int], tuple[NDArray[np.uint8], Payload]],
     ) -> BatchStream[Payload]:
-        """Start to read slices; `n_streams` streams divide the bytes to be ahead among them."""
+        """Start to read slices; the workers of a rank divide the bytes to be ahead among them."""
         settings = self.settings
         read_spec = ReadSpec(
             sample_set=self.sample_set,
             readers=self.connections.readers,
-            order=order,
+            order=partition.order,
             slices=slices,
             fidelity=self.shared_fidelity,
-            prefetch_bytes=max(1, settings.prefetch_bytes // n_streams),
+            prefetch_bytes=max(1, settings.prefetch_bytes // partition.topology.n_workers),
             n_draws=self.rendering.crop.n_draws,
             settings=settings,
         )

@@ -293,11 +293,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         sizes = [min(_SAMPLES_AT_ONCE, n - i) for i in range(0, n, _SAMPLES_AT_ONCE)]
         memory = BatchMemory(_SAMPLES_AT_ONCE, self._pipeline.rendering.shape)
         stream = self._pipeline.stream(
-            partition.order,
+            partition,
             rest,
             sizes,
             n_threads=threads_of(self._n_threads, topology.world_size, topology.n_workers),
-            n_streams=topology.n_workers,
             allocate=lambda n: (memory.take(n), None),
         )
         for batch in stream:

@@ -20,7 +20,6 @@ def frame_of(height, width, *sampling):
     """A frame of components of (h, v)."""
     return Frame(
         sof=0xC2,
-        precision=8,
         height=height,
         width=width,
         components=tuple(

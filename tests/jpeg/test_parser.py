@@ -272,7 +272,7 @@ def test_pillow_agrees_about_a_real_file(kind, progressive):
 def test_components_are_as_written():
     frame = parse_frame(tiny(frame=sof(((7, 0x42, 3),), height=3, width=258)))
     assert frame.components == (Component(id=7, h=4, v=2, quant_table=3),)
-    assert (frame.height, frame.width, frame.precision, frame.sof) == (3, 258, 8, 0xC0)
+    assert (frame.height, frame.width, frame.sof) == (3, 258, 0xC0)
 
 
 @pytest.mark.parametrize(

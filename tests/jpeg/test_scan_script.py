@@ -21,7 +21,6 @@ def frame_of(*sampling):
     """A frame of components of (h, v)."""
     return Frame(
         sof=0xC0,
-        precision=8,
         height=64,
         width=64,
         components=tuple(

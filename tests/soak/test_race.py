@@ -76,7 +76,7 @@ def write(place, manifest, writer, rounds, gate, put):
         own = replace(manifest, version=version, conversion=conversion, writer=f"w{writer}")
         gate.wait(TIMEOUT)
         try:
-            outcomes.append("won" if commit(store, own).won else "agreed")
+            outcomes.append("won" if commit(store, own).writer == own.writer else "agreed")
         except DatasetExistsError:
             outcomes.append("lost")
         except Exception as e:  # noqa: BLE001 - whatever else happens is the finding
