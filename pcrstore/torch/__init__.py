@@ -33,8 +33,9 @@ Guarantees:
   has yielded nothing does not count. `pcrstore.loader.cursor` has the rules.
 - An epoch and a fidelity that are set reach the workers that there are.
 
-`distributed` alone reads the environment: RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as torchrun sets
-them, and MASTER_ADDR, if torch.distributed is not initialised and no argument says otherwise.
+`distributed` alone reads the environment, as torchrun sets it: RANK and WORLD_SIZE where
+torch.distributed is not initialised and no argument says otherwise; LOCAL_WORLD_SIZE, or
+MASTER_ADDR without it, to divide the cores of a host among its ranks where `n_threads` is None.
 """
 
 from pcrstore.torch.iterable import IterableDataset
