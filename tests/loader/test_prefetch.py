@@ -202,9 +202,9 @@ def test_headers_of_what_is_ahead_keep_no_record_waiting(looked_up, monkeypatch)
     prefetcher, _, _ = looked_up
     load, waiting = Prefetcher._load_headers, []
 
-    def noted(self, slice_reader):
-        waiting.append(slice_reader.n_asked - len(slice_reader.fetches))
-        load(self, slice_reader)
+    def noted(self, open_slice):
+        waiting.append(open_slice.n_asked - len(open_slice.fetches))
+        load(self, open_slice)
 
     monkeypatch.setattr(Prefetcher, "_load_headers", noted)
     prefetcher.ask(20, ahead=False)
@@ -218,9 +218,9 @@ def test_what_nothing_waits_for_yet_is_fetched_as_such(looked_up, monkeypatch):
     found = []
     submit = FetchQueue.submit
 
-    def noted(self, read, n_bytes, *, is_ahead):
+    def noted(self, call, n_bytes, *, is_ahead):
         found.append(is_ahead)
-        return submit(self, read, n_bytes, is_ahead=is_ahead)
+        return submit(self, call, n_bytes, is_ahead=is_ahead)
 
     monkeypatch.setattr(FetchQueue, "submit", noted)
     prefetcher.ask(5, ahead=False)
@@ -358,9 +358,9 @@ def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
     monkeypatch.setattr(prefetch, "trim", lambda: taken.append("trim"))
     files = Prefetcher._files
 
-    def noted(self, slice_reader, read):
+    def noted(self, open_slice, read):
         before = len(taken)
-        found = files(self, slice_reader, read)
+        found = files(self, open_slice, read)
         taken.insert(before, sum(map(len, found)))
         return found
 
