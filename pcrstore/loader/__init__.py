@@ -10,7 +10,8 @@
     iterator     one iteration of a loop, which ends or is cut off
     cursor       which epoch is next, and where in it: a table of transitions; pure
     state        a position as JSON, and back; fingerprint: the data that it is of
-    base         `BaseLoader`: cursor, iterations, counters; `NumpyLoader` is the first loader
+    base         `BaseLoader`: cursor, iterations, counters
+    numpy_loader `NumpyLoader`: a `BaseLoader` of NumPy arrays; that of tensors is in pcrstore.torch
     limits       bounds of a stream, with the measurements behind them; pure
     stats        counters that add up; pure
 
@@ -52,7 +53,6 @@ from pcrstore.loader.options import (
     Opaque,
     SampleOptions,
     Spec,
-    Where,
     check_options,
 )
 from pcrstore.loader.pipeline import Pipeline
@@ -77,7 +77,6 @@ __all__ = [
     "Signals",
     "Spec",
     "Status",
-    "Where",
     "check_options",
     "check_rank",
     "dump_state",

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from pcrstore.dataset import Dataset
+from pcrstore.dataset import Dataset, Where
 from pcrstore.errors import OptionError
 from pcrstore.fidelity import Fidelities
 from pcrstore.image import Crop
@@ -26,12 +26,9 @@ __all__ = [
     "ReadSettings",
     "SampleOptions",
     "Spec",
-    "Where",
     "check_options",
 ]
 
-Where = Mapping[str, object]
-"""Conditions on columns: column -> value or values."""
 Opaque = Literal["decode", "skip"]
 OnError = Literal["raise", "skip"]
 Data = str | os.PathLike[str] | ReadableStore | Dataset | Mix

@@ -19,7 +19,8 @@
     iterable       `IterableDataset`: the share of a rank and a worker, sample by sample
     shared_cursor  the epoch cursor that an `IterableDataset` shares with its workers
     map_style      `MapDataset`: any samples, read by one plan
-    distributed    rank, threads and stores of this process
+    distributed    rank of this process, and its share of the threads
+    open           stores of a process whose workers may be forked
 
     Loader(num_workers=0)      streams in this process ──────────────────────────▶ tensors
     Loader(num_workers=4)      4 x (one stream ──▶ shared memory) ──in turn──────▶ tensors

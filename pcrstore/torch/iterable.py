@@ -36,7 +36,8 @@ from pcrstore.sampling import (
     Uneven,
     skip,
 )
-from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
+from pcrstore.torch.distributed import ranks, start_method, threads_of
+from pcrstore.torch.open import open_for_workers, use_chosen_engine
 from pcrstore.torch.shared_cursor import SharedCursor
 
 __all__ = ["IterableDataset"]
@@ -140,22 +141,22 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             storage_options=storage_options,
             **options,
         )
-        self._pipeline = load(spec, start=start_method())
+        self._pipeline = open_for_workers(spec, start=start_method())
         self._fidelity = fidelity
         self._n_threads = n_threads
-        self._given = rank, world_size
-        self._of_maker: tuple[int, int]
+        self._given_ranks = rank, world_size
+        self._maker_ranks: tuple[int, int]
         """Rank and world size of the process that pickled this dataset."""
-        self._came_to: int | None = None
-        """Process that unpickled this dataset; None: the one that made it."""
+        self._unpickled_in: int | None = None
+        """Process that unpickled this dataset; None: it was made here."""
         self._uneven: Uneven = uneven
         self._transform = transform
         self._shared = SharedCursor()
         self._state: Mapping[str, object] | None = None
         """State that was loaded last."""
-        self._number = 0
-        """Number of this state among those loaded where the dataset was made; 0: torchdata gave it
-        to this worker alone."""
+        self._state_number = 0
+        """Number of the `load_state_dict` call that loaded it, among those in the process that made
+        the dataset; 0: torchdata gave the state to this worker alone."""
         self._n_begun = 0
         """Iterations of this worker."""
         self._newest: _Iteration | None = None
@@ -167,11 +168,11 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         """Add the rank of this process, for which a spawned worker reads."""
         if context.get_spawning_popen() is not None:  # a worker sees no accelerator in `__iter__`
             self._refuse_second_split()
-        return {**self.__dict__, "_of_maker": self._ranks()}
+        return {**self.__dict__, "_maker_ranks": self._ranks()}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__dict__.update(state)
-        self._came_to = os.getpid()
+        self._unpickled_in = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
         """Let every iteration that has not given its first sample read this epoch.
@@ -196,7 +197,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
 
     def _state_at(self, position: Position[int]) -> Mapping[str, object] | None:
         """Return the state that a position was loaded from, if this process has it."""
-        return self._state if position.is_loaded and position.left == self._number else None
+        return self._state if position.is_loaded and position.left == self._state_number else None
 
     def _is_over(self, position: Position[int]) -> bool:
         """Say whether nothing is left of a loaded position."""
@@ -211,8 +212,8 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
     def _ranks(self) -> tuple[int, int]:
         # A worker that was forked inherits torch.distributed; one that was spawned does not.
         is_worker = torch_data.get_worker_info() is not None
-        is_spawned = is_worker and self._came_to == os.getpid()
-        return self._of_maker if is_spawned else ranks(*self._given)
+        is_spawned = is_worker and self._unpickled_in == os.getpid()
+        return self._maker_ranks if is_spawned else ranks(*self._given_ranks)
 
     def _topology(self) -> tuple[int, int, Topology]:
         rank, world_size = self._ranks()
@@ -236,7 +237,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         A warning would be lost in the logs of many ranks, and the training would look well on a
         part of the data; a program that prepares something else can say its rank.
         """
-        if self._given != (None, None) or self._ranks()[1] == 1 or not _has_accelerator():
+        if self._given_ranks != (None, None) or self._ranks()[1] == 1 or not _has_accelerator():
             return
         raise UsageError(
             "accelerate shares out an IterableDataset among ranks, and this one shares itself out "
@@ -253,10 +254,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         if info is not None:
             self._join(iteration, info)
         else:
-            # torchdata makes iterators that it drops, and asks for the state before it reads: the
-            # position is told from now on, and taken when the first sample is given.
+            # torchdata makes iterators that it drops, and asks for the state before it reads: until
+            # the first sample is given, the state is of the position that comes next.
             with self._shared.locked() as shared:
-                shared.cursor.leave()
+                shared.cursor.prepare()
                 shared.has_workers = False
         return self._samples(iteration)
 
@@ -264,7 +265,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         """Set the position of an iteration of this worker; others may begin it with it."""
         self._n_begun += 1
         state = self._state
-        if state is not None and not self._number:
+        if state is not None and not self._state_number:
             resumption = self._resumption(state)
             with self._shared.locked() as shared:
                 shared.resume(resumption.epoch, is_over=not resumption.n_left)
@@ -280,7 +281,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
 
     def _samples(self, iteration: _Iteration) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
-        settle(self._pipeline)
+        use_chosen_engine(self._pipeline)
         if iteration.position is None:
             with self._shared.locked() as shared:
                 iteration.position = shared.cursor.upcoming(self._is_over)
@@ -358,7 +359,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
                 )
             if is_ready:
                 iteration = _Iteration(position=position, state=self._state_at(position))
-        elif self._state is not None and not self._number:
+        elif self._state is not None and not self._state_number:
             iteration = _Iteration(state=self._state)
         if iteration is None:
             iteration = _Iteration()
@@ -393,10 +394,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             OptionError: Not a state, or one of other data.
         """
         resumption = self._resumption(state)
-        self._state, self._number = dict(state), 0
+        self._state, self._state_number = dict(state), 0
         if torch_data.get_worker_info() is None:
             with self._shared.locked() as shared:
-                self._number = shared.load(resumption.epoch)
+                self._state_number = shared.load(resumption.epoch)
 
     def _resumption(self, state: object) -> _Resumption:
         """Return the content of a state, checked; its count of samples may be that of a worker."""
