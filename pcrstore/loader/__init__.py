@@ -56,7 +56,7 @@ from pcrstore.loader.options import (
     check_options,
 )
 from pcrstore.loader.pipeline import Pipeline
-from pcrstore.loader.state import SAMPLES, dump_state, resume
+from pcrstore.loader.state import SAMPLES, LoaderState, dump_state, parse_state
 from pcrstore.loader.stats import Signals
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "EpochCursor",
     "LoaderOptions",
     "LoaderProperties",
+    "LoaderState",
     "NumpyLoader",
     "OnError",
     "Opaque",
@@ -81,5 +82,5 @@ __all__ = [
     "check_rank",
     "dump_state",
     "open_pipeline",
-    "resume",
+    "parse_state",
 ]

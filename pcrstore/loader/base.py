@@ -26,7 +26,7 @@ from pcrstore.loader.batches import BatchStream
 from pcrstore.loader.cursor import EpochCursor, Position, Status
 from pcrstore.loader.iterator import BatchIterator
 from pcrstore.loader.pipeline import Pipeline
-from pcrstore.loader.state import BATCHES, brief, dump_state, resume
+from pcrstore.loader.state import BATCHES, brief, dump_state, parse_state
 from pcrstore.loader.stats import Signals
 from pcrstore.sampling import EpochPartition, ShardSlice, Topology
 
@@ -302,8 +302,9 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
         Raises:
             OptionError: Not a state, or one of other data, another selection, seed or window.
         """
-        epoch, slices = resume(self._pipeline, state, kind=BATCHES)
-        self._cursor.load(Position(epoch=epoch, left=slices, is_loaded=True))
+        loaded = parse_state(self._pipeline, state, kind=BATCHES)
+        left = loaded.left(self._pipeline)
+        self._cursor.load(Position(epoch=loaded.epoch, left=left, is_loaded=True))
 
     # ---- counters
 

@@ -1,15 +1,17 @@
 """The position in an epoch as a checkpoint holds it, in JSON types.
 
-    slices, topology, batches yielded ──dump_state──▶ {epoch, left, batches, ...}
-                                                              │
-    slices that are left  ◀──────────────resume───────────────┘
+    epoch, slices, topology, n yielded ──dump_state──▶ {"epoch": 1, "left": null, "batches": 5, ..}
+                                                               │
+    slices that are left ◀──left── LoaderState ◀──parse_state──┘
 
 A state names the data that it is of. Ranks take batches in step, so one number tells how far each
 of them is; the slices that are left are computed when the state is resumed, not when it is taken.
+A state of single samples is of one worker, and counts the samples of its share.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -17,11 +19,45 @@ from pcrstore.errors import OptionError
 from pcrstore.loader.pipeline import Pipeline
 from pcrstore.sampling import EpochOrder, ShardSlice, Topology, Uneven
 
-__all__ = ["BATCHES", "SAMPLES", "STATE_FORMAT", "brief", "dump_state", "resume"]
+__all__ = [
+    "BATCHES",
+    "SAMPLES",
+    "STATE_FORMAT",
+    "LoaderState",
+    "brief",
+    "dump_state",
+    "parse_state",
+]
 
 STATE_FORMAT: Final = 1
 BATCHES: Final = "batches"
 SAMPLES: Final = "samples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderState:
+    """The content of a state, checked."""
+
+    epoch: int
+    slices: list[ShardSlice] | None
+    """Samples that were left of the epoch when the iteration began; None: all."""
+    topology: Topology
+    """Ranks, workers and batches of the iteration."""
+    n_yielded: int
+    """Batches of each rank, or samples of the worker's share, that were yielded since."""
+    worker: int = 0
+    """Worker that the state is of, where it counts samples."""
+
+    def left(self, pipeline: Pipeline) -> list[ShardSlice] | None:
+        """Return the slices that are left of the epoch on all ranks; None: all.
+
+        Raises:
+            OptionError: The iteration has fewer than `n_yielded` batches.
+        """
+        if not self.n_yielded:
+            return self.slices
+        partition = pipeline.partition(self.epoch, self.slices, self.topology)
+        return partition.left_after(self.n_yielded)
 
 
 def dump_state(
@@ -32,18 +68,20 @@ def dump_state(
     slices: Sequence[ShardSlice] | None,
     topology: Topology,
     n: int,
+    worker: int | None = None,
 ) -> dict[str, object]:
     """Return a state in JSON types.
 
     Args:
         pipeline: Pipeline of the loader.
-        kind: Unit of `n`; see `resume`.
+        kind: Unit of `n`: BATCHES of a rank, or SAMPLES of a worker.
         epoch: Epoch of the iteration.
         slices: Samples that were left of the epoch when the iteration began; None: all.
         topology: Ranks, workers and batches of the iteration.
         n: Batches or samples yielded since.
+        worker: Worker whose samples are counted.
     """
-    return {
+    state: dict[str, object] = {
         "format": STATE_FORMAT,
         "kind": kind,
         "data": copy.deepcopy(pipeline.fingerprint),
@@ -56,15 +94,16 @@ def dump_state(
         "drop_last": topology.drop_last,
         "batches": n,
     }
+    return state if worker is None else {**state, "worker": worker}
 
 
-def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[ShardSlice] | None]:
-    """Return the epoch of a state and the slices that are left of it; None: all.
+def parse_state(pipeline: Pipeline, state: object, *, kind: str) -> LoaderState:
+    """Return the content of a state.
 
     Args:
         pipeline: Pipeline of the loader that goes on.
         state: State of the loader that stopped.
-        kind: Unit of its `batches`: BATCHES of a rank, or SAMPLES of a process.
+        kind: Unit that its `batches` must have: BATCHES or SAMPLES.
 
     Raises:
         OptionError: Not a state, or not one of this loader's data.
@@ -76,7 +115,7 @@ def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[S
     mine, theirs = pipeline.fingerprint, state.get("data")
     if theirs != mine:
         raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
-    epoch, batches = _integer(state, "epoch"), _integer(state, "batches")
+    epoch = _integer(state, "epoch")
     topology = Topology(
         world_size=_integer(state, "world_size"),
         n_workers=_integer(state, "num_workers"),
@@ -84,11 +123,13 @@ def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[S
         uneven=_uneven(state),
         drop_last=_drop_last(state),
     )
-    order = pipeline.order(epoch)
-    slices = _slices(order, state.get("left"))
-    if not batches:
-        return epoch, slices
-    return epoch, pipeline.partition(epoch, slices, topology).left_after(batches)
+    return LoaderState(
+        epoch=epoch,
+        slices=_slices(pipeline.order(epoch), state.get("left")),
+        topology=topology,
+        n_yielded=_integer(state, "batches"),
+        worker=_integer(state, "worker") if kind == SAMPLES else 0,
+    )
 
 
 def _difference(mine: Mapping[str, object], theirs: object) -> str:

@@ -1,4 +1,21 @@
-"""Single samples for torch's DataLoader, split by rank and worker, and resumed."""
+"""Single samples for torch's DataLoader, split by rank and worker, and resumed.
+
+The position of a dataset is held in three places:
+
+    holder                      holds                            changed by
+    --------------------------  -------------------------------  -----------------------------------
+    `SharedCursor`, one for     the epoch that is next, or the   `set_epoch` and `load_state_dict`
+    the parent and its workers  position that was loaded         of the parent; an iteration, when
+                                                                 it counts
+    `_Iteration`, in each       the position that the iteration  the first sample in the parent, the
+    process that reads          began at; samples yielded since  start in a worker; then each sample
+    torchdata, from             the state of each worker         `state_dict`; it gives each worker
+    `StatefulDataLoader`                                         its own by `load_state_dict`
+
+The parent is the process that made the dataset, where `num_workers=0` reads. There an iteration
+counts from its first sample on: torchdata makes iterators that it drops. In a worker it counts from
+its start: the worker reads ahead, and all workers of one DataLoader must agree on the epoch.
+"""
 
 import os
 import sys
@@ -21,12 +38,13 @@ from pcrstore.loader import (
     Data,
     LoaderOptions,
     LoaderProperties,
+    LoaderState,
     Position,
     Spec,
     Status,
     check_options,
     dump_state,
-    resume,
+    parse_state,
 )
 from pcrstore.sampling import (
     MAX_EPOCH,
@@ -60,21 +78,6 @@ class _Iteration:
     """Samples of the worker's share that were yielded, with those before the state."""
     is_counted: bool = False
     """True once the iteration has given a sample, or had none to give."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Resumption:
-    """The content of a state."""
-
-    epoch: int
-    slices: list[ShardSlice] | None
-    """Samples that were left of the epoch when the iteration began; None: all."""
-    topology: Topology
-    worker: int
-    n_read: int
-    """Samples of the worker's share that were yielded since."""
-    n_left: int
-    """Samples of the worker's share that were not."""
 
 
 class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
@@ -188,7 +191,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         with self._shared.locked() as shared:
             dropped = shared.cursor.set_epoch(epoch)
         state = None if dropped is None else self._state_at(dropped)
-        if state is not None and self._resumption(state).n_left:
+        if state is not None and self._parsed(state)[1]:
             warnings.warn(
                 f"set_epoch({epoch}) drops the position in epoch {state['epoch']} that was "
                 f"loaded; set_epoch({state['epoch']}) keeps it",
@@ -204,10 +207,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         state = self._state_at(position)
         if state is None:
             return False
-        resumption = self._resumption(state)
+        loaded, n_left = self._parsed(state)
         # One process cannot know what is left of the shares of other workers.
-        is_known = resumption.topology.n_workers == 1 or torch_data.get_worker_info() is not None
-        return is_known and not resumption.n_left
+        is_known = loaded.topology.n_workers == 1 or torch_data.get_worker_info() is not None
+        return is_known and not n_left
 
     def _ranks(self) -> tuple[int, int]:
         # A worker that was forked inherits torch.distributed; one that was spawned does not.
@@ -266,10 +269,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         self._n_begun += 1
         state = self._state
         if state is not None and not self._state_number:
-            resumption = self._resumption(state)
+            loaded, n_left = self._parsed(state)
             with self._shared.locked() as shared:
-                shared.resume(resumption.epoch, is_over=not resumption.n_left)
-            iteration.position = Position(epoch=resumption.epoch)
+                shared.resume(loaded.epoch, is_over=not n_left)
+            iteration.position = Position(epoch=loaded.epoch)
             iteration.state, self._state = state, None
             return
         seed = info.seed - info.id  # torch adds the worker's number to the seed of the iterator
@@ -288,7 +291,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             iteration.state = self._state_at(iteration.position)
         slices, n_read = self._resumed(iteration.state, worker, topology)
         partition = self._pipeline.partition(iteration.position.epoch, slices, topology)
-        n_in_all = _n_samples(partition, worker)
+        n_in_all = partition.n_samples(worker)
         iteration.reading, iteration.n_yielded = (partition, worker), n_read
         rest = skip(partition.order, partition.share(rank, worker), n_read)
         n = n_in_all - n_read
@@ -377,15 +380,15 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             partition, worker = iteration.reading
             topology, epoch = partition.topology, partition.order.epoch
             slices = partition.slices
-        state = dump_state(
+        return dump_state(
             self._pipeline,
             kind=SAMPLES,
             epoch=epoch,
             slices=slices,
             topology=topology,
             n=iteration.n_yielded,
+            worker=worker,
         )
-        return {**state, "worker": worker}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Let the next iteration go on from a state.
@@ -393,47 +396,29 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         Raises:
             OptionError: Not a state, or one of other data.
         """
-        resumption = self._resumption(state)
+        loaded, _ = self._parsed(state)
         self._state, self._state_number = dict(state), 0
         if torch_data.get_worker_info() is None:
             with self._shared.locked() as shared:
-                self._state_number = shared.load(resumption.epoch)
+                self._state_number = shared.load(loaded.epoch)
 
-    def _resumption(self, state: object) -> _Resumption:
-        """Return the content of a state, checked; its count of samples may be that of a worker."""
-        at_start = {**state, "batches": 0} if isinstance(state, Mapping) else state
-        epoch, slices = resume(self._pipeline, at_start, kind=SAMPLES)
-        given = state if isinstance(state, Mapping) else {}
-
-        def number(name: str, least: int) -> int:
-            return integer(given.get(name), f"{name} of a state", least=least)
-
-        if number("batch_size", 1) != 1 or given["drop_last"]:
+    def _parsed(self, state: object) -> tuple[LoaderState, int]:
+        """Return the content of a state, checked, and the samples left of its worker's share."""
+        loaded = parse_state(self._pipeline, state, kind=SAMPLES)
+        topology, worker, n_read = loaded.topology, loaded.worker, loaded.n_yielded
+        if topology.batch_size != 1 or topology.drop_last:
             raise OptionError(
                 "a state that counts samples must have batch_size 1 and drop_last false, "
-                f"got {given['batch_size']} and {given['drop_last']}"
+                f"got {topology.batch_size} and {topology.drop_last}"
             )
-        topology = Topology(
-            world_size=number("world_size", 1),
-            n_workers=number("num_workers", 1),
-            uneven="pad" if given["uneven"] == "pad" else "drop",
-        )
-        worker, n_read = number("worker", 0), number("batches", 0)
         if worker >= topology.n_workers:
             raise OptionError(
                 f"worker of a state must be in 0..{topology.n_workers - 1}, got {worker}"
             )
-        n = _n_samples(self._pipeline.partition(epoch, slices, topology), worker)
+        n = self._pipeline.partition(loaded.epoch, loaded.slices, topology).n_samples(worker)
         if n_read > n:
             raise OptionError(f"batches of a state must be in 0..{n}, got {n_read}")
-        return _Resumption(
-            epoch=epoch,
-            slices=slices,
-            topology=topology,
-            worker=worker,
-            n_read=n_read,
-            n_left=n - n_read,
-        )
+        return loaded, n - n_read
 
     def _resumed(
         self, state: Mapping[str, object] | None, worker: int, topology: Topology
@@ -441,13 +426,13 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         """Return the slices of an iteration, and how many samples of its share were read before."""
         if state is None:
             return None, 0
-        resumption = self._resumption(state)
-        was = resumption.topology
-        if was == topology and resumption.worker == worker:
-            return resumption.slices, resumption.n_read
+        loaded, _ = self._parsed(state)
+        was = loaded.topology
+        if was == topology and loaded.worker == worker:
+            return loaded.slices, loaded.n_yielded
         if was == topology:
             raise OptionError(
-                f"the state is of worker {resumption.worker} of {was.n_workers}, got worker "
+                f"the state is of worker {loaded.worker} of {was.n_workers}, got worker "
                 f"{worker}: StatefulDataLoader gives each its own; pcrstore.torch.Loader has one "
                 "for all"
             )
@@ -457,15 +442,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
                 f"and can be resumed with as many, got {topology.n_workers} of "
                 f"{topology.world_size}; pcrstore.torch.Loader resumes on any number"
             )
-        return resume(self._pipeline, state, kind=SAMPLES)[1], 0
+        return loaded.left(self._pipeline), 0
 
 
 def _has_accelerator() -> bool:
     """Say whether an `accelerate.Accelerator` was made in this process."""
     module = sys.modules.get("accelerate.state")
     return module is not None and bool(module.is_initialized())
-
-
-def _n_samples(partition: EpochPartition, worker: int) -> int:
-    """Return the number of samples of a worker, for batches of one sample."""
-    return len(range(worker, partition.n_batches, partition.topology.n_workers))
