@@ -62,13 +62,13 @@ class Samples:
     files: list[bytes]
     """Input of the decoder for each sample."""
     labels: NDArray[np.int64]
-    """(n,)"""
+    """Label of each sample, -1 for none. (n,)"""
     orientations: list[int]
     """EXIF orientation to undo for each sample, 1 for none."""
     sources: NDArray[np.int64]
-    """(n,)"""
+    """Position of each sample's dataset among those mixed. (n,)"""
     positions: NDArray[np.int64]
-    """Positions in their datasets. (n,)"""
+    """Position of each sample in its dataset. (n,)"""
     draws: NDArray[np.float64]
     """Random numbers in [0, 1) for the crop of each sample. (n, n_draws)"""
 

@@ -7,8 +7,10 @@ The position of a dataset is held in three places:
     `SharedCursor`, one for     the epoch that is next, or the   `set_epoch` and `load_state_dict`
     the parent and its workers  position that was loaded         of the parent; an iteration, when
                                                                  it counts
+
     `_Iteration`, in each       the position that the iteration  the first sample in the parent, the
     process that reads          began at; samples yielded since  start in a worker; then each sample
+
     torchdata, from             the state of each worker         `state_dict`; it gives each worker
     `StatefulDataLoader`                                         its own by `load_state_dict`
 
@@ -309,7 +311,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         )
         for batch in stream:
             images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
-            labels = batch.labels.tolist()
+            labels = batch.samples.labels.tolist()
             del batch
             for i, label in enumerate(labels):
                 # A sample outlives its batch in a collation that waits, so it gets its own memory.

@@ -258,7 +258,9 @@ def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monke
         monkeypatch.setattr(IndexReader, "headers", failing)
         with pytest.raises(TransientStoreError, match="no header"):
             got.extend(
-                position for batch in streamed.stream for position in batch.positions.tolist()
+                position
+                for batch in streamed.stream
+                for position in batch.samples.positions.tolist()
             )
     assert got == list(range(n_before // 4 * 4))
 
@@ -272,7 +274,7 @@ def test_draws_are_those_of_each_sample(at_once, shard):
     ):
         assert len(streamed.read_lists()) == -(-21 // shard)
         keys = np.concatenate([leaf.crop_key for leaf in streamed.read_lists()])
-        drawn = np.concatenate([b.draws for b in streamed.stream])
+        drawn = np.concatenate([b.samples.draws for b in streamed.stream])
     expected = uniforms(keys, RandomResizedCrop.n_draws)
     assert (drawn[: len(expected)] == expected).all()
     assert len(drawn) == 21 == len(expected)
@@ -345,7 +347,7 @@ def test_files_are_let_go_when_their_samples_are_taken():
         for _ in range(4):
             held = next(batches)
         assert until(lambda: len(streamed.allocated) == 4 + LIMITS.batches_ready)
-        assert held.files == []
+        assert held.samples.files == []
         # One batch more has been gathered than was allocated.
         [leaf] = streamed.read_lists()
         left = leaf.image[5 * (4 + LIMITS.batches_ready + 1) :]
