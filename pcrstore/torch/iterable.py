@@ -11,8 +11,8 @@ The position of a dataset is held in three places:
     `_Iteration`, in each       the position that the iteration  the first sample in the parent, the
     process that reads          began at; samples yielded since  start in a worker; then each sample
 
-    torchdata, from             the state of each worker         `state_dict`; it gives each worker
-    `StatefulDataLoader`                                         its own by `load_state_dict`
+    `StatefulDataLoader`        the state of each worker         `state_dict` of the worker, which
+    of torchdata                                                 gets it back by `load_state_dict`
 
 The parent is the process that made the dataset, where `num_workers=0` reads. There an iteration
 counts from its first sample on: torchdata makes iterators that it drops. In a worker it counts from
