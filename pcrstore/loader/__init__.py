@@ -10,7 +10,8 @@
     iterator     one iteration of a loop, which ends or is cut off
     cursor       which epoch is next, and where in it: a table of transitions; pure
     state        a position as JSON, and back
-    base         `BaseLoader`: cursor, iterations, counters; `NumpyLoader` is the first loader
+    base         `BaseLoader`: cursor, iterations, counters
+    numpy_loader `NumpyLoader`: a `BaseLoader` of NumPy arrays; that of tensors is in pcrstore.torch
     limits       bounds of a stream, with the measurements behind them; pure
     stats        counters that add up; pure
 
@@ -55,7 +56,7 @@ from pcrstore.loader.options import (
     check_options,
 )
 from pcrstore.loader.pipeline import Pipeline
-from pcrstore.loader.state import SAMPLES, SavedState, dump_state, read_state, resume
+from pcrstore.loader.state import SAMPLES, LoaderState, dump_state, parse_state
 from pcrstore.loader.stats import Signals
 
 __all__ = [
@@ -67,13 +68,13 @@ __all__ = [
     "EpochCursor",
     "LoaderOptions",
     "LoaderProperties",
+    "LoaderState",
     "NumpyLoader",
     "OnError",
     "Opaque",
     "Pipeline",
     "Position",
     "SampleOptions",
-    "SavedState",
     "Signals",
     "Spec",
     "Status",
@@ -81,6 +82,5 @@ __all__ = [
     "check_rank",
     "dump_state",
     "open_pipeline",
-    "read_state",
-    "resume",
+    "parse_state",
 ]

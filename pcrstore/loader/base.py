@@ -25,7 +25,7 @@ from pcrstore.loader.batches import BatchStream
 from pcrstore.loader.cursor import EpochCursor, Position, Status
 from pcrstore.loader.iterator import BatchIterator
 from pcrstore.loader.pipeline import Pipeline
-from pcrstore.loader.state import BATCHES, brief, dump_state, resume
+from pcrstore.loader.state import BATCHES, brief, dump_state, parse_state
 from pcrstore.loader.stats import Signals
 from pcrstore.sampling import EpochPartition, ShardSlice, Topology
 
@@ -88,7 +88,7 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
         self._iteration: ref[BatchIterator[Item]] | None = None
         """The last iteration; not held, because a loop that is left drops it and so ends it."""
         self._n_begun = 0
-        """Iterations that have begun; an iteration has for its number how many there were then."""
+        """Iterations that have begun; the number of an iteration counts those up to itself."""
         # Reentrant: the collector may end an iteration in the thread that holds the lock.
         self._lock = threading.RLock()
 
@@ -125,10 +125,10 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
     # ---- iterations
 
     def __iter__(self) -> BatchIterator[Item]:
-        """Begin an iteration: its epoch is settled, and it reads ahead, from now on.
+        """Begin an iteration: it looks up its epoch, and begins to read ahead, at once.
 
-        An older one that is not over cannot go on: its next batch is a `UsageError`. One that has
-        yielded nothing does not count: this one reads the same.
+        An older iteration that is not over cannot go on: its next batch is a `UsageError`. If the
+        older one has yielded nothing it does not count, and this one reads the same epoch.
         """
         position, rank, partition = self._upcoming()
         with self._lock:
@@ -143,8 +143,8 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
         iteration = BatchIterator(
             batches,
             partition.n_batches,
-            given=partial(self._given, number),
-            ended=partial(self._ended, number),
+            on_given=partial(self._on_given, number),
+            on_ended=partial(self._on_ended, number),
         )
         self._iteration = ref(iteration)
         return iteration
@@ -157,13 +157,13 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
     def _start(self, partition: EpochPartition, rank: int) -> Iterator[Item]:
         """Start to read the share of a rank, at once; return its batches."""
 
-    def _given(self, number: int) -> None:
+    def _on_given(self, number: int) -> None:
         """Count a batch, unless it is of an older iteration."""
         with self._lock:
             if number == self._n_begun:
                 self._cursor.advance()
 
-    def _ended(self, number: int) -> None:
+    def _on_ended(self, number: int) -> None:
         """End the iteration under way, unless it is newer than the one that ended."""
         with self._lock:
             if number == self._n_begun:
@@ -296,8 +296,9 @@ class BaseLoader(LoaderProperties, Generic[Item, Payload]):
         Raises:
             OptionError: Not a state, or one of other data, another selection, seed or window.
         """
-        epoch, slices = resume(self._pipeline, state, kind=BATCHES)
-        self._cursor.load(Position(epoch=epoch, left=slices, is_loaded=True))
+        loaded = parse_state(self._pipeline, state, kind=BATCHES)
+        left = loaded.left(self._pipeline)
+        self._cursor.load(Position(epoch=loaded.epoch, left=left, is_loaded=True))
 
     # ---- counters
 

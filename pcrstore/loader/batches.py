@@ -57,20 +57,10 @@ class Batch(Generic[Payload]):
 
     images: NDArray[np.uint8]
     """(N, H, W, 3)"""
-    labels: NDArray[np.int64]
-    """(N,)"""
-    sources: NDArray[np.int64]
-    """Position of each sample's dataset among those mixed. (N,)"""
-    positions: NDArray[np.int64]
-    """Position of each sample in its dataset. (N,)"""
+    samples: Samples = field(repr=False)
+    """The samples; their `files` are empty once all are decoded."""
     payload: Payload
     """Second value of the allocator that made `images`: a tensor over the same memory, or None."""
-    files: list[bytes] = field(repr=False)
-    """Input of the decoder for each sample; empty once all are decoded."""
-    draws: NDArray[np.float64] = field(repr=False)
-    """Random numbers in [0, 1) for the crop of each sample. (N, draws)"""
-    orientations: list[int] = field(repr=False)
-    """EXIF orientation to undo for each sample, 1 for none."""
     missing: int = 0
     """Parts of the batch that are still being decoded."""
     skipped: list[int] = field(default_factory=list, repr=False)
@@ -161,7 +151,7 @@ class BatchStream(Generic[Payload]):
             raise errors.pop()
         self._tokens.put(_TOKEN)
         with self._lock:
-            self._counts["samples"] += len(batch.labels)
+            self._counts["samples"] += len(batch.images)
             self._counts["batches"] += 1
             self._counts["stall"] += time.perf_counter() - start
             self._n_ready -= 1
@@ -218,7 +208,8 @@ class BatchStream(Generic[Payload]):
                 is_quick = time.perf_counter() - asked < self._limits.quick_seconds
                 if samples is None or self._tokens.get() is None or self._stop_flag.is_over:
                     return
-                batch = self._batch(samples)
+                images, payload = self._allocate(size)
+                batch = Batch(images=images, samples=samples, payload=payload)
                 self._dispatch(batch)
                 self._ready.put(batch)
                 if start == 0 and is_quick:
@@ -227,21 +218,8 @@ class BatchStream(Generic[Payload]):
         except BaseException as e:  # noqa: BLE001 - raised again by the consumer
             self._ready.put(e)
 
-    def _batch(self, samples: Samples) -> Batch[Payload]:
-        images, payload = self._allocate(len(samples.files))
-        return Batch(
-            images=images,
-            labels=samples.labels,
-            sources=samples.sources,
-            positions=samples.positions,
-            payload=payload,
-            files=samples.files,
-            draws=samples.draws,
-            orientations=samples.orientations,
-        )
-
     def _dispatch(self, batch: Batch[Payload]) -> None:
-        n = len(batch.files)
+        n = len(batch.images)
         # 10 images for 4 threads are parts of 3, 3, 3 and 1. The short part leaves no thread idle,
         # because parts of other batches wait too.
         step = -(-n // min(n, self._n_threads))
@@ -263,7 +241,7 @@ class BatchStream(Generic[Payload]):
             last = batch.missing == 0
             self._n_ready += last
         if last:
-            batch.files = []
+            batch.samples.files.clear()
             try:
                 self._replace_skipped(batch)
             except BaseException as e:  # noqa: BLE001 - as above
@@ -271,10 +249,13 @@ class BatchStream(Generic[Payload]):
             batch.done.set()
 
     def _render(self, batch: Batch[Payload], start: int, stop: int) -> None:
-        rendering, images = self._rendering, batch.images
+        rendering, images, samples = self._rendering, batch.images, batch.samples
         here = slice(start, stop)
         rows = zip(
-            batch.files[here], batch.draws[here].tolist(), batch.orientations[here], strict=True
+            samples.files[here],
+            samples.draws[here].tolist(),
+            samples.orientations[here],
+            strict=True,
         )
         for i, (file, draws, orientation) in enumerate(rows, start):
             try:
@@ -295,20 +276,22 @@ class BatchStream(Generic[Payload]):
         reason, batch.reason = batch.reason, None
         if not batch.skipped or batch.error is not None:
             return
-        good = np.setdiff1d(np.arange(len(batch.labels)), batch.skipped)
+        good = np.setdiff1d(np.arange(len(batch.images)), batch.skipped)
         if not len(good):
             batch.error = reason
             return
         bad = np.sort(batch.skipped)  # threads note them in any order
         other = good[np.arange(len(bad)) % len(good)]
-        for of_row in (batch.images, batch.labels, batch.sources, batch.positions):
+        samples = batch.samples
+        for of_row in (batch.images, samples.labels, samples.sources, samples.positions):
             of_row[bad] = of_row[other]
         with self._lock:
             self._counts["skipped"] += len(bad)
 
     def _named(self, error: JpegError, batch: Batch[Payload], i: int) -> JpegError:
         """Return an error that names the image that cannot be decoded."""
-        name = self._prefetcher.name(int(batch.sources[i]), int(batch.positions[i]))
+        samples = batch.samples
+        name = self._prefetcher.name(int(samples.sources[i]), int(samples.positions[i]))
         return type(error)(f"{name}: {error}")
 
 

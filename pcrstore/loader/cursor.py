@@ -16,6 +16,8 @@ The status of a cursor:
     OVERRULED   an iteration is under way, and `set_epoch` has chosen what comes after it
     DONE        the last iteration has ended
 
+Main transitions; `_TABLE` has all:
+
     READY ──BEGIN──▶ BEGUN ──YIELD──▶ READING ──END──▶ DONE ──BEGIN──▶ BEGUN, of the next epoch
       ▲                 │END             │SET
       └─────────────────┴──────END── OVERRULED
@@ -61,7 +63,7 @@ class Event(Enum):
     BEGIN = "begin"
     YIELD = "yield"
     END = "end"
-    LEAVE = "leave"
+    PREPARE = "prepare"
     SET = "set"
     LOAD = "load"
 
@@ -70,7 +72,7 @@ _READY, _BEGUN, _READING, _OVERRULED, _DONE = Status
 
 # fmt: off
 _TABLE: Final = {
-    #             BEGIN   YIELD       END     LEAVE   SET         LOAD
+    #             BEGIN   YIELD       END     PREPARE SET         LOAD
     _READY:     (_BEGUN, _READY,     _READY, _READY, _READY,     _READY),
     _BEGUN:     (_BEGUN, _READING,   _READY, _READY, _OVERRULED, _READY),
     _READING:   (_BEGUN, _READING,   _DONE,  _READY, _OVERRULED, _READY),
@@ -78,7 +80,7 @@ _TABLE: Final = {
     _DONE:      (_BEGUN, _DONE,      _DONE,  _READY, _READY,     _READY),
 }
 # fmt: on
-# YIELD while READY: an iteration that `load` or `leave` has put an end to is still kept and read.
+# YIELD while READY: an iteration that `load` or `prepare` has put an end to is still kept and read.
 # YIELD while DONE: another thread hands over a batch while the iteration is ended.
 
 TRANSITIONS: Final = {status: dict(zip(Event, row, strict=True)) for status, row in _TABLE.items()}
@@ -124,7 +126,7 @@ class EpochCursor(Generic[Left]):
         self.waiting: Position[Left] = waiting or Position(epoch=0)
         """Position that is read next, if the status is READY or OVERRULED."""
         self.now: Position[Left] = now or Position(epoch=0)
-        """Start of the iteration that is under way or was the last; not if READY."""
+        """Start of the iteration under way or, where none is, of the last one; unused if READY."""
         self.n_yielded = 0
         """Batches or samples that this iteration has yielded."""
 
@@ -174,10 +176,13 @@ class EpochCursor(Generic[Left]):
             self.waiting = self.now  # rule 2
         self._on(Event.END)
 
-    def leave(self) -> None:
-        """Let the position that comes next be the one that is told, before it is begun."""
+    def prepare(self) -> None:
+        """End the iteration under way and be READY with the position that comes next.
+
+        An iterator that reads later calls it, so that a state taken before has that position.
+        """
         self.waiting = self.upcoming()
-        self._on(Event.LEAVE)
+        self._on(Event.PREPARE)
 
     def set_epoch(self, epoch: int) -> Position[Left] | None:
         """Let the next iteration read an epoch; a loaded position in this epoch is kept.

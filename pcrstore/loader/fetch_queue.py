@@ -30,10 +30,10 @@ __all__ = ["Fetch", "FetchQueue"]
 _HEDGE_AFTER: Final = 3.0
 """A request is slow when it has taken this many times the median of those before it."""
 
-_LEAST_PATIENCE: Final = 0.05
+_LEAST_SLOW_AFTER: Final = 0.05
 """Seconds before which no request is slow."""
 
-Read = Callable[[], Iterable[list[bytes]]]
+FetchCall = Callable[[], Iterable[list[bytes]]]
 """Requests several records at once and yields the files of each, in order. Files that came before
 an error are good. Called a second time where the first call is slow."""
 
@@ -42,15 +42,15 @@ class Fetch:
     """Records that are requested together, and their files.
 
     Args:
-        read: Fetches the records; called in a thread.
+        call: Fetches the records, in a thread.
         n_bytes: About how many bytes the records have.
         is_ahead: No sample waits for the records yet.
     """
 
-    __slots__ = ("done", "error", "files", "is_ahead", "n_bytes", "n_trying", "read", "started")
+    __slots__ = ("call", "done", "error", "files", "is_ahead", "n_bytes", "n_trying", "started")
 
-    def __init__(self, read: Read, n_bytes: int, *, is_ahead: bool) -> None:
-        self.read = read
+    def __init__(self, call: FetchCall, n_bytes: int, *, is_ahead: bool) -> None:
+        self.call = call
         self.n_bytes = n_bytes
         self.is_ahead = is_ahead
         self.done = threading.Event()
@@ -89,10 +89,10 @@ class FetchQueue:
         self._stop_flag = stop_flag
         self._lock = ForkSafeLock()
         self._pending: deque[Fetch] = deque()
-        self._in_flight_bytes = limits.in_flight_bytes
-        self.n_bytes = 0
+        self._max_bytes = limits.in_flight_bytes
+        self.bytes_in_flight = 0
         """Bytes in flight, about."""
-        self._n_started = 0
+        self._n_in_flight = 0
         """Fetches in flight."""
         self._at_once = limits.first_at_once
         self.seconds = 0.0
@@ -113,13 +113,13 @@ class FetchQueue:
         if self._hedgers is not None:
             self._hedgers.stop()
 
-    def beside(self, work: Callable[[], None]) -> None:
-        """Let a fetcher run `work`, which must not raise, behind the fetches in flight."""
+    def run(self, work: Callable[[], None]) -> None:
+        """Queue other work for the fetchers, after the fetches started; it must not raise."""
         self._fetchers.put(work)
 
-    def submit(self, read: Read, n_bytes: int, *, is_ahead: bool) -> Fetch:
+    def submit(self, call: FetchCall, n_bytes: int, *, is_ahead: bool) -> Fetch:
         """Queue a fetch; see `Fetch`. It starts when all before it have, and it has room."""
-        fetch = Fetch(read, n_bytes, is_ahead=is_ahead)
+        fetch = Fetch(call, n_bytes, is_ahead=is_ahead)
         with self._lock:
             self._pending.append(fetch)
             self._start_what_fits()
@@ -135,13 +135,13 @@ class FetchQueue:
         """Start pending fetches, in order; called with the lock held."""
         while self._pending:
             fetch = self._pending[0]
-            if self.n_bytes and self.n_bytes + fetch.n_bytes > self._in_flight_bytes:
+            if self.bytes_in_flight and self.bytes_in_flight + fetch.n_bytes > self._max_bytes:
                 return
-            if fetch.is_ahead and self._n_started >= self._at_once:
+            if fetch.is_ahead and self._n_in_flight >= self._at_once:
                 return
             self._pending.popleft()
-            self.n_bytes += fetch.n_bytes
-            self._n_started += 1
+            self.bytes_in_flight += fetch.n_bytes
+            self._n_in_flight += 1
             self._fetchers.put(partial(self._fetch, fetch))
 
     def _fetch(self, fetch: Fetch) -> None:
@@ -149,7 +149,7 @@ class FetchQueue:
         files: list[list[bytes]] = []
         errors: list[BaseException] = []  # emptied below: a traceback holds this frame
         try:
-            for of_one in fetch.read():
+            for of_one in fetch.call():
                 files.append(of_one)  # noqa: PERF402 - files that came before an error are kept
         except BaseException as e:  # noqa: BLE001 - raised again by `take`
             errors.append(e)
@@ -163,8 +163,8 @@ class FetchQueue:
             if not fetch.done.is_set() and not (errors and fetch.n_trying):
                 fetch.files = files
                 fetch.error = errors[0] if errors else None
-                self.n_bytes -= fetch.n_bytes
-                self._n_started -= 1
+                self.bytes_in_flight -= fetch.n_bytes
+                self._n_in_flight -= 1
                 self._at_once += 1
                 fetch.done.set()
                 self._start_what_fits()
@@ -172,11 +172,11 @@ class FetchQueue:
 
     def _hedge(self, fetch: Fetch, hedgers: Threads) -> None:
         """Wait for a fetch until it is done, or was sent a second time."""
-        while not fetch.done.wait(min(POLL_SECONDS, self._patience())):
+        while not fetch.done.wait(min(POLL_SECONDS, self._slow_after())):
             if self._stop_flag.is_over:
                 return
             # A fetch that waits for room, or for a thread, is not slow.
-            if fetch.started and time.perf_counter() - fetch.started > self._patience():
+            if fetch.started and time.perf_counter() - fetch.started > self._slow_after():
                 hedgers.put(partial(self._fetch_again, fetch))
                 return
 
@@ -188,8 +188,8 @@ class FetchQueue:
             self.n_hedges += 1
         self._fetch(fetch)
 
-    def _patience(self) -> float:
+    def _slow_after(self) -> float:
         """Return the seconds after which a request is slow."""
         # After requests of 0.1, 0.2 and 0.4 s: 0.6 s. Before the first answer: 3 s.
         median = statistics.median(self._durations or [1.0])
-        return max(_LEAST_PATIENCE, _HEDGE_AFTER * median)
+        return max(_LEAST_SLOW_AFTER, _HEDGE_AFTER * median)

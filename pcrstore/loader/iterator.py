@@ -24,8 +24,8 @@ class BatchIterator(Generic[Item]):
         batches: Batches in order.
         n_batches: Number of batches. Where somebody stops the threads of a loader, `batches` ends
             too early, which must not look like the end of an epoch.
-        given: Called before each batch is handed over.
-        ended: Called once if the iteration ends by itself and is not cut off.
+        on_given: Called before each batch is handed over.
+        on_ended: Called once if the iteration ends by itself and is not cut off.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class BatchIterator(Generic[Item]):
         batches: Iterator[Item],
         n_batches: int,
         *,
-        given: Callable[[], None],
-        ended: Callable[[], None],
+        on_given: Callable[[], None],
+        on_ended: Callable[[], None],
     ) -> None:
         self._batches: Iterator[Item] | None = batches
         self._n_left = n_batches
-        self._given = given
-        self._ended = ended
+        self._on_given = on_given
+        self._on_ended = on_ended
         self._reason = ""
 
     def __iter__(self) -> Self:
@@ -65,7 +65,7 @@ class BatchIterator(Generic[Item]):
         if self._reason:  # by another thread, while this one waited
             raise self._end()
         self._n_left -= 1
-        self._given()
+        self._on_given()
         return batch
 
     def _end(self) -> Exception:
@@ -82,7 +82,7 @@ class BatchIterator(Generic[Item]):
         """End the iteration here."""
         if self._batches is not None:
             self._batches = None
-            self._ended()
+            self._on_ended()
 
     def __del__(self) -> None:
         self.close()

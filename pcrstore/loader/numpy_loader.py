@@ -115,5 +115,5 @@ class NumpyLoader(BaseLoader[tuple[NDArray[np.generic], ...], None]):
 
     def _arrays(self, batch: Batch[None]) -> tuple[NDArray[np.generic], ...]:
         if self._with_positions:
-            return batch.images, batch.labels, self._pipeline.positions(batch)
-        return batch.images, batch.labels
+            return batch.images, batch.samples.labels, self._pipeline.positions(batch)
+        return batch.images, batch.samples.labels

@@ -30,7 +30,8 @@ def open_pipeline(
 
     Args:
         spec: Options as the user gave them.
-        open_with: Opens a URL; None: `open_dataset`. The parent of forked workers has another.
+        open_with: Opens a URL; None: `open_dataset`. `pcrstore.torch.open` gives another one where
+            workers are forked.
         limits: Bounds of each stream.
 
     Raises:

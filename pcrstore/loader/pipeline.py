@@ -155,8 +155,8 @@ class Pipeline:
 
     def positions(self, batch: Batch[Payload]) -> NDArray[np.int64]:
         """Return the positions of a batch's samples, counted on from one dataset to the next."""
-        first: NDArray[np.int64] = self._first[batch.sources]
-        return batch.positions + first
+        first: NDArray[np.int64] = self._first[batch.samples.sources]
+        return batch.samples.positions + first
 
     @cached_property
     def fingerprint(self) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Records of a stream of samples, requested ahead and dropped after their last sample.
 
-    shard slices ──look up──▶ _SliceReader ──record reads──▶ FetchQueue ──files──▶ take(start, stop)
+    shard slices ──look up──▶ _OpenSlice ────record reads──▶ FetchQueue ──files──▶ take(start, stop)
                                    ▲
                        ask(stop): what samples below `stop` need, and `prefetch_bytes` more
 
@@ -8,7 +8,7 @@ Records are requested in the order of their first use; several small ones of one
 task. A record is cut into the files of its images when it arrives, and each file is dropped with
 its sample: whole records would take twice the memory of the window that samples are drawn from.
 
-One thread, the driver of the stream, calls `ask` and `take`; fetchers fill in the slice readers.
+One thread, the driver of the stream, calls `ask` and `take`; fetchers fill in the open slices.
 """
 
 import threading
@@ -59,18 +59,18 @@ class Samples:
     files: list[bytes]
     """Input of the decoder for each sample."""
     labels: NDArray[np.int64]
-    """(n,)"""
+    """Label of each sample, -1 for none. (n,)"""
     orientations: list[int]
     """EXIF orientation to undo for each sample, 1 for none."""
     sources: NDArray[np.int64]
-    """(n,)"""
+    """Position of each sample's dataset among those mixed. (n,)"""
     positions: NDArray[np.int64]
-    """Positions in their datasets. (n,)"""
+    """Position of each sample in its dataset. (n,)"""
     draws: NDArray[np.float64]
     """Random numbers in [0, 1) for the crop of each sample. (n, n_draws)"""
 
 
-class _SliceReader:
+class _OpenSlice:
     """A shard slice that is being read: its read list, requests, and the files that have come.
 
     Args:
@@ -158,9 +158,9 @@ class Prefetcher:
         self._limits = spec.settings.limits
         self._stop_flag = stop_flag
         self._slices = iter(spec.slices)
-        self._open: deque[_SliceReader] = deque()
+        self._open: deque[_OpenSlice] = deque()
         """Slices of which samples are still to be taken."""
-        self._asking: deque[_SliceReader] = deque()
+        self._asking: deque[_OpenSlice] = deque()
         """Slices of which reads are still to be requested: the last ones of `_open`."""
         self._opened = 0
         """Samples of the slices that were opened."""
@@ -207,32 +207,32 @@ class Prefetcher:
             self._ahead_bytes -= self._ahead.popleft()[1]
         task: list[RecordRead] = []
         size = 0
-        while (reader := self._slice_to_ask(stop, ahead=ahead)) is not None:
-            read = reader.read_list.reads[reader.n_asked]
+        while (open_slice := self._slice_to_ask(stop, ahead=ahead)) is not None:
+            read = open_slice.read_list.reads[open_slice.n_asked]
             if task and task[0].source != read.source:
-                self._submit(reader, task, size, stop)
+                self._submit(open_slice, task, size, stop)
                 task, size = [], 0
             n_bytes = self._bytes_of(read)
-            first_use = reader.base + read.first_use
+            first_use = open_slice.base + read.first_use
             if first_use >= stop:
                 if not self._has_room(ahead=ahead, for_task=not task):
                     break
                 self._ahead.append((first_use, n_bytes))
                 self._ahead_bytes += n_bytes
-            if reader.n_asked == reader.n_headers:
+            if open_slice.n_asked == open_slice.n_headers:
                 if task:  # may be needed now, so it must not wait for headers
-                    self._submit(reader, task, size, stop)
+                    self._submit(open_slice, task, size, stop)
                     task, size = [], 0
-                self._load_headers(reader)
-            reader.n_asked += 1
+                self._load_headers(open_slice)
+            open_slice.n_asked += 1
             task.append(read)
             size += n_bytes
             # A task is of one slice: `_submit` notes its fetch there.
-            if size >= self._limits.task_bytes or reader.is_asked_for:
-                self._submit(reader, task, size, stop)
+            if size >= self._limits.task_bytes or open_slice.is_asked_for:
+                self._submit(open_slice, task, size, stop)
                 task, size = [], 0
-        if task and reader is not None:
-            self._submit(reader, task, size, stop)
+        if task and open_slice is not None:
+            self._submit(open_slice, task, size, stop)
 
     def _has_room(self, *, ahead: bool, for_task: bool = False) -> bool:
         """Say whether more than is needed may be requested: a whole task, or the rest of one.
@@ -250,7 +250,7 @@ class Prefetcher:
         """
         return round(self._spec.fidelity.mean_bytes(read.source) * len(read.images))
 
-    def _slice_to_ask(self, stop: int, *, ahead: bool) -> _SliceReader | None:
+    def _slice_to_ask(self, stop: int, *, ahead: bool) -> _OpenSlice | None:
         """Return the slice whose reads are requested next, and open it if necessary.
 
         Returns:
@@ -276,21 +276,21 @@ class Prefetcher:
             self._unread = None
             if not len(read_list):
                 continue
-            reader = _SliceReader(read_list, self._opened)
-            self._opened = reader.stop
-            self._fetch_queue.beside(partial(_look_up, self._spec, reader))
-            self._open.append(reader)
-            self._asking.append(reader)
+            open_slice = _OpenSlice(read_list, self._opened)
+            self._opened = open_slice.stop
+            self._fetch_queue.run(partial(_look_up, self._spec, open_slice))
+            self._open.append(open_slice)
+            self._asking.append(open_slice)
         return self._asking[0]
 
-    def _load_headers(self, slice_reader: _SliceReader) -> None:
+    def _load_headers(self, open_slice: _OpenSlice) -> None:
         """Read the headers of the next records that do not bring their own, in one batch."""
-        start = slice_reader.n_headers
+        start = open_slice.n_headers
         n = min(
             max(self._limits.first_headers, start), self._limits.most_headers
         )  # 64, then 64, 128, 256 ..
-        reads = slice_reader.read_list.reads[start : start + n]
-        slice_reader.n_headers = start + len(reads)
+        reads = open_slice.read_list.reads[start : start + n]
+        open_slice.n_headers = start + len(reads)
         for i, reader in enumerate(self._spec.readers):
             every = reader.needs_headers or self._spec.fidelity.is_per_sample(i)
             # Reading a record asks for its header again, and then the error names the record.
@@ -304,13 +304,13 @@ class Prefetcher:
                 )
 
     def _submit(
-        self, slice_reader: _SliceReader, task: list[RecordRead], n_bytes: int, stop: int
+        self, open_slice: _OpenSlice, task: list[RecordRead], n_bytes: int, stop: int
     ) -> None:
-        is_ahead = slice_reader.base + task[0].first_use >= stop
+        is_ahead = open_slice.base + task[0].first_use >= stop
         # Not a method of this object, which the fetch would keep alive, and with it itself.
-        read = partial(_fetch, self._spec, task)
-        fetch = self._fetch_queue.submit(read, n_bytes, is_ahead=is_ahead)
-        slice_reader.fetches.extend((fetch, i) for i in range(len(task)))
+        call = partial(_fetch, self._spec, task)
+        fetch = self._fetch_queue.submit(call, n_bytes, is_ahead=is_ahead)
+        open_slice.fetches.extend((fetch, i) for i in range(len(task)))
 
     # ---- taking
 
@@ -330,33 +330,35 @@ class Prefetcher:
         # Samples 10..14 where slices have the samples 0..12 and 12..20 are samples 10..12 of the
         # first slice and 0..2 of the second one.
         while start < stop:
-            reader = self._open[0]
-            if reader.stop <= start:
+            open_slice = self._open[0]
+            if open_slice.stop <= start:
                 self._open.popleft()
                 continue
-            a, b = start - reader.base, min(stop, reader.stop) - reader.base
-            read_list = reader.read_list
-            read_index = read_list.read_index[a:b].tolist()
-            for read, slot in zip(read_index, read_list.slot[a:b].tolist(), strict=True):
-                of_read = reader.files[read]
-                if of_read is None and (of_read := self._files(reader, read)) is None:
+            a, b = start - open_slice.base, min(stop, open_slice.stop) - open_slice.base
+            read_list = open_slice.read_list
+            indices = read_list.read_index[a:b].tolist()
+            for at, slot in zip(indices, read_list.slot[a:b].tolist(), strict=True):
+                of_read = open_slice.files[at]
+                if of_read is None and (of_read := self._files(open_slice, at)) is None:
                     return None
                 files.append(of_read[slot])
                 of_read[slot] = b""  # each is used once, and its memory goes with the sample
-            for read in set(read_index):
-                if reader.last_use[read] < b:
-                    reader.files[read] = None
-            if not self._stop_flag.wait(reader.looked_up):
+            for at in set(indices):
+                if open_slice.last_use[at] < b:
+                    open_slice.files[at] = None
+            if not self._stop_flag.wait(open_slice.looked_up):
                 return None
-            if reader.error is not None:
-                errors = [reader.error]
-                reader.error = None
+            if open_slice.error is not None:
+                errors = [open_slice.error]
+                open_slice.error = None
                 raise errors.pop()  # a traceback holds this frame, which must not hold the error
-            found.append((reader.labels[a:b], read_list.source[a:b], read_list.image[a:b]))
+            found.append((open_slice.labels[a:b], read_list.source[a:b], read_list.image[a:b]))
             orientations += (
-                [1] * (b - a) if reader.orientations is None else reader.orientations[a:b].tolist()
+                [1] * (b - a)
+                if open_slice.orientations is None
+                else open_slice.orientations[a:b].tolist()
             )
-            draws.append(reader.draws(a, b, spec.n_draws, at_once=self._limits.drawn_at_once))
+            draws.append(open_slice.draws(a, b, spec.n_draws, at_once=self._limits.drawn_at_once))
             start += b - a
         labels, sources, positions = map(np.concatenate, zip(*found, strict=True))
         return Samples(
@@ -368,13 +370,13 @@ class Prefetcher:
             draws=np.concatenate(draws),
         )
 
-    def _files(self, slice_reader: _SliceReader, read: int) -> list[bytes] | None:
+    def _files(self, open_slice: _OpenSlice, read_index: int) -> list[bytes] | None:
         """Return the files of a read, waiting for them; None when the stream is stopped."""
-        fetch, at = slice_reader.fetches[read]
+        fetch, at = open_slice.fetches[read_index]
         if not self._fetch_queue.wait(fetch):
             return None
         files = fetch.take(at)
-        slice_reader.files[read] = files
+        open_slice.files[read_index] = files
         self._untrimmed += sum(map(len, files))
         if self._untrimmed > self._limits.trim_after:
             self._untrimmed = 0
@@ -382,10 +384,10 @@ class Prefetcher:
         return files
 
 
-def _look_up(spec: ReadSpec, slice_reader: _SliceReader) -> None:
+def _look_up(spec: ReadSpec, open_slice: _OpenSlice) -> None:
     """Read labels and orientations of a slice from the index, beside its first records."""
     try:
-        read_list = slice_reader.read_list
+        read_list = open_slice.read_list
         names = ["label", "orientation"] if spec.settings.apply_orientation else ["label"]
         found = {name: np.empty(len(read_list), np.int64) for name in names}
         for i, reader in enumerate(spec.readers):
@@ -394,9 +396,9 @@ def _look_up(spec: ReadSpec, slice_reader: _SliceReader) -> None:
                 columns = reader.index.columns(names, read_list.image[here])
                 for name in names:
                     found[name][here] = np.asarray(columns[name])
-        slice_reader.labels = found["label"]
-        slice_reader.orientations = found.get("orientation")
+        open_slice.labels = found["label"]
+        open_slice.orientations = found.get("orientation")
     except BaseException as e:  # noqa: BLE001 - raised again by `take`
-        slice_reader.error = e
+        open_slice.error = e
     finally:
-        slice_reader.looked_up.set()
+        open_slice.looked_up.set()

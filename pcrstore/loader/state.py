@@ -1,11 +1,12 @@
 """The position in an epoch as a checkpoint holds it, in JSON types.
 
-    slices, topology, batches yielded ──dump_state──▶ {epoch, left, batches, ...}
-                                                              │
-    slices that are left  ◀──────────────resume───────────────┘
+    epoch, slices, topology, n yielded ──dump_state──▶ {"epoch": 1, "left": null, "batches": 5, ..}
+                                                               │
+    slices that are left ◀──left── LoaderState ◀──parse_state──┘
 
 A state names the data that it is of. Ranks take batches in step, so one number tells how far each
 of them is; the slices that are left are computed when the state is resumed, not when it is taken.
+A state of single samples is of one worker, and counts the samples of its share.
 """
 
 import copy
@@ -22,16 +23,41 @@ __all__ = [
     "BATCHES",
     "SAMPLES",
     "STATE_FORMAT",
-    "SavedState",
+    "LoaderState",
     "brief",
     "dump_state",
-    "read_state",
-    "resume",
+    "parse_state",
 ]
 
 STATE_FORMAT: Final = 1
 BATCHES: Final = "batches"
 SAMPLES: Final = "samples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderState:
+    """The content of a state, checked."""
+
+    epoch: int
+    slices: list[ShardSlice] | None
+    """Samples that were left of the epoch when the iteration began; None: all."""
+    topology: Topology
+    """Ranks, workers and batches of the iteration."""
+    n_yielded: int
+    """Batches of each rank, or samples of the worker's share, that were yielded since."""
+    worker: int = 0
+    """Worker that the state is of, where it counts samples."""
+
+    def left(self, pipeline: Pipeline) -> list[ShardSlice] | None:
+        """Return the slices that are left of the epoch on all ranks; None: all.
+
+        Raises:
+            OptionError: The iteration has fewer than `n_yielded` batches.
+        """
+        if not self.n_yielded:
+            return self.slices
+        partition = pipeline.partition(self.epoch, self.slices, self.topology)
+        return partition.left_after(self.n_yielded)
 
 
 def dump_state(
@@ -42,18 +68,20 @@ def dump_state(
     slices: Sequence[ShardSlice] | None,
     topology: Topology,
     n: int,
+    worker: int | None = None,
 ) -> dict[str, object]:
     """Return a state in JSON types.
 
     Args:
         pipeline: Pipeline of the loader.
-        kind: Unit of `n`; see `resume`.
+        kind: Unit of `n`: BATCHES of a rank, or SAMPLES of a worker.
         epoch: Epoch of the iteration.
         slices: Samples that were left of the epoch when the iteration began; None: all.
         topology: Ranks, workers and batches of the iteration.
         n: Batches or samples yielded since.
+        worker: Worker whose samples are counted.
     """
-    return {
+    state: dict[str, object] = {
         "format": STATE_FORMAT,
         "kind": kind,
         "data": copy.deepcopy(pipeline.fingerprint),
@@ -66,22 +94,20 @@ def dump_state(
         "drop_last": topology.drop_last,
         "batches": n,
     }
+    return state if worker is None else {**state, "worker": worker}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedState:
-    """A state that was read and checked."""
+def parse_state(pipeline: Pipeline, state: object, *, kind: str) -> LoaderState:
+    """Return the content of a state.
 
-    epoch: int
-    slices: list[ShardSlice] | None
-    """Samples that were left of the epoch when the iteration began; None: all."""
-    topology: Topology
-    n: int
-    """Batches or samples that were yielded since."""
+    Args:
+        pipeline: Pipeline of the loader that goes on.
+        state: State of the loader that stopped.
+        kind: Unit that its `batches` must have: BATCHES or SAMPLES.
 
-
-def read_state(pipeline: Pipeline, state: object, *, kind: str) -> SavedState:
-    """Read and check a state; see `resume`, which counts off what was yielded too."""
+    Raises:
+        OptionError: Not a state, or not one of this loader's data.
+    """
     if not isinstance(state, Mapping) or state.get("format") != STATE_FORMAT:
         raise OptionError(f"a state of format {STATE_FORMAT} expected, got {brief(state)}")
     if state.get("kind") != kind:
@@ -89,7 +115,7 @@ def read_state(pipeline: Pipeline, state: object, *, kind: str) -> SavedState:
     mine, theirs = pipeline.fingerprint, state.get("data")
     if theirs != mine:
         raise OptionError(f"the state is of another loader: {_difference(mine, theirs)}")
-    epoch, n = _integer(state, "epoch"), _integer(state, "batches")
+    epoch = _integer(state, "epoch")
     topology = Topology(
         world_size=_integer(state, "world_size"),
         n_workers=_integer(state, "num_workers"),
@@ -97,26 +123,13 @@ def read_state(pipeline: Pipeline, state: object, *, kind: str) -> SavedState:
         uneven=_uneven(state),
         drop_last=_drop_last(state),
     )
-    slices = _slices(pipeline.order(epoch), state.get("left"))
-    return SavedState(epoch=epoch, slices=slices, topology=topology, n=n)
-
-
-def resume(pipeline: Pipeline, state: object, *, kind: str) -> tuple[int, list[ShardSlice] | None]:
-    """Return the epoch of a state and the slices that are left of it; None: all.
-
-    Args:
-        pipeline: Pipeline of the loader that goes on.
-        state: State of the loader that stopped.
-        kind: Unit of its `batches`: BATCHES of a rank, or SAMPLES of a process.
-
-    Raises:
-        OptionError: Not a state, or not one of this loader's data.
-    """
-    saved = read_state(pipeline, state, kind=kind)
-    if not saved.n:
-        return saved.epoch, saved.slices
-    partition = pipeline.partition(saved.epoch, saved.slices, saved.topology)
-    return saved.epoch, partition.left_after(saved.n)
+    return LoaderState(
+        epoch=epoch,
+        slices=_slices(pipeline.order(epoch), state.get("left")),
+        topology=topology,
+        n_yielded=_integer(state, "batches"),
+        worker=_integer(state, "worker") if kind == SAMPLES else 0,
+    )
 
 
 def _difference(mine: Mapping[str, object], theirs: object) -> str:

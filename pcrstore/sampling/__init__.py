@@ -7,7 +7,7 @@ numbers.
     selection   a dataset and the images of it that are read
     mix         several datasets as one, by weight: the samples of each in an epoch
     order       samples ──▶ shards of 2^18 ──▶ records in hashed order ──▶ each sample moved on
-                by less than the window; pure
+                by less than the window, less at the ends of a shard; pure
     sharding    the slices left of an epoch ──▶ ranks ──▶ workers, equal to the sample, and what is
                 left after n batches; pure
     lookup      a slice ──▶ the records to fetch, and the samples in reading order

@@ -25,7 +25,9 @@ class RecordRead:
     """A record, or some images of a record, that are fetched at once."""
 
     source: int
+    """Position of the dataset among those mixed."""
     part: int
+    """Number of the index part in the dataset."""
     record: int
     """Number of the record in its index part."""
     number: int
@@ -52,7 +54,7 @@ class ReadList:
     slot: NDArray[np.int64]
     """Position of each sample among the images of its read. (n,)"""
     source: NDArray[np.int64]
-    """(n,)"""
+    """Position of each sample's dataset among those mixed. (n,)"""
     image: NDArray[np.int64]
     """Position in its dataset of each sample. (n,)"""
     crop_key: NDArray[np.uint64]
@@ -145,23 +147,23 @@ class _ShardOrder:
     """The records (R,) of a shard in hashed order, and their samples (n,), record after record."""
 
     source: NDArray[np.int64]
-    """(R,)"""
+    """Position of each record's dataset among those mixed. (R,)"""
     part: NDArray[np.int64]
-    """(R,)"""
+    """Index part of each record. (R,)"""
     record: NDArray[np.int64]
-    """(R,)"""
+    """Number of each record in its index part. (R,)"""
     number: NDArray[np.int64]
-    """(R,)"""
+    """Number of each record in its dataset. (R,)"""
     record_size: NDArray[np.int64]
     """Images of the whole record, selected or not. (R,)"""
     record_index: NDArray[np.int64]
     """Position of each sample's record among these records, ascending. (n,)"""
     image: NDArray[np.int64]
-    """(n,)"""
+    """Position of each sample in its dataset. (n,)"""
     slot: NDArray[np.int64]
     """Position of each sample in its record, ascending within a record. (n,)"""
     crop_key: NDArray[np.uint64]
-    """(n,)"""
+    """Key by which the crop of each sample is drawn. (n,)"""
 
     def select(self, positions: NDArray[np.int64]) -> ReadList:
         """Return the samples at some positions, in the order given.

@@ -4,17 +4,19 @@ Pure. The order of an epoch is never held in memory: every reader computes the s
 
     sources ──▶ shards ──▶ shard order ──▶ reading order
                equal shares   records in      each sample moves on by a hash
-               of hashed      hashed order,   below `window`; then they are
-               blocks         each whole      sorted
+               of hashed      hashed order,   below its reach, `window` at
+               blocks         each whole      most; then they are sorted
 
 A block is the selected images of one index part. A pass over a source takes its blocks in hashed
 order and is cut into shards of at most 2^18 samples, from sizes alone; only a reader of a shard
 looks up its records. The images of one block that fall into one shard are a run.
 
-A sample's position is its index in the shard order. Its code is the pair (position + hash % window,
-position), and the reading order is the order of codes. So a batch is drawn from about `window`
-samples, reading begins with the first few records, a record is needed for about `window` samples
-and never again, and a shard order can be cut between readers that then share at most one record.
+A sample's position is its index in the shard order. Its code is the pair (position + hash % reach,
+position), and the reading order is the order of codes. The reach of position p in a shard of n is
+min(p + 64, (n - p + 1) // 2, window): the window, and less at both ends of the shard (see
+`_FIRST_REACH`). So a batch is drawn from about `window` samples, reading begins with the first few
+records, a record is needed for about `window` samples and never again, and a shard order can be cut
+between readers that then share at most one record.
 
 An unfinished epoch is a list of `ShardSlice`: the samples of a shard with a position in start..stop
 and a code of at least `after`. A slice that is cut between readers, or read in part, leaves slices;
@@ -35,7 +37,8 @@ its own; epoch e reads c samples from e * c on. Two epochs of half a source read
     >>> shard_order = (records[:, None] * 3 + np.arange(3)).ravel()
     >>> shard_order  # record 1, then 2, 0 and 3
     array([ 3,  4,  5,  6,  7,  8,  0,  1,  2,  9, 10, 11])
-    >>> order.codes(0, 0, 12) >> 31  # position 1 moves on by 3, position 2 by 1, ..
+    >>> # Reach: 4 at positions 0 to 5, then 3, 3, 2, 2, 1, 1. Position 1 moves on by 3, 2 by 1, ..
+    >>> order.codes(0, 0, 12) >> 31
     array([ 0,  4,  3,  5,  7,  5,  7,  7,  8,  9, 10, 11])
     >>> [whole] = order.all()
     >>> order.walk(whole)  # positions in reading order
@@ -75,11 +78,8 @@ _POSITION_BITS: Final = 31
 """Low bits of a code, which hold the position; the bits above hold the position moved on."""
 
 _FIRST_REACH: Final = 64
-"""Window of the first sample of a shard order. It grows with the position, so that the first batch
-of 64 comes from about 120 samples instead of 360, with a third of the bytes and of the wait.
-Towards the end it shrinks: a sample moves by at most half of the samples left. Then 46 samples are
-left to decode when the last record of 38 images arrives, instead of 508, and 505 instead of 854
-when the last ten records arrive, which come together: in that time the link has nothing to do."""
+"""Reach of the first sample of a shard order: the first batch needs few records, and comes soon.
+At the end the reach is half of the samples left: few are left to decode once the link is idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +314,6 @@ def crop_keys(
         epoch: Number of the epoch.
         source: Position of the dataset among those mixed.
         images: Positions in the dataset.
-        repeat: How often the epoch has read them before.
+        repeat: Number of times that the epoch has read them before.
     """
     return hashes(key_of(_CROPS, seed, epoch, source, repeat), images)

@@ -165,12 +165,13 @@ class EpochPartition:
         n = len(range(worker, self.n_batches, t.n_workers))
         # 5 samples in batches of 2 for 2 workers: worker 0 has batches 0 and 2, which would be 4
         # samples, and gives 3: its last batch is one short. Worker 1 has batch 1.
-        over = n * t.batch_size - self._n_samples(worker, self.n_batches)
+        over = n * t.batch_size - self.n_samples(worker)
         return [*[t.batch_size] * (n - 1), t.batch_size - over] if n else []
 
-    def _n_samples(self, worker: int, n_batches: int) -> int:
-        """Return the number of samples that a worker gives to the first batches of its rank."""
+    def n_samples(self, worker: int, n_batches: int | None = None) -> int:
+        """Return the samples of a worker in the first batches of its rank; None: in all of them."""
         t = self.topology
+        n_batches = self.n_batches if n_batches is None else n_batches
         size = len(range(worker, n_batches, t.n_workers)) * t.batch_size
         has_last = n_batches and n_batches == self.n_batches
         if has_last and worker == (n_batches - 1) % t.n_workers:
@@ -180,7 +181,7 @@ class EpochPartition:
     def _sizes(self, n_batches: int) -> list[int]:
         """Return the number of samples of each reader in the first batches, rank by rank."""
         t = self.topology
-        return [self._n_samples(w, n_batches) for w in range(t.n_workers)] * t.world_size
+        return [self.n_samples(w, n_batches) for w in range(t.n_workers)] * t.world_size
 
     def _padding(self) -> list[ShardSlice]:
         """Return the samples that are read twice: the first ones, repeated as often as needed."""

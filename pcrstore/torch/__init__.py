@@ -19,7 +19,8 @@
     iterable       `IterableDataset`: the share of a rank and a worker, sample by sample
     shared_cursor  the epoch cursor that an `IterableDataset` shares with its workers
     map_style      `MapDataset`: any samples, read by one plan
-    distributed    rank, threads and stores of this process
+    distributed    rank of this process, and its share of the threads
+    open           stores of a process whose workers may be forked
 
     Loader(num_workers=0)      streams in this process ──────────────────────────▶ tensors
     Loader(num_workers=4)      4 x (one stream ──▶ shared memory) ──in turn──────▶ tensors
@@ -33,8 +34,9 @@ Guarantees:
   has yielded nothing does not count. `pcrstore.loader.cursor` has the rules.
 - An epoch and a fidelity that are set reach the workers that there are.
 
-`distributed` alone reads the environment: RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as torchrun sets
-them, and MASTER_ADDR, if torch.distributed is not initialised and no argument says otherwise.
+`distributed` alone reads the environment, as torchrun sets it: RANK and WORLD_SIZE where
+torch.distributed is not initialised and no argument says otherwise; LOCAL_WORLD_SIZE, or
+MASTER_ADDR without it, to divide the cores of a host among its ranks where `n_threads` is None.
 """
 
 from pcrstore.torch.iterable import IterableDataset

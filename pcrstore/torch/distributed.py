@@ -1,25 +1,20 @@
-"""Rank of this process, its share of the threads, and stores that workers can use after a fork.
+"""Rank of this process, and its share of the threads.
 
 RANK, WORLD_SIZE, LOCAL_WORLD_SIZE and MASTER_ADDR are read here and nowhere else.
 """
 
-import contextlib
 import multiprocessing
 import os
-from functools import partial
 
 from torch import distributed
-from torch.utils import data as torch_data
 
 from pcrstore.concurrency import usable_cores
 from pcrstore.core import integer
-from pcrstore.dataset import Dataset, dataset_in, open_dataset
-from pcrstore.errors import MissingDependencyError, OptionError
-from pcrstore.loader import Pipeline, Spec, check_rank, open_pipeline
+from pcrstore.errors import OptionError
+from pcrstore.loader import check_rank
 from pcrstore.sampling import Topology
-from pcrstore.storage import ForkingStore, ReadableStore
 
-__all__ = ["load", "local_world_size", "ranks", "settle", "start_method", "threads_of"]
+__all__ = ["local_world_size", "ranks", "start_method", "threads_of"]
 
 
 def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -65,26 +60,3 @@ def start_method() -> str:
     """Return the start method of processes here, without making it the chosen one."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     return chosen or multiprocessing.get_all_start_methods()[0]  # the first is the default
-
-
-def settle(pipeline: Pipeline) -> None:
-    """Let a process that is no worker, and so reads for itself, use the fast engine."""
-    if torch_data.get_worker_info() is None:
-        for source in pipeline.sample_set.sources:
-            if isinstance(source.dataset.store, ForkingStore):
-                source.dataset.store.use_engine()
-
-
-def load(spec: Spec, *, start: str | None) -> Pipeline:
-    """Open the pipeline of a loader whose workers start by a method; None: it has none."""
-    return open_pipeline(spec, partial(_open_for_fork, spec) if start == "fork" else None)
-
-
-def _open_for_fork(spec: Spec, url: str | os.PathLike[str] | ReadableStore) -> Dataset:
-    """Open a URL without obstore, which forked children can use then."""
-    if not isinstance(url, ReadableStore):
-        # Without fsspec's driver there is the fast engine alone.
-        with contextlib.suppress(MissingDependencyError):
-            store = ForkingStore(url, spec.storage_options, engine=spec.engine)
-            return dataset_in(store, version=spec.version)
-    return open_dataset(url, spec.storage_options, version=spec.version, engine=spec.engine)

@@ -1,4 +1,23 @@
-"""Single samples for torch's DataLoader, split by rank and worker, and resumed."""
+"""Single samples for torch's DataLoader, split by rank and worker, and resumed.
+
+The position of a dataset is held in three places:
+
+    holder                      holds                            changed by
+    --------------------------  -------------------------------  -----------------------------------
+    `SharedCursor`, one for     the epoch that is next, or the   `set_epoch` and `load_state_dict`
+    the parent and its workers  position that was loaded         of the parent; an iteration, when
+                                                                 it counts
+
+    `_Iteration`, in each       the position that the iteration  the first sample in the parent, the
+    process that reads          began at; samples yielded since  start in a worker; then each sample
+
+    `StatefulDataLoader`        the state of each worker         `state_dict` of the worker, which
+    of torchdata                                                 gets it back by `load_state_dict`
+
+The parent is the process that made the dataset, where `num_workers=0` reads. There an iteration
+counts from its first sample on: torchdata makes iterators that it drops. In a worker it counts from
+its start: the worker reads ahead, and all workers of one DataLoader must agree on the epoch.
+"""
 
 import os
 import sys
@@ -21,14 +40,13 @@ from pcrstore.loader import (
     Data,
     LoaderOptions,
     LoaderProperties,
+    LoaderState,
     Position,
-    SavedState,
     Spec,
     Status,
     check_options,
     dump_state,
-    read_state,
-    resume,
+    parse_state,
 )
 from pcrstore.sampling import (
     MAX_EPOCH,
@@ -38,7 +56,8 @@ from pcrstore.sampling import (
     Uneven,
     skip,
 )
-from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
+from pcrstore.torch.distributed import ranks, start_method, threads_of
+from pcrstore.torch.open import open_for_workers, use_chosen_engine
 from pcrstore.torch.shared_cursor import SharedCursor
 
 __all__ = ["IterableDataset"]
@@ -61,16 +80,6 @@ class _Iteration:
     """Samples of the worker's share that were yielded, with those before the state."""
     is_counted: bool = False
     """True once the iteration has given a sample, or had none to give."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Resumption:
-    """A state of one worker, which counts the samples of its share."""
-
-    saved: SavedState
-    worker: int
-    n_left: int
-    """Samples of the worker's share that were not."""
 
 
 class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.Tensor, int]]):
@@ -137,22 +146,22 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             storage_options=storage_options,
             **options,
         )
-        self._pipeline = load(spec, start=start_method())
+        self._pipeline = open_for_workers(spec, start=start_method())
         self._fidelity = fidelity
         self._n_threads = n_threads
-        self._given = rank, world_size
-        self._of_maker: tuple[int, int]
+        self._given_ranks = rank, world_size
+        self._maker_ranks: tuple[int, int]
         """Rank and world size of the process that pickled this dataset."""
-        self._came_to: int | None = None
-        """Process that unpickled this dataset; None: the one that made it."""
+        self._unpickled_in: int | None = None
+        """Process that unpickled this dataset; None: it was made here."""
         self._uneven: Uneven = uneven
         self._transform = transform
         self._shared = SharedCursor()
         self._state: Mapping[str, object] | None = None
         """State that was loaded last."""
-        self._number = 0
-        """Number of this state among those loaded where the dataset was made; 0: torchdata gave it
-        to this worker alone."""
+        self._state_number = 0
+        """Number of the `load_state_dict` call that loaded it, among those in the process that made
+        the dataset; 0: torchdata gave the state to this worker alone."""
         self._n_begun = 0
         """Iterations of this worker."""
         self._newest: _Iteration | None = None
@@ -164,11 +173,11 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         """Add the rank of this process, for which a spawned worker reads."""
         if context.get_spawning_popen() is not None:  # a worker sees no accelerator in `__iter__`
             self._refuse_second_split()
-        return {**self.__dict__, "_of_maker": self._ranks()}
+        return {**self.__dict__, "_maker_ranks": self._ranks()}
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         self.__dict__.update(state)
-        self._came_to = os.getpid()
+        self._unpickled_in = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
         """Let every iteration that has not given its first sample read this epoch.
@@ -184,7 +193,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         with self._shared.locked() as shared:
             dropped = shared.cursor.set_epoch(epoch)
         state = None if dropped is None else self._state_at(dropped)
-        if state is not None and self._resumption(state).n_left:
+        if state is not None and self._parsed(state)[1]:
             warnings.warn(
                 f"set_epoch({epoch}) drops the position in epoch {state['epoch']} that was "
                 f"loaded; set_epoch({state['epoch']}) keeps it",
@@ -193,25 +202,23 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
 
     def _state_at(self, position: Position[int]) -> Mapping[str, object] | None:
         """Return the state that a position was loaded from, if this process has it."""
-        return self._state if position.is_loaded and position.left == self._number else None
+        return self._state if position.is_loaded and position.left == self._state_number else None
 
     def _is_over(self, position: Position[int]) -> bool:
         """Say whether nothing is left of a loaded position."""
         state = self._state_at(position)
         if state is None:
             return False
-        resumption = self._resumption(state)
+        loaded, n_left = self._parsed(state)
         # One process cannot know what is left of the shares of other workers.
-        is_known = (
-            resumption.saved.topology.n_workers == 1 or torch_data.get_worker_info() is not None
-        )
-        return is_known and not resumption.n_left
+        is_known = loaded.topology.n_workers == 1 or torch_data.get_worker_info() is not None
+        return is_known and not n_left
 
     def _ranks(self) -> tuple[int, int]:
         # A worker that was forked inherits torch.distributed; one that was spawned does not.
         is_worker = torch_data.get_worker_info() is not None
-        is_spawned = is_worker and self._came_to == os.getpid()
-        return self._of_maker if is_spawned else ranks(*self._given)
+        is_spawned = is_worker and self._unpickled_in == os.getpid()
+        return self._maker_ranks if is_spawned else ranks(*self._given_ranks)
 
     def _topology(self) -> tuple[int, int, Topology]:
         rank, world_size = self._ranks()
@@ -235,7 +242,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         A warning would be lost in the logs of many ranks, and the training would look well on a
         part of the data; a program that prepares something else can say its rank.
         """
-        if self._given != (None, None) or self._ranks()[1] == 1 or not _has_accelerator():
+        if self._given_ranks != (None, None) or self._ranks()[1] == 1 or not _has_accelerator():
             return
         raise UsageError(
             "accelerate shares out an IterableDataset among ranks, and this one shares itself out "
@@ -252,10 +259,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         if info is not None:
             self._join(iteration, info)
         else:
-            # torchdata makes iterators that it drops, and asks for the state before it reads: the
-            # position is told from now on, and taken when the first sample is given.
+            # torchdata makes iterators that it drops, and asks for the state before it reads: until
+            # the first sample is given, the state is of the position that comes next.
             with self._shared.locked() as shared:
-                shared.cursor.leave()
+                shared.cursor.prepare()
                 shared.has_workers = False
         return self._samples(iteration)
 
@@ -263,11 +270,11 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         """Set the position of an iteration of this worker; others may begin it with it."""
         self._n_begun += 1
         state = self._state
-        if state is not None and not self._number:
-            resumption = self._resumption(state)
+        if state is not None and not self._state_number:
+            loaded, n_left = self._parsed(state)
             with self._shared.locked() as shared:
-                shared.resume(resumption.saved.epoch, is_over=not resumption.n_left)
-            iteration.position = Position(epoch=resumption.saved.epoch)
+                shared.resume(loaded.epoch, is_over=not n_left)
+            iteration.position = Position(epoch=loaded.epoch)
             iteration.state, self._state = state, None
             return
         seed = info.seed - info.id  # torch adds the worker's number to the seed of the iterator
@@ -279,14 +286,14 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
 
     def _samples(self, iteration: _Iteration) -> Iterator[tuple[torch.Tensor, int]]:
         rank, worker, topology = self._topology()
-        settle(self._pipeline)
+        use_chosen_engine(self._pipeline)
         if iteration.position is None:
             with self._shared.locked() as shared:
                 iteration.position = shared.cursor.upcoming(self._is_over)
             iteration.state = self._state_at(iteration.position)
         slices, n_read = self._resumed(iteration.state, worker, topology)
         partition = self._pipeline.partition(iteration.position.epoch, slices, topology)
-        n_in_all = _n_samples(partition, worker)
+        n_in_all = partition.n_samples(worker)
         iteration.reading, iteration.n_yielded = (partition, worker), n_read
         rest = skip(partition.order, partition.share(rank, worker), n_read)
         n = n_in_all - n_read
@@ -301,7 +308,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         )
         for batch in stream:
             images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
-            labels = batch.labels.tolist()
+            labels = batch.samples.labels.tolist()
             del batch
             for i, label in enumerate(labels):
                 # A sample outlives its batch in a collation that waits, so it gets its own memory.
@@ -354,7 +361,7 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
                 )
             if is_ready:
                 iteration = _Iteration(position=position, state=self._state_at(position))
-        elif self._state is not None and not self._number:
+        elif self._state is not None and not self._state_number:
             iteration = _Iteration(state=self._state)
         if iteration is None:
             iteration = _Iteration()
@@ -372,15 +379,15 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
             partition, worker = iteration.reading
             topology, epoch = partition.topology, partition.order.epoch
             slices = partition.slices
-        state = dump_state(
+        return dump_state(
             self._pipeline,
             kind=SAMPLES,
             epoch=epoch,
             slices=slices,
             topology=topology,
             n=iteration.n_yielded,
+            worker=worker,
         )
-        return {**state, "worker": worker}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Let the next iteration go on from a state.
@@ -388,30 +395,29 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         Raises:
             OptionError: Not a state, or one of other data.
         """
-        resumption = self._resumption(state)
-        self._state, self._number = dict(state), 0
+        loaded, _ = self._parsed(state)
+        self._state, self._state_number = dict(state), 0
         if torch_data.get_worker_info() is None:
             with self._shared.locked() as shared:
-                self._number = shared.load(resumption.saved.epoch)
+                self._state_number = shared.load(loaded.epoch)
 
-    def _resumption(self, state: Mapping[str, object]) -> _Resumption:
-        """Return the content of a state, checked; its count of samples may be that of a worker."""
-        saved = read_state(self._pipeline, state, kind=SAMPLES)
-        topology = saved.topology
+    def _parsed(self, state: object) -> tuple[LoaderState, int]:
+        """Return the content of a state, checked, and the samples left of its worker's share."""
+        loaded = parse_state(self._pipeline, state, kind=SAMPLES)
+        topology, worker, n_read = loaded.topology, loaded.worker, loaded.n_yielded
         if topology.batch_size != 1 or topology.drop_last:
             raise OptionError(
                 "a state that counts samples must have batch_size 1 and drop_last false, "
                 f"got {topology.batch_size} and {topology.drop_last}"
             )
-        worker = integer(state.get("worker"), "worker of a state", least=0)
         if worker >= topology.n_workers:
             raise OptionError(
                 f"worker of a state must be in 0..{topology.n_workers - 1}, got {worker}"
             )
-        n = _n_samples(self._pipeline.partition(saved.epoch, saved.slices, topology), worker)
-        if saved.n > n:
-            raise OptionError(f"batches of a state must be in 0..{n}, got {saved.n}")
-        return _Resumption(saved=saved, worker=worker, n_left=n - saved.n)
+        n = self._pipeline.partition(loaded.epoch, loaded.slices, topology).n_samples(worker)
+        if n_read > n:
+            raise OptionError(f"batches of a state must be in 0..{n}, got {n_read}")
+        return loaded, n - n_read
 
     def _resumed(
         self, state: Mapping[str, object] | None, worker: int, topology: Topology
@@ -419,13 +425,13 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
         """Return the slices of an iteration, and how many samples of its share were read before."""
         if state is None:
             return None, 0
-        resumption = self._resumption(state)
-        was = resumption.saved.topology
-        if was == topology and resumption.worker == worker:
-            return resumption.saved.slices, resumption.saved.n
+        loaded, _ = self._parsed(state)
+        was = loaded.topology
+        if was == topology and loaded.worker == worker:
+            return loaded.slices, loaded.n_yielded
         if was == topology:
             raise OptionError(
-                f"the state is of worker {resumption.worker} of {was.n_workers}, got worker "
+                f"the state is of worker {loaded.worker} of {was.n_workers}, got worker "
                 f"{worker}: StatefulDataLoader gives each its own; pcrstore.torch.Loader has one "
                 "for all"
             )
@@ -435,15 +441,10 @@ class IterableDataset(LoaderProperties, torch_data.IterableDataset[tuple[torch.T
                 f"and can be resumed with as many, got {topology.n_workers} of "
                 f"{topology.world_size}; pcrstore.torch.Loader resumes on any number"
             )
-        return resume(self._pipeline, state, kind=SAMPLES)[1], 0
+        return loaded.left(self._pipeline), 0
 
 
 def _has_accelerator() -> bool:
     """Say whether an `accelerate.Accelerator` was made in this process."""
     module = sys.modules.get("accelerate.state")
     return module is not None and bool(module.is_initialized())
-
-
-def _n_samples(partition: EpochPartition, worker: int) -> int:
-    """Return the number of samples of a worker, for batches of one sample."""
-    return len(range(worker, partition.n_batches, partition.topology.n_workers))

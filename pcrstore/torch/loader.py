@@ -23,7 +23,8 @@ from pcrstore.image import Crop
 from pcrstore.loader import BaseLoader, BatchMemory, Data, OnError, Opaque, Signals, Spec
 from pcrstore.sampling import EpochPartition, Topology, Uneven
 from pcrstore.storage import Engine
-from pcrstore.torch.distributed import load, ranks, threads_of
+from pcrstore.torch.distributed import ranks, threads_of
+from pcrstore.torch.open import open_for_workers
 from pcrstore.torch.workers import Pool, Sent, StartMethod, WorkerStream, context_of, tensors_of
 
 __all__ = ["Loader"]
@@ -165,8 +166,8 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         )
         self._context = context_of(multiprocessing_context) if num_workers else None
         start = None if self._context is None else self._context.get_start_method()
-        self._rank_given = rank, world_size
-        self._of_a_rank = Topology(
+        self._given_ranks = rank, world_size
+        self._rank_topology = Topology(
             n_workers=max(1, num_workers),
             batch_size=batch_size,
             uneven=uneven,
@@ -174,7 +175,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         )
         self._topology()
         threads_of(n_threads, 1, 1)
-        super().__init__(load(spec, start=start))
+        super().__init__(open_for_workers(spec, start=start))
         self._fidelity = fidelity
         self._num_workers = num_workers
         self._n_threads = n_threads
@@ -185,21 +186,28 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         self._with_positions = positions
         self._progress = progress
         self._memory = BatchMemory(batch_size, self._pipeline.rendering.shape)
-        self._of_workers = Signals()
-        self._told: dict[int, Signals] = {}
+        self._worker_counters = Signals()
+        """Counters of the workers in the iteration under way."""
+        self._last_sent: dict[int, Signals] = {}
+        """Counters that each worker sent with its last batch."""
         self._pool: Pool | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Leave worker processes behind too, and their counters."""
-        return {**super().__getstate__(), "_of_workers": Signals(), "_told": {}, "_pool": None}
+        return {
+            **super().__getstate__(),
+            "_worker_counters": Signals(),
+            "_last_sent": {},
+            "_pool": None,
+        }
 
     def __setstate__(self, state: Mapping[str, object]) -> None:
         super().__setstate__(state)
         self._can_pin = torch.cuda.is_available()
 
     def _topology(self) -> tuple[int, Topology]:
-        rank, world_size = ranks(*self._rank_given)
-        return rank, replace(self._of_a_rank, world_size=world_size)
+        rank, world_size = ranks(*self._given_ranks)
+        return rank, replace(self._rank_topology, world_size=world_size)
 
     def close(self) -> None:
         """End the iteration under way, and let threads and worker processes go.
@@ -213,7 +221,7 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
     def _start(self, partition: EpochPartition, rank: int) -> Iterator[tuple[torch.Tensor, ...]]:
         if self._num_workers:
             pool = self._pool_for(partition, rank)
-            batches = self._from_workers(self._of_torch(lambda: iter(pool)))
+            batches = self._from_workers(self._call_torch(lambda: iter(pool)))
         else:
             self._stream = stream = self._pipeline.stream_share(
                 partition,
@@ -239,10 +247,10 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
 
     def _end(self, reason: str = "") -> None:
         super()._end(reason)
-        self._of_workers = Signals()
+        self._worker_counters = Signals()
 
     def _running(self) -> Signals:
-        return super()._running() + self._of_workers
+        return super()._running() + self._worker_counters
 
     def _allocate(self, n: int) -> tuple[NDArray[np.uint8], torch.Tensor]:
         if self._pin_memory and self._can_pin:
@@ -255,19 +263,21 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
 
     def _from_workers(self, batches: Iterator[Sent]) -> Iterator[tuple[torch.Tensor, ...]]:
         waiting = time.perf_counter()
-        while (found := self._of_torch(lambda: next(batches, None))) is not None:
+        while (found := self._call_torch(lambda: next(batches, None))) is not None:
             tensors, worker, total = found
             stalled = time.perf_counter() - waiting
-            self._of_workers += Signals(samples=len(tensors[0]), batches=1, stall_seconds=stalled)
+            self._worker_counters += Signals(
+                samples=len(tensors[0]), batches=1, stall_seconds=stalled
+            )
             # Workers send sums, and the difference to the last sum is added here: the batches that
             # a `break` leaves behind are counted with the next one.
-            self._of_workers += total - self._told.get(worker, Signals())
-            self._told[worker] = total
+            self._worker_counters += total - self._last_sent.get(worker, Signals())
+            self._last_sent[worker] = total
             yield tuple(tensors)
             del found, tensors
             waiting = time.perf_counter()
 
-    def _of_torch(self, call: Callable[[], Found]) -> Found:
+    def _call_torch(self, call: Callable[[], Found]) -> Found:
         """Return the answer of torch's DataLoader.
 
         Raises:
@@ -295,9 +305,9 @@ class Loader(BaseLoader[tuple[torch.Tensor, ...], torch.Tensor]):
         who, pool = (rank, partition.topology), self._pool
         if pool is not None and partition.is_whole and pool.who == who and pool.is_alive():
             pool.stream.epoch.value = partition.order.epoch
-            self._told = {w: replace(s, queue_depth=0) for w, s in self._told.items()}
+            self._last_sent = {w: replace(s, queue_depth=0) for w, s in self._last_sent.items()}
             return pool.batches
-        self._told = {}
+        self._last_sent = {}
         n_threads = threads_of(self._n_threads, partition.topology.world_size, self._num_workers)
         stream = WorkerStream(
             self._pipeline,

@@ -19,7 +19,8 @@ from pcrstore.image import render
 from pcrstore.loader import LoaderProperties, SampleOptions, Spec, check_options
 from pcrstore.sampling import Mix, crop_keys
 from pcrstore.storage import ReadableStore
-from pcrstore.torch.distributed import load, ranks, settle, start_method, threads_of
+from pcrstore.torch.distributed import ranks, start_method, threads_of
+from pcrstore.torch.open import open_for_workers, use_chosen_engine
 
 __all__ = ["MapDataset"]
 
@@ -72,7 +73,7 @@ class MapDataset(LoaderProperties, torch_data.Dataset[tuple[Any, int]]):
             seed=seed,
             **options,
         )
-        self._pipeline = load(spec, start=start_method())
+        self._pipeline = open_for_workers(spec, start=start_method())
         self._fidelity = fidelity
         self._n_threads = n_threads
         self._transform = transform
@@ -109,7 +110,7 @@ class MapDataset(LoaderProperties, torch_data.Dataset[tuple[Any, int]]):
             TypeError: Not an integer.
             JpegError: An image that cannot be decoded; it is named.
         """
-        settle(self._pipeline)
+        use_chosen_engine(self._pipeline)
         source, reader = self._pipeline.sample_set.sources[0], self._pipeline.connections.readers[0]
         n = len(self)
         images = np.array([_position(index, n) for index in indices], np.int64)

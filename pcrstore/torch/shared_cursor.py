@@ -28,7 +28,7 @@ from pcrstore.loader import EpochCursor, Position, Status
 __all__ = ["SharedCursor", "SharedState"]
 
 _KEPT: Final = 16
-"""Most iterations that wait for workers: older ones were left before all workers had begun."""
+"""Most iterations that workers may join: older ones were left before all workers had begun."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,9 +59,10 @@ class _WorkerIteration:
 
 @dataclass(slots=True, kw_only=True)
 class SharedState:
-    """The content of the shared file: the cursor, and iterations that wait for workers.
+    """The content of the shared file: the cursor, and iterations that workers may still join.
 
-    A loaded position has the number of its state for `left`: states are in the processes.
+    `left` of a loaded position is the number of the `load_state_dict` call that loaded it, from 1;
+    the slices themselves stay in each process, which keeps the state of that call.
     """
 
     cursor: EpochCursor[int] = field(default_factory=EpochCursor)
@@ -69,7 +70,8 @@ class SharedState:
     """True: the newest iteration is one of worker processes."""
     n_loaded: int = 0
     """States that were loaded in the process that made the dataset."""
-    waiting: list[_WorkerIteration] = field(default_factory=list)
+    joinable: list[_WorkerIteration] = field(default_factory=list)
+    """Iterations that some workers have begun and others have not, oldest first."""
 
     def load(self, epoch: int) -> int:
         """Let the next iteration go on from a state of an epoch; return the number of the state."""
@@ -121,17 +123,17 @@ class SharedState:
             n_workers: Workers that begin together.
             is_over: Says of a loaded position whether nothing is left of it.
         """
-        iterations = (i for i in reversed(self.waiting) if i.has_room_for(seed, nth, worker))
+        iterations = (i for i in reversed(self.joinable) if i.has_room_for(seed, nth, worker))
         iteration = next(iterations, None)
         if iteration is None:
             position = self.cursor.upcoming(is_over)
             iteration = _WorkerIteration(seed=seed, nth=nth, position=position)
-            self.waiting.append(iteration)
+            self.joinable.append(iteration)
             self.begin(position)
         iteration.pids[str(worker)] = os.getpid()
         if len(iteration.pids) == n_workers:
-            self.waiting.remove(iteration)
-        del self.waiting[:-_KEPT]
+            self.joinable.remove(iteration)
+        del self.joinable[:-_KEPT]
         self.has_workers = True
         return iteration.position
 
@@ -143,7 +145,7 @@ class SharedState:
             "positions": [asdict(cursor.waiting), asdict(cursor.now)],
             "has_workers": self.has_workers,
             "n_loaded": self.n_loaded,
-            "waiting": [asdict(iteration) for iteration in self.waiting],
+            "joinable": [asdict(iteration) for iteration in self.joinable],
         }
 
     @classmethod
@@ -155,9 +157,9 @@ class SharedState:
             cursor=EpochCursor(Status(state["status"]), waiting=waiting, now=now),
             has_workers=state["has_workers"],
             n_loaded=state["n_loaded"],
-            waiting=[
+            joinable=[
                 _WorkerIteration(**{**i, "position": Position(**i["position"])})
-                for i in state["waiting"]
+                for i in state["joinable"]
             ],
         )
 
@@ -184,7 +186,7 @@ class SharedCursor:
         if context.get_spawning_popen() is not None:
             return _shared, (reduction.DupFd(self._fd),)
         state = self._read()
-        state.waiting = []
+        state.joinable = []
         return SharedCursor, (state,)
 
     def _read(self) -> SharedState:

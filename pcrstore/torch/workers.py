@@ -33,7 +33,7 @@ def tensors_of(
 ) -> tuple[torch.Tensor, ...]:
     """Return the tensors that a loader yields for a batch, over the same memory."""
     images = batch.payload.permute(0, 3, 1, 2)
-    labels = torch.from_numpy(batch.labels)
+    labels = torch.from_numpy(batch.samples.labels)
     if with_positions:
         return images, labels, torch.from_numpy(pipeline.positions(batch))
     return images, labels

@@ -165,7 +165,7 @@ def test_what_is_still_said_of_an_older_iteration_is_not_of_the_newer():
     loader = a_loader()
     older = iter(loader)
     next(older)
-    given, ended = older._given, older._ended
+    given, ended = older._on_given, older._on_ended
     newer = iter(loader)
     got = [next(newer)]
     given()

@@ -64,11 +64,11 @@ def test_batches_come_in_the_order_of_the_epoch(batch, prefetch, n_threads):
     assert samples(batches) == expected
     assert sorted(i for _, i in expected) == list(range(N))
     full, rest = divmod(N, batch)
-    assert [len(b.labels) for b in batches] == [batch] * full + [rest] * bool(rest)
+    assert [len(b.samples.labels) for b in batches] == [batch] * full + [rest] * bool(rest)
     assert [b.payload for b in batches] == list(range(1, len(batches) + 1))
     for b in batches:
-        assert b.labels.tolist() == ds.labels[b.positions].tolist()
-        assert b.images.shape == (len(b.labels), SIZE, SIZE, 3)
+        assert b.samples.labels.tolist() == ds.labels[b.samples.positions].tolist()
+        assert b.images.shape == (len(b.samples.labels), SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize("world", [2, 3, 8, 21, 40])
@@ -93,7 +93,7 @@ def test_ranks_read_everything_between_them(world, uneven):
 def test_one_image_is_an_epoch():
     with Streamed(a_dataset(n=1, seed=90), batch=64, n_threads=16) as streamed:
         [batch] = streamed.stream
-    assert batch.positions.tolist() == [0]
+    assert batch.samples.positions.tolist() == [0]
 
 
 def test_nothing_to_read_ends_at_once():
@@ -475,12 +475,16 @@ def test_a_file_that_no_decoder_takes_is_named_after_those_before_it(name):
     assert got == list(range(bad // 2 * 2))
 
 
-@pytest.mark.parametrize("name", ["_batch", "_dispatch"])
-def test_a_driver_that_fails_is_an_error_of_the_consumer(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Streamed, "allocate"), (BatchStream, "_dispatch")],
+    ids=["no-memory", "no-decoder"],
+)
+def test_a_driver_that_fails_is_an_error_of_the_consumer(owner, name, monkeypatch):
     def fails(_self, _given):
         raise MemoryError("made to fail")
 
-    monkeypatch.setattr(BatchStream, name, fails)
+    monkeypatch.setattr(owner, name, fails)
     with Streamed(a_dataset()) as streamed, pytest.raises(MemoryError, match="made to fail"):
         list(streamed.stream)
 
@@ -511,9 +515,12 @@ def test_a_stream_that_is_closed_while_it_waits_for_records_is_let_go():
     """The records come afterwards: nothing is made of them that would hold it."""
 
     class ClosesItself(GatedStore):
+        closes = True
+
         def get_ranges(self, ranges):
-            if self.n_asked >= 12:
-                self.gate.clear()
+            with self._lock:
+                if self.closes and self.n_asked >= 12:
+                    self.gate.clear()
             return super().get_ranges(ranges)
 
     store = ClosesItself(DictStore(stored(n=60)))
@@ -531,6 +538,8 @@ def test_a_stream_that_is_closed_while_it_waits_for_records_is_let_go():
             assert until(lambda: store.n_asked > 12)
             batches.close()
             del batches, stream
+            with store._lock:  # a request that begins now must not close the gate again
+                store.closes = False
             store.gate.set()
             assert until(lambda: held() is None)
         finally:

@@ -25,7 +25,7 @@ CALLS = {
     Event.BEGIN: begin,
     Event.YIELD: EpochCursor.advance,
     Event.END: EpochCursor.end,
-    Event.LEAVE: EpochCursor.leave,
+    Event.PREPARE: EpochCursor.prepare,
     Event.SET: lambda cursor: cursor.set_epoch(4),
     Event.LOAD: lambda cursor: cursor.load(LOADED),
 }
@@ -52,31 +52,31 @@ STEPS = {
     (Status.READY, Event.BEGIN): (Status.BEGUN, 0, False),
     (Status.READY, Event.YIELD): (Status.READY, 0, False),
     (Status.READY, Event.END): (Status.READY, 0, False),
-    (Status.READY, Event.LEAVE): (Status.READY, 0, False),
+    (Status.READY, Event.PREPARE): (Status.READY, 0, False),
     (Status.READY, Event.SET): (Status.READY, 4, False),
     (Status.READY, Event.LOAD): (Status.READY, 7, True),
     (Status.BEGUN, Event.BEGIN): (Status.BEGUN, 0, False),
     (Status.BEGUN, Event.YIELD): (Status.READING, 1, False),
     (Status.BEGUN, Event.END): (Status.READY, 0, False),
-    (Status.BEGUN, Event.LEAVE): (Status.READY, 0, False),
+    (Status.BEGUN, Event.PREPARE): (Status.READY, 0, False),
     (Status.BEGUN, Event.SET): (Status.OVERRULED, 4, False),
     (Status.BEGUN, Event.LOAD): (Status.READY, 7, True),
     (Status.READING, Event.BEGIN): (Status.BEGUN, 1, False),
     (Status.READING, Event.YIELD): (Status.READING, 1, False),
     (Status.READING, Event.END): (Status.DONE, 1, False),
-    (Status.READING, Event.LEAVE): (Status.READY, 1, False),
+    (Status.READING, Event.PREPARE): (Status.READY, 1, False),
     (Status.READING, Event.SET): (Status.OVERRULED, 4, False),
     (Status.READING, Event.LOAD): (Status.READY, 7, True),
     (Status.OVERRULED, Event.BEGIN): (Status.BEGUN, 4, False),
     (Status.OVERRULED, Event.YIELD): (Status.OVERRULED, 4, False),
     (Status.OVERRULED, Event.END): (Status.READY, 4, False),
-    (Status.OVERRULED, Event.LEAVE): (Status.READY, 4, False),
+    (Status.OVERRULED, Event.PREPARE): (Status.READY, 4, False),
     (Status.OVERRULED, Event.SET): (Status.OVERRULED, 4, False),
     (Status.OVERRULED, Event.LOAD): (Status.READY, 7, True),
     (Status.DONE, Event.BEGIN): (Status.BEGUN, 1, False),
     (Status.DONE, Event.YIELD): (Status.DONE, 1, False),
     (Status.DONE, Event.END): (Status.DONE, 1, False),
-    (Status.DONE, Event.LEAVE): (Status.READY, 1, False),
+    (Status.DONE, Event.PREPARE): (Status.READY, 1, False),
     (Status.DONE, Event.SET): (Status.READY, 4, False),
     (Status.DONE, Event.LOAD): (Status.READY, 7, True),
 }
@@ -157,7 +157,7 @@ def test_what_is_told_before_an_iteration_is_what_it_reads(events):
         CALLS[event](cursor)
         position = cursor.upcoming(is_over)
         other = copy.copy(cursor)
-        other.leave()
+        other.prepare()
         assert other.status is Status.READY
         assert other.upcoming(is_over) == position
         begin(other)

@@ -95,7 +95,7 @@ def queue(stop_flag, reads, limits):
 @pytest.fixture
 def hedged(stop_flag, reads, limits, monkeypatch):
     """Durations of a test's machine vary: only what is held back shall be slow."""
-    monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.3)
+    monkeypatch.setattr(FetchQueue, "_slow_after", lambda _self: 0.3)
     queue = FetchQueue(stop_flag, hedge=True, limits=limits)
     yield queue
     stop_flag.is_over = True
@@ -103,8 +103,8 @@ def hedged(stop_flag, reads, limits, monkeypatch):
     reads.end_all()
 
 
-def needed(queue, read, n_bytes=1):
-    return queue.submit(read, n_bytes, is_ahead=False)
+def needed(queue, call, n_bytes=1):
+    return queue.submit(call, n_bytes, is_ahead=False)
 
 
 # ---- bounds
@@ -129,13 +129,13 @@ def test_as_many_begin_as_fit_in_order(sizes, n_begun, queue, reads):
     assert until(lambda: len(reads.begun) == n_begun)
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(n_begun))
-    assert queue.n_bytes == sum(sizes[:n_begun])
+    assert queue.bytes_in_flight == sum(sizes[:n_begun])
     reads.end_all()
     for i, fetch in enumerate(fetches):
         assert fetch.done.wait(5)
         assert queue.wait(fetch)
         assert fetch.take(0) == [b"%d" % i]
-    assert (queue.n_bytes, queue._n_started) == (0, 0)
+    assert (queue.bytes_in_flight, queue._n_in_flight) == (0, 0)
 
 
 @pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=10)])
@@ -143,12 +143,12 @@ def test_what_is_next_begins_when_there_is_room_and_not_before(queue, reads):
     for name, n in (("a", 5), ("b", 5), ("c", 6), ("d", 1)):
         needed(queue, reads.of(name, [[b""]]), n)
     reads.end("b")
-    assert until(lambda: queue.n_bytes == 5)
+    assert until(lambda: queue.bytes_in_flight == 5)
     time.sleep(0.02)
     assert sorted(reads.begun) == ["a", "b"]  # c is next, and d does not overtake it
     reads.end("a")
     assert until(lambda: sorted(reads.begun) == ["a", "b", "c", "d"])
-    assert queue.n_bytes == 7
+    assert queue.bytes_in_flight == 7
 
 
 def test_what_is_ahead_begins_with_four_and_one_more_for_each_that_came(queue, reads):
@@ -174,7 +174,7 @@ def test_what_is_needed_begins_whatever_is_under_way(queue, reads):
     time.sleep(0.02)
     assert sorted(reads.begun) == list(range(6))
     reads.end(0)
-    assert until(lambda: queue.n_bytes == 5)  # five are under way, and five may be
+    assert until(lambda: queue.bytes_in_flight == 5)  # five are under way, and five may be
     time.sleep(0.02)
     assert len(reads.begun) == 6
     reads.end(1)
@@ -209,10 +209,10 @@ def test_who_waits_is_let_go_when_the_stream_is_stopped(queue, stop_flag, reads)
 
 
 @pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=1)])
-def test_work_beside_counts_no_bytes(queue, reads):
+def test_other_work_counts_no_bytes(queue, reads):
     needed(queue, reads.of("a", [[b""]]))
     ran = threading.Event()
-    queue.beside(ran.set)
+    queue.run(ran.set)
     assert ran.wait(5)
 
 
@@ -231,7 +231,7 @@ def test_what_came_before_an_error_is_good_and_each_is_given_once(queue, reads):
         fetch.take(2)
     with pytest.raises(PcrstoreError, match="neither read nor failed"):
         fetch.take(2)
-    assert queue.n_bytes == 0
+    assert queue.bytes_in_flight == 0
 
 
 def test_an_error_is_held_by_nobody_once_it_was_raised(queue):
@@ -279,7 +279,7 @@ def test_bytes_of_records_come_back_to_nothing_in_whatever_order_they_end(limit)
                 partition, rank=0, worker=0, n_threads=2, allocate=streamed.allocate
             )
             assert len(samples(stream)) == 61
-            assert stream._prefetcher._fetch_queue.n_bytes == 0
+            assert stream._prefetcher._fetch_queue.bytes_in_flight == 0
         assert len(samples(streamed.stream)) == 61
 
 
@@ -303,12 +303,12 @@ def test_the_second_answer_is_taken_and_the_late_one_dropped(hedged, reads):
     fetch = needed(hedged, reads.of("a", [[b"late"]], [[b"soon"]]))
     reads.end("a", turn=1)
     assert hedged.wait(fetch)
-    assert (reads.begun, hedged.n_hedges, hedged.n_bytes) == (["a", "a"], 1, 0)
+    assert (reads.begun, hedged.n_hedges, hedged.bytes_in_flight) == (["a", "a"], 1, 0)
     assert fetch.take(0) == [b"soon"]
     reads.end("a", turn=0)
     assert until(lambda: fetch.n_trying == 0)
     assert fetch.take(0) == []
-    assert (hedged.n_bytes, hedged._n_started) == (0, 0)
+    assert (hedged.bytes_in_flight, hedged._n_in_flight) == (0, 0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -324,12 +324,12 @@ def test_one_request_that_fails_leaves_the_other_its_time(first, hedged, reads):
     reads.end("a", turn=first)
     time.sleep(0.05)
     assert not fetch.done.is_set()
-    assert hedged.n_bytes == 1
+    assert hedged.bytes_in_flight == 1
     reads.end("a", turn=1 - first)
     waiting.join(5)
     assert got == [True]
     assert fetch.take(0) == [b"good"]
-    assert hedged.n_bytes == 0
+    assert hedged.bytes_in_flight == 0
 
 
 def test_two_requests_that_fail_are_an_error(hedged, reads):
@@ -342,7 +342,7 @@ def test_two_requests_that_fail_are_an_error(hedged, reads):
     waiting.join(5)
     with pytest.raises(TransientStoreError):
         fetch.take(0)
-    assert (hedged.n_hedges, hedged.n_bytes, hedged._n_started) == (1, 0, 0)
+    assert (hedged.n_hedges, hedged.bytes_in_flight, hedged._n_in_flight) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("limits", [StreamLimits(in_flight_bytes=1)])
@@ -374,7 +374,7 @@ def test_a_second_request_is_dropped_when_the_first_answers_before_it_begins(hed
     assert until(lambda: hedged._hedgers._queue.qsize() == 0)
     time.sleep(0.05)
     assert reads.begun.count(last) == 1
-    assert (hedged.n_hedges, hedged._n_started) == (2, 0)
+    assert (hedged.n_hedges, hedged._n_in_flight) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_a_second_request_is_dropped_when_the_first_answers_before_it_begins(hed
 )
 def test_slow_is_three_times_the_median_and_a_twentieth_of_a_second(durations, seconds, queue):
     queue._durations.extend(durations)
-    assert queue._patience() == pytest.approx(seconds)
+    assert queue._slow_after() == pytest.approx(seconds)
 
 
 class Slow(PassingStore):
@@ -412,7 +412,7 @@ class Slow(PassingStore):
 def test_a_stream_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, monkeypatch):
     """One that was asked for again makes room, where only one may be under way."""
     store = Slow(DictStore(stored()), 3)
-    monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.2 if store.holds else 20.0)
+    monkeypatch.setattr(FetchQueue, "_slow_after", lambda _self: 0.2 if store.holds else 20.0)
     with Streamed(
         opened(store, NO_GAPS), hedge=True, limits=StreamLimits(task_bytes=1, in_flight_bytes=limit)
     ) as streamed:
@@ -430,7 +430,7 @@ def test_a_stream_asks_again_for_a_slow_record_and_drops_its_late_answer(limit, 
 @pytest.mark.parametrize(("hedge", "held"), [(True, None), (False, 3)])
 def test_a_stream_asks_once_where_nothing_is_slow_or_nobody_wants_it(hedge, held, monkeypatch):
     store = Slow(DictStore(stored()), held)
-    monkeypatch.setattr(FetchQueue, "_patience", lambda _self: 0.2 if store.holds else 20.0)
+    monkeypatch.setattr(FetchQueue, "_slow_after", lambda _self: 0.2 if store.holds else 20.0)
     with Streamed(opened(store, NO_GAPS), hedge=hedge, limits=SMALL_TASKS) as streamed:
         threading.Timer(0.8, store.go.set).start()
         list(streamed.stream)

@@ -16,8 +16,8 @@ class Run:
         self.iteration = BatchIterator(
             iter(range(n)) if batches is None else batches,
             n if n_batches is None else n_batches,
-            given=self.give,
-            ended=self.end,
+            on_given=self.give,
+            on_ended=self.end,
         )
 
     def give(self):

@@ -200,9 +200,9 @@ def test_headers_of_what_is_ahead_keep_no_record_waiting(looked_up, monkeypatch)
     prefetcher, _, _ = looked_up
     load, waiting = Prefetcher._load_headers, []
 
-    def noted(self, slice_reader):
-        waiting.append(slice_reader.n_asked - len(slice_reader.fetches))
-        load(self, slice_reader)
+    def noted(self, open_slice):
+        waiting.append(open_slice.n_asked - len(open_slice.fetches))
+        load(self, open_slice)
 
     monkeypatch.setattr(Prefetcher, "_load_headers", noted)
     prefetcher.ask(20, ahead=False)
@@ -216,9 +216,9 @@ def test_what_nothing_waits_for_yet_is_fetched_as_such(looked_up, monkeypatch):
     found = []
     submit = FetchQueue.submit
 
-    def noted(self, read, n_bytes, *, is_ahead):
+    def noted(self, call, n_bytes, *, is_ahead):
         found.append(is_ahead)
-        return submit(self, read, n_bytes, is_ahead=is_ahead)
+        return submit(self, call, n_bytes, is_ahead=is_ahead)
 
     monkeypatch.setattr(FetchQueue, "submit", noted)
     prefetcher.ask(5, ahead=False)
@@ -256,7 +256,9 @@ def test_a_header_that_cannot_be_read_is_no_error_before_its_record_is_due(monke
         monkeypatch.setattr(IndexReader, "headers", failing)
         with pytest.raises(TransientStoreError, match="no header"):
             got.extend(
-                position for batch in streamed.stream for position in batch.positions.tolist()
+                position
+                for batch in streamed.stream
+                for position in batch.samples.positions.tolist()
             )
     assert got == list(range(n_before // 4 * 4))
 
@@ -270,7 +272,7 @@ def test_draws_are_those_of_each_sample(at_once, shard):
     ):
         assert len(streamed.read_lists()) == -(-21 // shard)
         keys = np.concatenate([leaf.crop_key for leaf in streamed.read_lists()])
-        drawn = np.concatenate([b.draws for b in streamed.stream])
+        drawn = np.concatenate([b.samples.draws for b in streamed.stream])
     expected = uniforms(keys, RandomResizedCrop.n_draws)
     assert (drawn[: len(expected)] == expected).all()
     assert len(drawn) == 21 == len(expected)
@@ -343,7 +345,7 @@ def test_files_are_let_go_when_their_samples_are_taken():
         for _ in range(4):
             held = next(batches)
         assert until(lambda: len(streamed.allocated) == 4 + LIMITS.batches_ready)
-        assert held.files == []
+        assert held.samples.files == []
         # One batch more has been gathered than was allocated.
         [leaf] = streamed.read_lists()
         left = leaf.image[5 * (4 + LIMITS.batches_ready + 1) :]
@@ -356,9 +358,9 @@ def test_free_memory_is_given_back_every_so_many_bytes(monkeypatch):
     monkeypatch.setattr(prefetch, "trim", lambda: taken.append("trim"))
     files = Prefetcher._files
 
-    def noted(self, slice_reader, read):
+    def noted(self, open_slice, read):
         before = len(taken)
-        found = files(self, slice_reader, read)
+        found = files(self, open_slice, read)
         taken.insert(before, sum(map(len, found)))
         return found
 

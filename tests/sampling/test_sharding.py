@@ -515,3 +515,14 @@ def test_a_cut_at_the_edge_of_a_shard_leaves_nothing_empty():
     assert cut(order, order.all(), [45, 45]) == [[shard_slice] for shard_slice in order.all()]
     assert cut(order, order.all(), [0, 90]) == [[], order.all()]
     assert skip(order, order.all(), 45) == order.all()[1:]
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "expected"),
+    [(0, [0, 0]), (1, [2, 0]), (2, [2, 2]), (3, [3, 2]), (None, [3, 2])],
+)
+def test_workers_share_the_first_batches_of_a_rank_in_turn(n_batches, expected):
+    """5 samples in batches of 2 for 2 workers: 2 and 1 for worker 0, 2 for worker 1."""
+    order = an_order(5)
+    partition = EpochPartition(order, order.all(), topology(1, 2, 2, "pad"))
+    assert [partition.n_samples(worker, n_batches) for worker in (0, 1)] == expected

@@ -72,7 +72,11 @@ class Streamed:
 
 
 def samples(batches):
-    return [(int(s), int(i)) for b in batches for s, i in zip(b.sources, b.positions, strict=True)]
+    return [
+        (int(s), int(i))
+        for b in batches
+        for s, i in zip(b.samples.sources, b.samples.positions, strict=True)
+    ]
 
 
 def reachable(start, seen):
@@ -99,7 +103,7 @@ def held_bytes(streamed):
 def read_into(got, stream):
     """Note the positions that a stream yields, up to its error."""
     for batch in stream:
-        got += batch.positions.tolist()
+        got += batch.samples.positions.tolist()
 
 
 def prefixes(ds, k):

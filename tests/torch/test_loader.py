@@ -816,13 +816,13 @@ def test_no_batch_is_kept_while_the_next_is_waited_for(url, monkeypatch, progres
 @pytest.mark.parametrize("progress", [False, True])
 def test_no_batch_is_kept_while_workers_are_waited_for(url, monkeypatch, progress):
     loader = Loader(url, 7, num_workers=1, progress=progress, **SMALL)
-    batches, last, kept, real = iter(loader), [], [], loader._of_torch
+    batches, last, kept, real = iter(loader), [], [], loader._call_torch
 
     def wait(call):
         kept.extend(batch() is not None for batch in last)
         return real(call)
 
-    monkeypatch.setattr(loader, "_of_torch", wait)
+    monkeypatch.setattr(loader, "_call_torch", wait)
     for images, *_ in batches:
         last[:] = [ref(images)]
         del images, _

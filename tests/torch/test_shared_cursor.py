@@ -175,7 +175,7 @@ def test_iterations_that_no_worker_comes_to_are_forgotten():
     for seed in range(100):
         join(cursor, 0, seed=seed)
     with cursor.locked() as shared:
-        assert len(shared.waiting) == module._KEPT
+        assert len(shared.joinable) == module._KEPT
     assert join(cursor, 1, seed=99)[0] == 99
 
 
