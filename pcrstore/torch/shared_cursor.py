@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import context, reduction
+from multiprocessing import context, current_process, reduction
 from typing import Any, Final
 
 from pcrstore.loader import EpochCursor, Position, Status
@@ -41,6 +41,9 @@ class _WorkerIteration:
     """Iterations that each of its workers has begun, with this one: workers that stay begin
     several with one seed."""
     position: Position[int]
+    first: int | None = None
+    """Number of worker 0's process, in the order in which its parent has started processes; None if
+    it cannot be told."""
     pids: dict[str, int] = field(default_factory=dict)
     """Process of each worker that has begun."""
 
@@ -48,12 +51,18 @@ class _WorkerIteration:
         """Say whether a worker that begins an iteration belongs to this one.
 
         Programs that seed torch before each epoch give several iterators one seed. Then this is an
-        older iteration if it has such a worker already, or one that is gone.
+        older iteration if it has such a worker already, or one that is gone. But a worker may be
+        late: others have begun, the loop was left, and they have ended before this one begins. A
+        DataLoader starts its workers one after the other, so their processes' numbers tell that
+        they belong together: workers 0, 1 and 2 are processes 7, 8 and 9.
         """
         return (
             (self.seed, self.nth) == (seed, nth)
             and str(worker) not in self.pids
-            and all(map(_is_alive, self.pids.values()))
+            and (
+                self.first == _first_process(worker) is not None
+                or all(map(_is_alive, self.pids.values()))
+            )
         )
 
 
@@ -127,7 +136,9 @@ class SharedState:
         iteration = next(iterations, None)
         if iteration is None:
             position = self.cursor.upcoming(is_over)
-            iteration = _WorkerIteration(seed=seed, nth=nth, position=position)
+            iteration = _WorkerIteration(
+                seed=seed, nth=nth, position=position, first=_first_process(worker)
+            )
             self.joinable.append(iteration)
             self.begin(position)
         iteration.pids[str(worker)] = os.getpid()
@@ -213,6 +224,15 @@ def _shared(duplicate: Any) -> SharedCursor:  # noqa: ANN401 - DupFd makes one o
     cursor = SharedCursor.__new__(SharedCursor)
     cursor._hold(duplicate.detach())  # noqa: SLF001 - of this module
     return cursor
+
+
+def _first_process(worker: int) -> int | None:
+    """Return the number of worker 0's process, as this process, a worker of it, can tell.
+
+    `multiprocessing` puts it into names: worker 2 in "ForkProcess-9" says 7.
+    """
+    number = current_process().name.rpartition("-")[2].rpartition(":")[2]
+    return int(number) - worker if number.isdecimal() else None
 
 
 def _is_alive(pid: int) -> bool:

@@ -5,6 +5,8 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+from multiprocessing import get_context
 
 import pytest
 from hypothesis import given
@@ -67,6 +69,41 @@ def test_a_loop_of_the_same_seed_is_another_where_a_worker_came_already_or_is_go
     assert join(cursor, 1)[0] == 1
     monkeypatch.setattr(module, "_is_alive", lambda _: False)
     assert join(cursor, 1)[0] == 2
+
+
+def _joins(cursor, worker, go, back):
+    go.get()
+    back.put(join(cursor, worker)[0])
+
+
+def test_a_worker_that_begins_after_the_others_have_ended_belongs_to_their_loop():
+    fork = get_context("fork")
+    cursor, back = SharedCursor(), fork.SimpleQueue()
+
+    def workers():
+        queues = [fork.SimpleQueue() for _ in range(2)]
+        started = [
+            fork.Process(target=_joins, args=(cursor, w, go, back)) for w, go in enumerate(queues)
+        ]
+        for process in started:
+            process.start()
+        return list(zip(started, queues, strict=True))
+
+    def begins(worker):
+        process, go = worker
+        go.put(None)
+        process.join(60)
+        return back.get()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pytest's process has threads
+        left, following = workers(), workers()
+    assert begins(left[0]) == 0
+    # The next iterator's worker, of the same seed: the loop that was left has no worker any more.
+    assert begins(following[1]) == 1
+    assert begins(left[1]) == 0
+    assert begins(following[0]) == 1
+    assert upcoming(cursor)[0] == 2
 
 
 def test_a_process_is_alive_until_it_has_ended():
