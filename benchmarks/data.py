@@ -17,7 +17,9 @@ import pcrstore
 from benchmarks.measuring import peak_rss
 from benchmarks.results import ROOT
 from pcrstore import Options
-from pcrstore.jpeg import EOI, end_of_band_tail, parse_frame
+from pcrstore.jpeg import EOI
+from pcrstore.jpeg.end_of_band import end_of_band_tail
+from pcrstore.jpeg.parser import parse_frame
 
 VARIABLE: Final = "PCRSTORE_TEST_DATA"
 IMAGENET: Final = "imagenet-sample"
