@@ -78,7 +78,7 @@ def convert(
             f"{type(source).__name__} has its own"
         )
     started = time.monotonic()
-    store = store_of(destination, destination_options)
+    store = store_of(destination, destination_options, is_written=True)
     version = newest_version(store)
     listing = source.list()
     if len(listing.splits) > MAX_SPLITS:
@@ -86,7 +86,8 @@ def convert(
             f"at most {MAX_SPLITS} split folders expected, got {len(listing.splits)}; "
             "if they are classes, convert without split dirs"
         )
-    if _place(store.url).startswith(_place(source.url)):
+    # The URL of a source of one's own may be any name, which says nothing about places.
+    if "://" in source.url and _place(store.url).startswith(_place(source.url)):
         raise OptionError(
             f"the destination {store.url} must not lie inside the source {source.url}"
         )

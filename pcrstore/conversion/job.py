@@ -214,6 +214,8 @@ class Job:
                 if placed is not None:
                     variant = self._ids.variant(has_problems=bool(finished.outcomes.problems))
                     uploads.put(placed.objects, finished, variant)
+                # The uploads hold the object until it is stored; nothing here needs it longer.
+                del placed, records
                 yield finished
             uploads.wait()
         finally:

@@ -193,9 +193,11 @@ class FsspecFolder:
         if not OpenFolder(fs=fs, root=root).can_list:
             root, question, query = root.partition("?")
             query = question + query
-        return OpenFolder(
-            fs=fs, root=root.rstrip("/"), query=query, member_names=_dotted_members(fs)
-        )
+        try:
+            members = _dotted_members(fs)
+        except Exception as e:  # an archive is read here, by whatever library it needs
+            raise self.translator.error("open", "", e) from e
+        return OpenFolder(fs=fs, root=root.rstrip("/"), query=query, member_names=members)
 
     def _open_outermost(self) -> tuple[fsspec.AbstractFileSystem, str]:
         if self._given is not None:

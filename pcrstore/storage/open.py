@@ -96,8 +96,16 @@ def store_of(
     *,
     engine: Engine = "auto",
     filesystem: fsspec.AbstractFileSystem | None = None,
+    is_written: bool = False,
 ) -> Store | S:
     """Return a store that is given as it is, and open a URL or path by `open_store`.
+
+    Args:
+        location: URL, path, or a store of one's own.
+        storage_options: As `open_store`.
+        engine: As `open_store`.
+        filesystem: As `open_store`.
+        is_written: Whether the store must have the methods that write, too.
 
     Raises:
         OptionError: As `open_store`; an object that lacks something of a store; or options, an
@@ -108,7 +116,7 @@ def store_of(
         return open_store(url, storage_options, engine=engine, filesystem=filesystem)
     missing = [
         name
-        for name in vars(ReadableStore)
+        for name in (*vars(ReadableStore), *(vars(Store) if is_written else ()))
         if not name.startswith("_") and not hasattr(location, name)
     ]
     if missing:

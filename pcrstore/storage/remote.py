@@ -40,6 +40,10 @@ _LISTING_BYTES: Final = 8 << 20
 """Size by which the time limit of a listing is set: a listing is many requests, and how many is not
 known before, so that it is allowed minutes."""
 
+_create_lock = ForkSafeLock()
+"""Held while an object is created by a check and a put. One for the process, because two stores may
+be of one folder."""
+
 
 class ConflictError(Exception):
     """A create found another one of the same name under way, which may yet fail."""
@@ -107,7 +111,6 @@ class RemoteStore(Store):
         self._translator = translator
         self._policy = policy
         self._max_in_flight = max_in_flight
-        self._create_lock = ForkSafeLock()
 
     @property
     def url(self) -> str:
@@ -181,6 +184,8 @@ class RemoteStore(Store):
             return await self._tried("look at", entry.name, partial(client.is_object, entry))
         except NotFoundError:
             return False
+        except AccessDeniedError:  # listed, so it is there: a reader of it is told, not a listing
+            return True
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""
@@ -201,7 +206,7 @@ class RemoteStore(Store):
                 raise self._translator.conflict(name) from e.__cause__
 
         # Where creating is checking and then writing, one thread of this process does it at a time.
-        with contextlib.nullcontext() if client.create_is_atomic else self._create_lock:
+        with contextlib.nullcontext() if client.create_is_atomic else _create_lock:
             created = client.run(self._tried("create", name, attempt, n_bytes=len(data)))
         if created or (n_tries == 1 and not client.resends):
             return created

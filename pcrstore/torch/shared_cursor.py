@@ -204,9 +204,10 @@ class SharedCursor:
         return SharedState.from_json(json.loads(os.pread(self._fd, os.fstat(self._fd).st_size, 0)))
 
     def _write(self, state: SharedState) -> None:
+        # One write, and blanks to the end of a longer text before: a process that is killed between
+        # two calls would leave the end of the old text behind the new one.
         text = json.dumps(state.to_json()).encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        os.pwrite(self._fd, text.ljust(os.fstat(self._fd).st_size), 0)
 
     @contextmanager
     def locked(self) -> Iterator[SharedState]:

@@ -406,6 +406,12 @@ def test_every_split_has_records_of_its_own(tmp_path):
     assert sorted(keys) != keys
 
 
+@pytest.mark.parametrize("name", ["", "/", "pictures:"])
+def test_a_source_of_ones_own_may_have_any_name(name, tmp_path):
+    source = Pictures(photos(3), url=name)
+    assert pcrstore.convert(source, tmp_path / "ds", RECORD, workers=1).n_images == 3
+
+
 LABELLED = Pictures(
     {f"{i}.jpg": photo(i) for i in range(7)},
     labels={f"{i}.jpg": "odd" if i % 2 else "even" for i in range(6)},

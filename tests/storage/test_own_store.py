@@ -171,5 +171,17 @@ def test_an_object_that_is_no_store_is_refused(call, says):
         call()
 
 
+class Readable(DictStore):
+    """A store that lacks a method which only writers need."""
+
+    sweep = property()
+
+
+def test_a_destination_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(OptionError, match="a Readable is no store, for it lacks sweep"):
+        pcrstore.convert(write_tree(tmp_path, photos(3)), Readable(), RECORD, workers=1)
+    assert store_of(Readable()).objects == {}
+
+
 def test_ranges_of_objects_can_be_made_from_the_public_names():
     assert DictStore({"a": b"0123"}).get_ranges([ByteRange("a", 1, 3)]) == [b"12"]

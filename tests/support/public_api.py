@@ -1,7 +1,7 @@
 """Record the public API as JSON, and say what of a record is gone.
 
     python tests/support/public_api.py            print the API of today's checkout
-    python tests/support/public_api.py --write    make it the record that test_public_api.py holds to
+    python tests/support/public_api.py --write    make it the record of test_public_api.py
 
 Arguments, options and keys may be added, so what is only in today's API is no finding.
 """

@@ -71,6 +71,23 @@ def test_a_loop_of_the_same_seed_is_another_where_a_worker_came_already_or_is_go
     assert join(cursor, 1)[0] == 2
 
 
+def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_state(monkeypatch):
+    cursor = SharedCursor()
+    assert join(cursor, 0, n_workers=3)[0] == 0
+    written = os.pwrite
+
+    def killed(*args):
+        written(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # the last one to join makes the state shorter
+        patch.setattr(os, "pwrite", killed)
+        for worker in (1, 2):
+            with pytest.raises(KeyboardInterrupt):
+                join(cursor, worker, n_workers=3)
+    assert upcoming(cursor)[0] == 1
+
+
 def _joins(cursor, worker, go, back):
     go.get()
     back.put(join(cursor, worker)[0])
