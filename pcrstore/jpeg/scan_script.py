@@ -50,7 +50,7 @@ _SELECTED: Final = {
 }
 """Kinds of component that each word before the colon stands for."""
 _LARGEST: Final = [16] * 4
-"""Blocks per MCU of the components that a script makes most scans of: a DC scan for each (B.2.3)."""
+"""Blocks per MCU of four components of which a DC step makes most scans: one for each (B.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
