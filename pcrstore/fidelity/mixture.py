@@ -158,7 +158,8 @@ def one_or_each(groups: NDArray[np.integer]) -> int | tuple[int, ...]:
 
 def _weights(word: int) -> NDArray[np.float64]:
     """Return the weight of each group: 0..255, (MAX_GROUPS,)."""
-    return np.frombuffer(word.to_bytes(WORD_BYTES, "little")[:MAX_GROUPS], np.uint8) * 1.0
+    weights = word.to_bytes(WORD_BYTES, "little")[:MAX_GROUPS]
+    return np.frombuffer(weights, np.uint8).astype(np.float64)
 
 
 @lru_cache

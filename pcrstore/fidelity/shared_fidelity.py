@@ -56,7 +56,7 @@ class SharedFidelity:
 
     def __init__(self, manifests: Sequence[Manifest], fidelity: Fidelities) -> None:
         self._manifests = tuple(manifests)
-        self._rows = RawArray(ctypes.c_char, _ROW_BYTES * len(self._manifests))
+        self._rows = RawArray(ctypes.c_uint8, _ROW_BYTES * len(self._manifests))
         self._edges = np.cumsum([0, *(m.n_images for m in self._manifests)]).tolist()
         per_image = _is_per_image(fidelity)
         self._each = RawArray(ctypes.c_uint8, self._edges[-1]) if per_image else None
@@ -66,14 +66,14 @@ class SharedFidelity:
         """Share the memory with a process that is being started; copy it anywhere else."""
         state = dict(self.__dict__)
         if not share_with_started(self._rows, self._each):
-            state["_rows"] = self._rows.raw
+            state["_rows"] = bytes(self._rows)
             state["_each"] = None if self._each is None else bytes(self._each)
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         if isinstance(state["_rows"], bytes):
-            self._rows = RawArray(ctypes.c_char, state["_rows"])
+            self._rows = RawArray(ctypes.c_uint8, state["_rows"])
             self._each = state["_each"] and RawArray(ctypes.c_uint8, state["_each"])
 
     def set(self, fidelity: Fidelities) -> None:
@@ -96,12 +96,12 @@ class SharedFidelity:
         data = word.to_bytes(WORD_BYTES, "little")
         row = data + crc32c(data).to_bytes(4, "little")
         # No other thread of this process runs meanwhile: it is one call that keeps the GIL.
-        self._rows[_ROW_BYTES * source : _ROW_BYTES * (source + 1)] = row
+        self._row(source)[:] = np.frombuffer(row, np.uint8)
 
     def _load(self, source: int) -> int:
         """Return a dataset's word."""
         while True:
-            row = self._rows[_ROW_BYTES * source : _ROW_BYTES * (source + 1)]
+            row = self._row(source).tobytes()
             data = row[:WORD_BYTES]
             if crc32c(data) == int.from_bytes(row[WORD_BYTES:], "little"):
                 return int.from_bytes(data, "little")
@@ -126,6 +126,10 @@ class SharedFidelity:
                 except (KeyError, TypeError):  # not met before, or not a fidelity at all
                     groups[at] = known[key] = resolve(values[at], m)
         np.frombuffer(memoryview(self._each), np.uint8)[:] = groups
+
+    def _row(self, source: int) -> NDArray[np.uint8]:
+        rows = np.frombuffer(memoryview(self._rows), np.uint8)
+        return rows[_ROW_BYTES * source : _ROW_BYTES * (source + 1)]
 
     def is_per_sample(self, source: int) -> bool:
         """Return True where the images of a record may differ in fidelity."""

@@ -167,10 +167,10 @@ def test_no_process_sees_half_a_change():
 
 def test_a_row_that_is_half_written_is_read_again():
     fidelities = shared(5)
-    whole = fidelities._rows.raw
+    before = bytes(fidelities._rows)
     fidelities.set(2)
-    later = fidelities._rows.raw
-    fidelities._rows[:] = whole[:4] + later[4:]
+    after = bytes(fidelities._rows)
+    fidelities._rows[:] = before[:4] + after[4:]
     threading.Timer(0.1, lambda: fidelities.set(4)).start()
     assert chosen(fidelities) == 4
 
