@@ -250,14 +250,14 @@ class Dataset:
     def original(
         self, image: int, recode: Callable[[bytes], Sequence[bytes]] | None = None
     ) -> bytes:
-        """The source file; `recode` makes the entropy-coded segments of a skeleton (kinds 1, 2)."""
+        """The source file; `recode` makes the entropy-coded segments of a skeleton (kind 1)."""
         cells, blob = self.cells[image], self.restore[image]
         if self.columns["format"][image] == 1:
             return cells[0]
         kind, deflated = blob[0] & 15, bool(blob[0] & 128)
-        must(blob[0] & 0x70 == 0 and kind <= 3, "first byte of a restore blob")
+        must(blob[0] & 0x70 == 0 and kind <= 2, "first byte of a restore blob")
         body, segments = blob[5:], []
-        if kind == 3:
+        if kind == 2:
             n_head = int.from_bytes(body[:4], "little")
             body, at = body[4 : 4 + n_head], 4 + n_head + 5
             rest = blob[at:]
@@ -275,8 +275,8 @@ class Dataset:
         if kind == 0:
             file = skeleton
         else:
-            if kind in (1, 2):
-                must(recode is not None, "kinds 1 and 2 need an encoder")
+            if kind == 1:
+                must(recode is not None, "kind 1 needs an encoder")
                 segments = list(recode(skeleton))
             file = weave(skeleton, segments)
         must(crc(file) == int.from_bytes(blob[1:5], "little"), "CRC32C of the source file")
