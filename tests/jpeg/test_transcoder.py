@@ -233,6 +233,38 @@ def test_the_scans_are_byte_for_byte_those_of_jpegtran(kind, tmp_path):
         assert split_ecs(output, parse(output))[1] == segments
 
 
+def from_frame(data):
+    """A file from its frame header on."""
+    return data[next(s.start for s in parse(data).segments if s.marker == 0xC2) :]
+
+
+def assert_progression(source):
+    """The groups of `standard-10` are the scans that `jpegtran -progressive` writes."""
+    groups = transcode(source, BUILTIN["standard-10"]).groups
+    theirs = jpegtran(source, "-copy", "none", "-progressive")
+    metadata = metadata_segments(source, parse(source))
+    ours = full((*groups[:-1], groups[-1].removeprefix(metadata)))
+    assert from_frame(ours) == from_frame(theirs)
+    scans = parse(theirs).scans
+    edges = [len(full(groups[:k])) - len(EOI) for k in range(1, 10)]
+    behind = len(ours) - len(theirs)  # JFIF may have a thumbnail in one of them, say
+    assert edges == [scan.ecs_stop + behind for scan in scans[:-1]]
+
+
+@needs_jpegtran
+@pytest.mark.parametrize("kind", ["444", "422", "420", "440", "411"])
+def test_standard_10_is_what_jpegtran_progressive_writes(kind):
+    assert_progression(make(kind))
+    assert_progression(with_metadata(make(kind, progressive=True), EXIF, COM))
+
+
+@needs_jpegtran
+def test_standard_10_of_photos_is_what_jpegtran_progressive_writes():
+    for path in sample_files("imagenet-sample", "*.[jJ]*")[::25]:
+        if transcode(path.read_bytes(), DEFAULT).n_components == 3:
+            assert_progression(path.read_bytes())
+
+
 def eob_table(*symbols):
     """A DHT segment of AC table 0: codes 0, 10, 110, .. for its symbols."""
     counts = bytes([1] * len(symbols)).ljust(16, b"\0")
