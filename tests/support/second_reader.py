@@ -319,23 +319,3 @@ def weave(skeleton: bytes, segments: Sequence[bytes]) -> bytes:
         pieces += [skeleton[done:at], segment]
         done = at
     return b"".join([*pieces, skeleton[done:]])
-
-
-def cut(file: bytes) -> tuple[bytes, list[bytes]]:
-    """The skeleton and the entropy-coded segments of a file: weave's inverse, for tests."""
-    pieces, segments, done, at = [], [], 0, 2
-    while at + 1 < len(file):
-        while file[at + 1] == 0xFF:
-            at += 1
-        if file[at + 1] == 0xD9:
-            break
-        marker = file[at + 1]
-        at += 2 + int.from_bytes(file[at + 2 : at + 4], "big")
-        if marker == 0xDA:
-            stop = at
-            while file[stop] != 0xFF or file[stop + 1] == 0 or 0xD0 <= file[stop + 1] <= 0xD7:
-                stop += 1
-            pieces.append(file[done:at])
-            segments.append(file[at:stop])
-            done = at = stop
-    return b"".join([*pieces, file[done:]]), segments
