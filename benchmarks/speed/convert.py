@@ -29,7 +29,8 @@ from benchmarks.measuring import load, timed, timed_among_others
 from benchmarks.needs import JPEGTRAN, data, free_disk
 from benchmarks.results import Report
 from pcrstore._native import _transcoder
-from pcrstore.jpeg import DEFAULT_LIMITS, Script, builtin, restore, transcode
+from pcrstore.jpeg import DEFAULT_LIMITS, Script, builtin, transcode
+from pcrstore.jpeg.coding import pack_scan, read_coding
 from pcrstore.jpeg.parser import Jpeg, identity_segments, parse
 from pcrstore.jpeg.scan_script import ScanSpec
 
@@ -64,7 +65,7 @@ def jpegtran(path: Path, scans: Path) -> None:
 def packed(jpeg: Jpeg) -> bytes:
     """Return the script's scans of an image as the C transcoder takes them."""
     specs = SCRIPT.expand(jpeg.frame, jpeg.model)
-    return b"".join(restore.pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in specs)
+    return b"".join(pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in specs)
 
 
 def alone(data: bytes) -> None:
@@ -77,7 +78,7 @@ def alone(data: bytes) -> None:
 def native(data: bytes, *, again: bool) -> None:
     """Transcode one file in C, verified, and with `again` coded as its source too."""
     jpeg = parse(data)
-    coding = restore.read_coding(data, jpeg) if again else None
+    coding = read_coding(data, jpeg) if again else None
     _transcoder.transcode(
         data,
         identity_segments(data, jpeg),

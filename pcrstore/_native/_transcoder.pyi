@@ -13,8 +13,8 @@ Coding: TypeAlias = tuple[bytes, bytes | None, bytes, int]
 
 # Write the coefficients of `source` by the packed `scans`, and check the result. Returns a whole
 # JPEG with `insert` behind SOI; for each of its scans one past its last byte; and, where `coding`
-# is given, the entropy-coded segments of the *result's* coefficients coded that way, or None when
-# libjpeg cannot.
+# is given, the *result's* coefficients coded that way: that file without its entropy-coded
+# segments, and those segments, or None when libjpeg cannot.
 def transcode(
     source: bytes,
     insert: bytes,
@@ -24,7 +24,7 @@ def transcode(
     max_scans: int,
     max_memory: int,
     /,
-) -> tuple[bytes, list[int], list[bytes] | None]: ...
+) -> tuple[bytes, list[int], tuple[bytes, list[bytes]] | None]: ...
 
 # The entropy-coded segments of the coefficients of `jpeg`, coded as `coding` says.
 def reencode(

@@ -288,6 +288,35 @@ segments_of(const Writer *writer)
     return list;
 }
 
+/* The bytes of a file around its entropy-coded segments. */
+static PyObject *
+skeleton_of(const Writer *writer)
+{
+    size_t at = 0, size = writer->size;
+    int n = writer->cinfo.num_scans;
+    for (int i = 0; i < n; i++)
+        size -= writer->segments[i].stop - writer->segments[i].start;
+    PyObject *skeleton = PyBytes_FromStringAndSize(NULL, size);
+    if (skeleton == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(skeleton);
+    for (int i = 0; i <= n; i++) {
+        size_t stop = i < n ? writer->segments[i].start : writer->size;
+        memcpy(to, writer->bytes + at, stop - at);
+        to += stop - at;
+        at = i < n ? writer->segments[i].stop : stop;
+    }
+    return skeleton;
+}
+
+static PyObject *
+recoded_of(const Writer *writer)
+{
+    if (writer->segments == NULL)
+        Py_RETURN_NONE;
+    return Py_BuildValue("NN", skeleton_of(writer), segments_of(writer));
+}
+
 static PyObject *
 stops_of(const Writer *writer)
 {
@@ -319,8 +348,7 @@ py_transcode(PyObject *module, PyObject *args)
         if ((!job->recode || unpack_coding(&job->coding, coding)) &&
             run(module, job, run_transcode))
             result = Py_BuildValue("NNN", bytes_of(&job->output), stops_of(&job->output),
-                                   job->recoded.segments ? segments_of(&job->recoded)
-                                                         : Py_NewRef(Py_None));
+                                   recoded_of(&job->recoded));
     }
     free_job(job);
     return result;

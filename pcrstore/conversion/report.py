@@ -68,7 +68,8 @@ class Report:
     index_bytes: Count
     """Bytes of index parts, and of a zarr layout's side arrays."""
     restore_kinds: dict[str, RestoreTotals]
-    """Images and bytes by the way in which the original is restored."""
+    """Images and bytes by the way in which the original is restored: `whole`, `recoded` or `stored`
+    (see `jpeg.Kind`), or `encoded`, the source file kept beside the JPEG that was made of it."""
     ms_ssim: MsSsims
     """Mean MS-SSIM at fidelity 1..G on `n_measured` images."""
     n_measured: Count

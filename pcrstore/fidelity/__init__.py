@@ -1,8 +1,8 @@
 """Fidelity: a number of scan groups, asked for by number, by target or by mixture.
 
     targets            "full", 3, "ms-ssim>=0.95", "bytes<=20kb", MsSsim(0.95) ──▶ a group 1..G
-    mixture            several of these by weight ──▶ a 64-bit word ──▶ a group for each draw
-    shared_fidelity    a word per dataset of a loader, in memory that all its processes share
+    mixture            several of these by weight ──▶ an integer ──▶ a group for each draw
+    shared_fidelity    such a word per dataset of a loader, in memory that all its processes share
 
 `targets` and `mixture` are pure. A target is resolved against the statistics in the manifest, so
 resolving reads nothing, and two datasets may give different groups for the same target. A draw from

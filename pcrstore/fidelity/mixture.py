@@ -1,17 +1,18 @@
-"""Mixtures of fidelities as one 64-bit word, and the draws from them.
+"""Mixtures of fidelities as one integer, and the draws from them.
 
-Pure. The word has a weight of 8 bits for each of up to seven groups, relative to the largest. Its
-top bit is 1 where every image (sample) is drawn for by itself, and 0 where a record is drawn for:
+Pure. The integer, called a word, has a weight of 8 bits for each of up to 32 groups, relative to
+the largest. The bit above them is 1 where every image (sample) is drawn for by itself, and 0 where
+a record is drawn for:
 
-    bit   63        55..48  47..40  39..32  31..24  23..16  15..8   7..0
-          per image group 7   6       5       4       3       2     group 1
+    bit   256        255..248      39..32  31..24  23..16  15..8   7..0
+          per image  group 32 ...  5       4       3       2       group 1
 
-    Mixture({3: 10, 1: 1})               0x00000000_00ff001a      255 and round(255 * 1 / 10) = 26
-    Mixture({5: 1}, per="sample")        0x800000ff_00000000
-    one fidelity, such as 2              0x00000000_0000ff00      a mixture of that alone
+    Mixture({3: 10, 1: 1})               0xff001a              255 and round(255 * 1 / 10) = 26
+    Mixture({5: 1}, per="sample")        1 << 256 | 0xff << 32
+    one fidelity, such as 2              0xff00                a mixture of that alone
 
-One word is stored and loaded whole, so that a fidelity which processes share needs no lock. No
-mixture is 0, for one weight at least is over 0: `SharedFidelity` uses 0 for a fidelity per image.
+No mixture is 0, for one weight at least is over 0: in `SharedFidelity` 0 means that each image has
+a fidelity of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import hashes, key_of, real, uniforms
-from pcrstore.errors import FidelityError, OptionError
+from pcrstore.errors import OptionError
 from pcrstore.fidelity.targets import Fidelity, resolve
 from pcrstore.format import Manifest
 from pcrstore.jpeg import MAX_GROUPS
 
 __all__ = [
+    "WORD_BYTES",
     "Fidelities",
     "FidelityPerImage",
     "Mixture",
@@ -39,9 +41,12 @@ __all__ = [
     "one_or_each",
 ]
 
-_SAMPLE: Final = 1 << 63
+WORD_BYTES: Final = MAX_GROUPS + 1
+"""Length of a word: a weight for each group, and the bit above them."""
+
 _WEIGHT_BITS: Final = 8
 _MOST: Final = 2**_WEIGHT_BITS - 1
+_SAMPLE: Final = 1 << (_WEIGHT_BITS * MAX_GROUPS)
 _DRAWS: Final = 0x646961  # the first word of the keys that fidelities are drawn by
 
 
@@ -94,8 +99,6 @@ def encode_word(fidelity: Fidelity | Mixture, manifest: Manifest) -> int:
         sums[k] = sums.get(k, 0.0) + weight
     most = max(sums.values())
     for k, weight in sums.items():
-        if k > MAX_GROUPS:
-            raise FidelityError(f"fidelity must be in 1..{MAX_GROUPS}, got {k}")
         # Rounding must not make a small weight 0: then its fidelity would never be drawn.
         word |= (max(1, round(_MOST * weight / most)) if weight else 0) << (_WEIGHT_BITS * (k - 1))
     return word
@@ -126,8 +129,8 @@ def draw(
     if only is not None:
         return only
     weights = _weights(word)
-    key = key_of(_DRAWS, seed, epoch, source, word >> 63)
-    drawn_for = images if word & _SAMPLE else np.array([record])
+    key = key_of(_DRAWS, seed, epoch, source, int(is_per_sample(word)))
+    drawn_for = images if is_per_sample(word) else np.array([record])
     u = uniforms(hashes(key, drawn_for), 1)[:, 0]
     ends = np.cumsum(weights) / weights.sum()
     return one_or_each(np.searchsorted(ends, u, side="right") + 1)
@@ -155,7 +158,8 @@ def one_or_each(groups: NDArray[np.integer]) -> int | tuple[int, ...]:
 
 def _weights(word: int) -> NDArray[np.float64]:
     """Return the weight of each group: 0..255, (MAX_GROUPS,)."""
-    return np.array([(word >> (_WEIGHT_BITS * g)) & _MOST for g in range(MAX_GROUPS)], np.float64)
+    weights = word.to_bytes(WORD_BYTES, "little")[:MAX_GROUPS]
+    return np.frombuffer(weights, np.uint8).astype(np.float64)
 
 
 @lru_cache

@@ -1,23 +1,28 @@
 """The fidelity of a loader while it runs: set in one process, read at every request in all.
 
-    loader.fidelity = 5 ──▶ a 64-bit word per dataset, in shared memory ◀── workers, per request
+    loader.fidelity = 5 ──▶ a row of bytes per dataset, in shared memory ◀── workers, per request
 
-A word is a mixture (see `mixture`): it is stored and loaded whole, so that no lock is needed and
-no process sees half a change. A word of 0 says that each image has a fidelity of its own, which
-lies in shared bytes, one for each image of all datasets.
+    row     word (33 bytes, little-endian), the CRC32C of those bytes (4 bytes, little-endian)
+
+A word is a mixture (see `mixture`). A reader that sees half a change finds another checksum, and
+looks again: no lock is needed, and no worker can die while it holds one. A word of 0 says that
+each image has a fidelity of its own, which lies in shared bytes, one for each image of all
+datasets.
 """
 
 import ctypes
 from collections.abc import Mapping, Sequence
 from multiprocessing.sharedctypes import RawArray
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.concurrency import share_with_started
+from pcrstore.core import crc32c
 from pcrstore.errors import OptionError
 from pcrstore.fidelity.mixture import (
+    WORD_BYTES,
     Fidelities,
     FidelityPerImage,
     draw,
@@ -34,6 +39,8 @@ if TYPE_CHECKING:  # in `typing` from Python 3.13 on; type checkers bring their 
 
 __all__ = ["SharedFidelity"]
 
+_ROW_BYTES: Final = WORD_BYTES + 4
+
 
 class SharedFidelity:
     """The fidelity of every dataset of a loader, shared with its workers.
@@ -49,7 +56,7 @@ class SharedFidelity:
 
     def __init__(self, manifests: Sequence[Manifest], fidelity: Fidelities) -> None:
         self._manifests = tuple(manifests)
-        self._words = RawArray(ctypes.c_uint64, len(self._manifests))
+        self._rows = RawArray(ctypes.c_uint8, _ROW_BYTES * len(self._manifests))
         self._edges = np.cumsum([0, *(m.n_images for m in self._manifests)]).tolist()
         per_image = _is_per_image(fidelity)
         self._each = RawArray(ctypes.c_uint8, self._edges[-1]) if per_image else None
@@ -58,15 +65,15 @@ class SharedFidelity:
     def __getstate__(self) -> dict[str, object]:
         """Share the memory with a process that is being started; copy it anywhere else."""
         state = dict(self.__dict__)
-        if not share_with_started(self._words, self._each):
-            state["_words"] = list(self._words)
+        if not share_with_started(self._rows, self._each):
+            state["_rows"] = bytes(self._rows)
             state["_each"] = None if self._each is None else bytes(self._each)
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        if isinstance(state["_words"], list):
-            self._words = RawArray(ctypes.c_uint64, state["_words"])
+        if isinstance(state["_rows"], bytes):
+            self._rows = RawArray(ctypes.c_uint8, state["_rows"])
             self._each = state["_each"] and RawArray(ctypes.c_uint8, state["_each"])
 
     def set(self, fidelity: Fidelities) -> None:
@@ -82,7 +89,22 @@ class SharedFidelity:
         else:
             words = [encode_word(fidelity, m) for m in self._manifests]
         for i, word in enumerate(words):
-            self._words[i] = word
+            self._store(i, word)
+
+    def _store(self, source: int, word: int) -> None:
+        """Set a dataset's word; to be called in one process alone."""
+        data = word.to_bytes(WORD_BYTES, "little")
+        row = data + crc32c(data).to_bytes(4, "little")
+        # No other thread of this process runs meanwhile: it is one call that keeps the GIL.
+        self._row(source)[:] = np.frombuffer(row, np.uint8)
+
+    def _load(self, source: int) -> int:
+        """Return a dataset's word."""
+        while True:
+            row = self._row(source).tobytes()
+            data = row[:WORD_BYTES]
+            if crc32c(data) == int.from_bytes(row[WORD_BYTES:], "little"):
+                return int.from_bytes(data, "little")
 
     def _set_each(self, fidelity: FidelityPerImage) -> None:
         if self._each is None:
@@ -105,15 +127,19 @@ class SharedFidelity:
                     groups[at] = known[key] = resolve(values[at], m)
         np.frombuffer(memoryview(self._each), np.uint8)[:] = groups
 
+    def _row(self, source: int) -> NDArray[np.uint8]:
+        rows = np.frombuffer(memoryview(self._rows), np.uint8)
+        return rows[_ROW_BYTES * source : _ROW_BYTES * (source + 1)]
+
     def is_per_sample(self, source: int) -> bool:
         """Return True where the images of a record may differ in fidelity."""
-        word = self._words[source]
+        word = self._load(source)
         return word == 0 or is_per_sample(word)
 
     def mean_bytes(self, source: int) -> float:
         """Return the bytes that a request for an image is expected to move."""
         m = self._manifests[source]
-        return mean_prefix(self._words[source], m.totals.groups) / max(1, m.n_images)
+        return mean_prefix(self._load(source), m.totals.groups) / max(1, m.n_images)
 
     def choose(
         self, source: int, images: NDArray[np.int64], record: int, *, seed: int, epoch: int
@@ -127,7 +153,7 @@ class SharedFidelity:
             seed: A mixture is drawn by this, the epoch, and the record or image.
             epoch: From 0.
         """
-        word = self._words[source]
+        word = self._load(source)
         if word:
             return draw(word, images, record, seed=seed, epoch=epoch, source=source)
         if self._each is None:

@@ -5,6 +5,7 @@ r"""JPEG files: parsed, rewritten into scan groups, and put together again, losi
       probe     size and limits of a file to be decoded; the JPEG of its first rows
       end_of_band  scans that say "no more coefficients"    assemble  cells to a file
     scan_script    the scans of each group
+    coding         scans, Huffman tables and restart interval of a source file
     restore        the rest of a source file, packed
     transcoder     source ──▶ groups + restore blob ──▶ source, by the C transcoder
 

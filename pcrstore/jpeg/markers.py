@@ -75,9 +75,10 @@ MAX_PIXELS: Final = 178_956_970
 """Default limit on the pixels of an image, half a GiB in RGB: twice Pillow's
 `Image.MAX_IMAGE_PIXELS`, over which Pillow raises DecompressionBombError."""
 
-MAX_SCANS: Final = 100
+MAX_SCANS: Final = 160
 """Default limit on the scans of an image. Each costs a pass over all coefficients, however few its
-bytes; real files have 1 to 18."""
+bytes; real files have 1 to 18. A script of 32 groups may have, in each, an AC scan of each of four
+components and a DC scan: 32 * (4 + 1)."""
 
 _OTHER_FRAMES: Final = {
     0xC3: "lossless",

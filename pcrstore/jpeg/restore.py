@@ -11,12 +11,11 @@ those segments were coded can be read from the skeleton, too.
               checksum       4 bytes  CRC32C of the source file, little-endian
               body
 
-    kind         body
-    WHOLE        head, of the source file
-    SEQUENTIAL   head, of the skeleton
-    PROGRESSIVE  head, of the skeleton
-    ENTROPY      u32 length of the head as it stands here, head, of the skeleton,
-                 u32 number of segments, u32 length of each, segments
+    kind      body
+    WHOLE     head, of the source file
+    RECODED   head, of the skeleton
+    STORED    u32 length of the head as it stands here, head, of the skeleton,
+              u32 number of segments, u32 length of each, segments
 
     head      number of runs (1 byte), u32 offset and u32 length of each, bytes
 
@@ -27,9 +26,13 @@ already: put the next `length` bytes of that group before byte `offset` of the h
     skeleton     SOI EXIF ICC DQT SOF DHT SOS EOI
     head         1 run: offset 2, length 150 | SOI DQT SOF DHT SOS EOI
 
+The segments of RECODED are the coefficients coded again by the skeleton: by its scan headers, its
+restart interval, and the Huffman tables in force at each scan header (see `coding`).
+
 The head is deflated where that is smaller: raw deflate (RFC 1951), since the blob's checksum makes
-zlib's own superfluous, with a preset dictionary: the first scan group up to its first SOS, then
-`STANDARD_TABLES`. Deflate looks 32 KiB back; only the last 32 KiB of a longer dictionary count.
+zlib's own superfluous, with a preset dictionary: the first scan group from its first byte up to its
+first SOS marker, then `STANDARD_TABLES`. Deflate looks 32 KiB back; only the last 32 KiB of a
+longer dictionary count.
 """
 
 import struct
@@ -37,50 +40,21 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from itertools import pairwise
 
 from pcrstore.errors import FormatError, LimitError, UnsupportedFormatError
-from pcrstore.jpeg.markers import APPN_AND_COM, DHT, DRI, SOI, SOS, end_of_segments
+from pcrstore.jpeg.coding import STANDARD_TABLES
+from pcrstore.jpeg.markers import APPN_AND_COM, SOI, SOS, end_of_segments
 from pcrstore.jpeg.parser import Jpeg, parse
 
-__all__ = [
-    "STANDARD_TABLES",
-    "Coding",
-    "Kind",
-    "RestoreBlob",
-    "join_ecs",
-    "pack_blob",
-    "pack_scan",
-    "read_coding",
-    "split_ecs",
-    "unpack_blob",
-]
-
-STANDARD_TABLES = bytes.fromhex(
-    # DC luminance and chrominance (K.3, K.4), then AC (K.5, K.6), each a DHT segment of its own in
-    # the order in which libjpeg and most cameras write them: DC 0, AC 0, DC 1, AC 1.
-    "ffc4001f00 00010501010101010100000000000000 000102030405060708090a0b"
-    "ffc400b510 0002010303020403050504040000017d 0102030004110512213141061351610722711432"
-    "8191a1082342b1c11552d1f02433627282090a161718191a25262728292a3435363738393a43444546474849"
-    "4a535455565758595a636465666768696a737475767778797a838485868788898a92939495969798999aa2a3"
-    "a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9ea"
-    "f1f2f3f4f5f6f7f8f9fa"
-    "ffc4001f01 00030101010101010101010000000000 000102030405060708090a0b"
-    "ffc400b511 00020102040403040705040400010277 0001020311040521310612415107617113223281"
-    "08144291a1b1c109233352f0156272d10a162434e125f11718191a262728292a35363738393a434445464748"
-    "494a535455565758595a636465666768696a737475767778797a82838485868788898a92939495969798999a"
-    "a2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9"
-    "eaf2f3f4f5f6f7f8f9fa"
-)
-"""The DHT segments of the tables of T.81 K.3.3, which most encoders write."""
+__all__ = ["Kind", "RestoreBlob", "join_ecs", "pack_blob", "split_ecs", "unpack_blob"]
 
 _DEFLATED = 0x80
+_KIND = 0x0F
 _BEFORE_SCAN = frozenset(range(256)) - {SOS}
 _MAX_RUNS = 255
 _START = struct.Struct("<BI")
 _RUN = struct.Struct("<II")
-_PACKED_TABLE = 16 + 256
 _LENGTH = struct.Struct("<I")
 
 
@@ -89,30 +63,10 @@ class Kind(IntEnum):
 
     WHOLE = 0
     """Not needed: the source file is kept in full."""
-    SEQUENTIAL = 1
-    """Coded again with the tables, scans and restart interval of the skeleton."""
-    PROGRESSIVE = 2
-    """Coded again by the scans of the skeleton, with the optimal tables of each."""
-    ENTROPY = 3
+    RECODED = 1
+    """Coded again by the scan headers, Huffman tables and restart interval of the skeleton."""
+    STORED = 2
     """Kept beside the skeleton: coding them again gives other bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coding:
-    """Coding of a file's coefficients, in the packed form of `_native/_transcoder.pyi`."""
-
-    scans: bytes
-    tables: bytes | None
-    """None in progressive mode, where libjpeg knows only optimal tables."""
-    dc_slots: bytes
-    """DC table number of each component; those of the same share an optimal table."""
-    restart_interval: int
-    """In MCUs; 0: none."""
-
-    @property
-    def packed(self) -> tuple[bytes, bytes | None, bytes, int]:
-        """The tuple that the C transcoder takes."""
-        return self.scans, self.tables, self.dc_slots, self.restart_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +79,7 @@ class RestoreBlob:
     skeleton: bytes
     """The whole source file when `kind` is WHOLE."""
     segments: tuple[bytes, ...]
-    """Entropy-coded segments; empty unless `kind` is ENTROPY."""
+    """Entropy-coded segments; empty unless `kind` is STORED."""
 
 
 def split_ecs(source: bytes, jpeg: Jpeg) -> tuple[bytes, tuple[bytes, ...]]:
@@ -151,78 +105,6 @@ def join_ecs(skeleton: bytes, segments: Sequence[bytes]) -> bytes:
     return b"".join(pieces)
 
 
-def read_coding(data: bytes, jpeg: Jpeg) -> Coding | None:
-    """Read how a parsed file or skeleton is coded; None when libjpeg cannot code so.
-
-    libjpeg's encoder keeps one restart interval for all scans, and a sequential file must send
-    each component once.
-    """
-    tables = dict(_tables(STANDARD_TABLES))  # in force until defined, as in Motion JPEG
-    of_component: dict[int, bytes] = {}
-    slots: dict[int, int] = {}
-    intervals: set[int] = set()
-    interval = 0
-    for segment in jpeg.segments:
-        body = data[segment.start + 4 : segment.stop]
-        if segment.marker == DHT:
-            tables.update(_tables(data[segment.start : segment.stop]))
-        elif segment.marker == DRI:
-            interval = int.from_bytes(body[:2])
-        elif segment.marker == SOS:
-            intervals.add(interval)
-            # Behind each component id a selector: Td in the high half, Ta in the low (B.2.3).
-            for id_, selector in zip(body[1:-3:2], body[2:-3:2], strict=True):
-                dc = tables.get((0, selector >> 4), b"")
-                slots.setdefault(id_, selector >> 4)  # of the DC scan, which is the first
-                of_component[id_] = dc + tables.get((1, selector & 15), b"")
-    scans = b"".join(pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in jpeg.scans)
-    packed = b"".join(of_component.get(c.id, b"") for c in jpeg.frame.components)
-    complete = len(packed) == 2 * _PACKED_TABLE * len(jpeg.frame.components)
-    if len(intervals) != 1 or not (complete or jpeg.frame.is_progressive):
-        return None
-    return Coding(
-        scans=scans,
-        tables=None if jpeg.frame.is_progressive else packed,
-        dc_slots=bytes(slots.get(c.id, 0) for c in jpeg.frame.components),
-        restart_interval=intervals.pop(),
-    )
-
-
-def pack_scan(components: Sequence[int], parameters: tuple[int, int, int, int]) -> bytes:
-    """Return one scan in the packed form of `_native/_transcoder.pyi`.
-
-    Args:
-        components: One to four positions in the frame.
-        parameters: Ss, Se, Ah and Al.
-    """
-    return bytes((len(components), *components)).ljust(5, b"\0") + bytes(parameters)
-
-
-@lru_cache(maxsize=1024)
-def _tables(segments: bytes) -> tuple[tuple[tuple[int, int], bytes], ...]:
-    """Return ((class, slot), packed table) of DHT segments (B.2.4.2); none when they are malformed.
-
-    Cached: most files of a set have the same.
-    """
-    found = []
-    at = 0
-    while at + 4 <= len(segments):
-        stop = at + 2 + int.from_bytes(segments[at + 2 : at + 4])
-        at += 4
-        while at < stop:
-            counts = segments[at + 1 : at + 17]
-            symbols = segments[at + 17 : at + 17 + sum(counts)]
-            if len(counts) != 16 or len(symbols) != sum(counts) or len(symbols) > 256:
-                return ()
-            found.append(
-                ((segments[at] >> 4, segments[at] & 15), counts + symbols.ljust(256, b"\0"))
-            )
-            at += 17 + len(symbols)
-        if at != stop:
-            return ()
-    return tuple(found)
-
-
 def pack_blob(blob: RestoreBlob, groups: Sequence[bytes]) -> bytes:
     """Return the bytes of a blob for an image with these scan groups."""
     metadata = b"" if blob.kind is Kind.WHOLE else _metadata(groups)
@@ -232,7 +114,7 @@ def pack_blob(blob: RestoreBlob, groups: Sequence[bytes]) -> bytes:
     flags = _DEFLATED
     if len(body) >= len(head):
         body, flags = head, 0
-    if blob.kind is Kind.ENTROPY:
+    if blob.kind is Kind.STORED:
         numbers = (len(blob.segments), *map(len, blob.segments))
         lengths = struct.pack(f"<{len(numbers)}I", *numbers)
         body = b"".join((_LENGTH.pack(len(body)), body, lengths, *blob.segments))
@@ -249,18 +131,21 @@ def unpack_blob(data: bytes, groups: Sequence[bytes], *, max_bytes: int) -> Rest
 
     Raises:
         FormatError: The blob does not add up.
-        UnsupportedFormatError: A kind or flag that this release does not know.
+        UnsupportedFormatError: A kind or flag of a newer pcrstore.
         LimitError: A head of over `max_bytes`.
     """
     if len(data) < _START.size:
         raise FormatError(f"restore blob of at least {_START.size} bytes expected, got {len(data)}")
     first, checksum = _START.unpack_from(data)
-    if first & 0x70 or first & 0x0F > max(Kind):
-        raise UnsupportedFormatError(f"restore kind 0 to {max(Kind)} expected, got {first:#04x}")
-    kind = Kind(first & 0x0F)
+    if first & ~(_DEFLATED | _KIND) or first & _KIND > max(Kind):
+        raise UnsupportedFormatError(
+            f"restore blob of kind 0 to {max(Kind)} and no flag but {_DEFLATED:#04x} expected, got"
+            f" {first:#04x}: upgrade pcrstore"
+        )
+    kind = Kind(first & _KIND)
     head = data[_START.size :]
     segments: tuple[bytes, ...] = ()
-    if kind is Kind.ENTROPY:
+    if kind is Kind.STORED:
         head, segments = _split_body(head)
     if first & _DEFLATED:
         head = _inflate(head, _dictionary(groups), max_bytes)
@@ -321,7 +206,7 @@ def _with_metadata(head: bytes, metadata: bytes) -> bytes:
 
 
 def _split_body(body: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    """Split the body of ENTROPY into the head, deflated or not, and the segments."""
+    """Split the body of STORED into the head, deflated or not, and the segments."""
     start = _LENGTH.size + _length(body, 0)
     head = body[_LENGTH.size : start]
     n = _length(body, start)

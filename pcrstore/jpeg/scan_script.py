@@ -8,7 +8,8 @@ dataset has the same groups and group k means the same quality in each.
     *: 0-0, 0, 1                  components: Ss-Se, Ah, Al
     [low]
     Y: 1-9, 0, 2                  Y: grey; R, G, B; C, M, Y, K; Y and K of YCCK
-    C: 1-9, 0, 2                  C: Cb and Cr;   *: all
+    Cb: 1-9, 0, 2                 Cb or Cr: that component of YCbCr and YCCK, nothing of others
+    Cr: 1-9, 0, 2                 C: Cb and Cr;   *: all
     [mid]
     Y: 6-14, 0, 2 unless chroma   only for images without Cb and Cr; `if chroma`: only with
 
@@ -25,8 +26,9 @@ from pcrstore.jpeg.markers import MAX_SCANS, ColourModel, Frame
 
 __all__ = ["BUILTIN", "DEFAULT", "MAX_GROUPS", "ScanSpec", "Script", "builtin", "parse_script"]
 
-MAX_GROUPS: Final = 7
-"""8 bytes a cell: seven groups keep the record header within 64 bytes per image."""
+MAX_GROUPS: Final = 32
+"""Each group costs 8 bytes per image in the record header, which has 12 bytes and, per image, 8 for
+each group and a bit: 256 bytes and a bit for 32 groups, 40 and a bit for the five of `DEFAULT`."""
 MAX_AL = 10
 """T.81 allows 13, but libjpeg (jcmaster.c) writes no more than 10 for 8-bit samples."""
 MAX_TEXT = 1 << 16
@@ -34,11 +36,21 @@ MAX_TEXT = 1 << 16
 
 _GROUP = re.compile(r"\[([a-z0-9-]{1,32})\]", re.ASCII)
 _LINE = re.compile(
-    r"([YC*])\s*:\s*(\d{1,2})\s*-\s*(\d{1,2})\s*,\s*(\d{1,2})\s*,\s*(\d{1,2})"
+    r"(Y|C|Cb|Cr|\*)\s*:\s*(\d{1,2})\s*-\s*(\d{1,2})\s*,\s*(\d{1,2})\s*,\s*(\d{1,2})"
     r"(?:\s+(if|unless)\s+chroma)?",
     re.ASCII,
 )
 _UNSENT = -1
+_SELECTED: Final = {
+    "Y": ("Y",),
+    "Cb": ("Cb",),
+    "Cr": ("Cr",),
+    "C": ("Cb", "Cr"),
+    "*": ("Y", "Cb", "Cr"),
+}
+"""Kinds of component that each word before the colon stands for."""
+_LARGEST: Final = [16] * 4
+"""Blocks per MCU of four components of which a DC step makes most scans: one for each (B.2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +74,7 @@ class Step:
     group: int
     """Group that holds it, from 0."""
     select: str
-    """Y, C or *."""
+    """Y, Cb, Cr, C or *."""
     ss: int
     se: int
     ah: int
@@ -74,12 +86,11 @@ class Step:
         condition = {None: "", True: " if chroma", False: " unless chroma"}[self.chroma]
         return f"{self.select}: {self.ss}-{self.se}, {self.ah}, {self.al}{condition}"
 
-    def kinds(self, *, chroma: bool) -> str:
-        """Return those of Y and C that the step sends of an image with or without chroma."""
+    def kinds(self, *, chroma: bool) -> tuple[str, ...]:
+        """Return those of Y, Cb and Cr that the step sends of an image with or without chroma."""
         if self.chroma not in (None, chroma):
-            return ""
-        wanted = "YC" if self.select == "*" else self.select
-        return wanted if chroma else wanted.replace("C", "")
+            return ()
+        return tuple(kind for kind in _SELECTED[self.select] if chroma or kind == "Y")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +105,7 @@ class Script:
 
     @property
     def n_groups(self) -> int:
-        """Number of groups, 1 to 7."""
+        """Number of groups, 1 to 32."""
         return len(self.labels)
 
     @property
@@ -145,7 +156,7 @@ def parse_script(text: str, *, name: str = "custom") -> Script:
     for chroma in (True, False):
         _check(steps, numbers, labels, name=name, chroma=chroma)
     n_scans = max(
-        sum(1 for _ in _expand(steps, [1] * 4, chroma=chroma)) for chroma in (True, False)
+        sum(1 for _ in _expand(steps, _LARGEST, chroma=chroma)) for chroma in (True, False)
     )
     if n_scans > MAX_SCANS:
         raise ScriptError(
@@ -167,11 +178,10 @@ def builtin(name: str) -> Script:
 
 
 def _expand(steps: Iterable[Step], sizes: Sequence[int], *, chroma: bool) -> Iterator[ScanSpec]:
+    kind_of = ("Y", "Cb", "Cr", "Y") if chroma else ("Y",) * 4
     for step in steps:
         kinds = step.kinds(chroma=chroma)
-        selected = [
-            i for i in range(len(sizes)) if ("C" if chroma and i in (1, 2) else "Y") in kinds
-        ]
+        selected = [i for i in range(len(sizes)) if kind_of[i] in kinds]
         for components in (
             _interleaved(selected, sizes) if step.ss == 0 else [(i,) for i in selected]
         ):
@@ -233,7 +243,7 @@ def _check(
 ) -> None:
     """Follow each coefficient's Al through the scans of an image with or without chroma."""
     image = "an image with chroma" if chroma else "an image without chroma"
-    kinds = "YC" if chroma else "Y"
+    kinds = _SELECTED["*"] if chroma else _SELECTED["Y"]
     sent = {kind: [_UNSENT] * 64 for kind in kinds}
     for step, number in zip(steps, numbers, strict=True):
         for kind in step.kinds(chroma=chroma):
@@ -328,18 +338,58 @@ C: 1-63, 1, 0
 Y: 1-63, 1, 0
 """
 
+# jpeg_simple_progression with a group for each scan. An image without chroma has six such scans:
+# the first AC scan and the last refinement of its components are cut into bands.
+_STANDARD_10 = """
+[dc]
+*: 0-0, 0, 1
+[low]
+Y: 1-5, 0, 2
+[cr]
+Cr: 1-63, 0, 1
+Y: 6-9, 0, 2 unless chroma
+[cb]
+Cb: 1-63, 0, 1
+Y: 10-20, 0, 2 unless chroma
+[high]
+Y: 6-63, 0, 2 if chroma
+Y: 21-63, 0, 2 unless chroma
+[refine-1]
+Y: 1-63, 2, 1
+[dc-refine-0]
+*: 0-0, 1, 0
+[cr-refine-0]
+Cr: 1-63, 1, 0
+Y: 1-9, 1, 0 unless chroma
+[cb-refine-0]
+Cb: 1-63, 1, 0
+Y: 10-20, 1, 0 unless chroma
+[refine-0]
+Y: 1-63, 1, 0 if chroma
+Y: 21-63, 1, 0 unless chroma
+"""
+
 BUILTIN: dict[str, Script] = {
     name: parse_script(text, name=name)
-    for name, text in {"sa5": _SA5, "spec5": _SPEC5, "al3": _AL3, "standard": _STANDARD}.items()
+    for name, text in {
+        "sa5": _SA5,
+        "spec5": _SPEC5,
+        "al3": _AL3,
+        "standard": _STANDARD,
+        "standard-10": _STANDARD_10,
+    }.items()
 }
 """Scripts that come with pcrstore, by name.
 
 Cumulative share of an ImageNet photo's bytes, and MS-SSIM, for each group:
 
-    sa5       7 25 39 61 100 %      .80 .97 .99 .996 1     the default
-    al3       7 25 39 62 100 %      .80 .98 .99 .996 1     better for sources of high quality only
-    spec5     8 31 56 77 100 %      .80 .95 .98 .995 1     decodes in half the time: no refinement
-    standard  7 15 27 46 62 100 %   .80 .95 .95 .99 .996 1   libjpeg's own scans
+    sa5       7 25 39 60 100 %      .79 .97 .99 .996 1       the default
+    al3       7 25 39 62 100 %      .79 .98 .99 .996 1       better for sources of high quality only
+    spec5     8 31 56 77 100 %      .80 .95 .98 .995 1       decodes in half the time: no refinement
+    standard  7 16 27 44 60 100 %   .79 .95 .95 .99 .996 1   libjpeg's own scans, in six groups
+
+    standard-10   7 16 21 27 44 60 61 68 75 100 %            the same, each a group of its own
+                  .79 .95 .95 .95 .99 .996 .996 .996 .996 1
 """
 
 DEFAULT = BUILTIN["sa5"]

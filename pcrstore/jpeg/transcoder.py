@@ -11,6 +11,7 @@ from itertools import pairwise
 from pcrstore.core import crc32c
 from pcrstore.errors import ChecksumError, FormatError, LimitError, MissingDependencyError
 from pcrstore.jpeg import restore
+from pcrstore.jpeg.coding import Coding, pack_scan, read_coding
 from pcrstore.jpeg.exif import exif_orientation
 from pcrstore.jpeg.markers import EOI, MAX_PIXELS, MAX_SCANS
 from pcrstore.jpeg.parser import Jpeg, identity_segments, metadata_segments, parse
@@ -104,18 +105,19 @@ def transcode(source: bytes, script: Script, limits: Limits = DEFAULT_LIMITS) ->
     header = identity_segments(source, jpeg)
     if script.n_groups == 1:
         header, metadata = header + metadata, b""
-    coding = restore.read_coding(source, jpeg)
+    coding = read_coding(source, jpeg)
+    proving = None if coding is None else coding.with_all_codes()
     output, stops, recoded = _transcoder.transcode(
         source,
         header,
-        b"".join(restore.pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in specs),
-        None if coding is None else coding.packed,
+        b"".join(pack_scan(s.components, (s.ss, s.se, s.ah, s.al)) for s in specs),
+        None if proving is None else proving.packed,
         limits.max_pixels,
         limits.max_scans,
         limits.max_memory,
     )
     groups = _groups_of(output, stops, specs, script.n_groups, metadata)
-    kind, blob = _restorable(source, jpeg, groups, recoded)
+    kind, blob = _restorable(source, jpeg, groups, _by_rule(coding, recoded))
     return Transcoded(
         groups=groups,
         restore=blob,
@@ -136,9 +138,10 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
         limits: Bounds on the source.
 
     Raises:
-        ChecksumError: The rebuilt file is not the source file: groups are missing or changed, or
-            this libjpeg writes other bytes than the one that converted (progressive sources only;
-            its optimal Huffman tables are its own choice).
+        ChecksumError: The rebuilt file is not the source file: groups are missing or changed; or
+            the source is progressive, and its Huffman tables are not the optimal ones that this
+            libjpeg makes, the only ones that it can code a progressive file with.
+        UnsupportedFormatError: A blob of a newer pcrstore.
         FormatError: The blob does not add up, or groups and blob do not fit together.
         LimitError: Over one of `limits`.
         MissingDependencyError: As `require`, for kinds that need libjpeg.
@@ -153,7 +156,8 @@ def original(groups: Sequence[bytes], blob: bytes, limits: Limits = DEFAULT_LIMI
     if crc32c(source) != read.checksum:
         raise ChecksumError(
             f"source file of CRC32C {read.checksum:#010x} expected, got {crc32c(source):#010x}:"
-            f" groups are missing or changed, or another libjpeg converted the image"
+            f" groups are missing or changed, or the source has Huffman tables that this libjpeg"
+            f" does not make"
         )
     return source
 
@@ -176,9 +180,9 @@ def _groups_of(
 
 def _recoded(blob: RestoreBlob, groups: Sequence[bytes], limits: Limits) -> Sequence[bytes]:
     """Return the entropy-coded segments of the source."""
-    if blob.kind in (Kind.WHOLE, Kind.ENTROPY):
+    if blob.kind is not Kind.RECODED:
         return blob.segments
-    coding = restore.read_coding(blob.skeleton, parse(blob.skeleton, max_scans=limits.max_scans))
+    coding = read_coding(blob.skeleton, parse(blob.skeleton, max_scans=limits.max_scans))
     if coding is None:
         raise FormatError("restore blob asks for a coding that libjpeg cannot write")
     require()
@@ -197,6 +201,28 @@ def _rebuilt(blob: RestoreBlob, segments: Sequence[bytes]) -> bytes:
     return restore.join_ecs(blob.skeleton, segments)
 
 
+def _by_rule(
+    coding: Coding | None, recoded: tuple[bytes, list[bytes]] | None
+) -> Sequence[bytes] | None:
+    """Return the segments that libjpeg made, if whoever codes by the source's tables makes them.
+
+    For a progressive file libjpeg makes optimal tables, those that it needs to code the symbols.
+    Equal bytes alone would not do: other tables might give other symbols the same bits.
+
+    Args:
+        coding: Of the source.
+        recoded: Skeleton and segments of what libjpeg wrote.
+    """
+    if coding is None or recoded is None:
+        return None
+    skeleton, segments = recoded
+    if coding.tables is not None:  # libjpeg was given them
+        return segments
+    made = read_coding(skeleton, parse(skeleton, max_scans=len(segments)))
+    alike = made is not None and made.tables_of_scans == coding.tables_of_scans
+    return segments if alike else None
+
+
 def _restorable(
     source: bytes, jpeg: Jpeg, groups: Sequence[bytes], recoded: Sequence[bytes] | None
 ) -> tuple[Kind, bytes]:
@@ -207,18 +233,17 @@ def _restorable(
     COM segments, which libjpeg skips.
     """
     skeleton, segments = restore.split_ecs(source, jpeg)
-    again = Kind.PROGRESSIVE if jpeg.frame.is_progressive else Kind.SEQUENTIAL
     for kind, head, kept in (
-        (again, skeleton, ()),
-        (Kind.ENTROPY, skeleton, segments),
+        (Kind.RECODED, skeleton, ()),
+        (Kind.STORED, skeleton, segments),
         (Kind.WHOLE, source, ()),
     ):
-        if kind is again and recoded is None:
+        if kind is Kind.RECODED and recoded is None:
             continue
         made = RestoreBlob(kind=kind, checksum=crc32c(source), skeleton=head, segments=kept)
         blob = restore.pack_blob(made, groups)
         read = restore.unpack_blob(blob, groups, max_bytes=len(source) + _HEAD_ROOM)
-        back = _rebuilt(read, recoded if kind is again and recoded else read.segments)
+        back = _rebuilt(read, recoded if kind is Kind.RECODED and recoded else read.segments)
         if back == source:
             return kind, blob
     raise AssertionError("a file kept in full must come back")

@@ -10,9 +10,10 @@ import pytest
 from jpeg_files import jpegtran, make, needs_jpegtran, segment
 
 from pcrstore.errors import DamagedJpegError, JpegError, LimitError, UnsupportedJpegError
+from pcrstore.jpeg.coding import pack_scan, read_coding
 from pcrstore.jpeg.markers import EOI, SOI
 from pcrstore.jpeg.parser import parse
-from pcrstore.jpeg.restore import pack_scan, read_coding, split_ecs
+from pcrstore.jpeg.restore import join_ecs, split_ecs
 from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT
 
 native = pytest.importorskip(
@@ -72,9 +73,13 @@ def test_no_identity_is_made_up():
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
 def test_the_coefficients_coded_as_the_source_are_its_entropy_coded_bytes(progressive):
     data = make("420", progressive=progressive)
-    _, segments = split_ecs(data, parse(data))
-    output, _, recoded = transcode(data, how=coding_of(data))
+    skeleton, segments = split_ecs(data, parse(data))
+    output, _, (made, recoded) = transcode(data, how=coding_of(data))
     assert tuple(recoded) == segments
+    # The same headers; the writer's caller puts JFIF in, and table numbers are the writer's own.
+    if progressive:
+        assert SOI + skeleton[20:] == made
+    assert join_ecs(made, recoded).endswith(segments[-1] + EOI)
     assert tuple(native.reencode(output, coding_of(data), *LIMITS)) == segments
 
 
@@ -169,9 +174,9 @@ def test_a_coding_that_does_not_work_costs_the_recoding_alone(spoil):
     output, _, recoded = transcode(data, how=how)
     assert coefficients(data) == coefficients(output)
     if recoded is not None:
-        assert tuple(recoded) != split_ecs(data, parse(data))[1] or how[3]
+        assert tuple(recoded[1]) != split_ecs(data, parse(data))[1] or how[3]
     try:
-        assert native.reencode(output, how, *LIMITS) == recoded
+        assert native.reencode(output, how, *LIMITS) == recoded[1]
     except ValueError:
         assert recoded is None
 

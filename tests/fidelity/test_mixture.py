@@ -23,7 +23,7 @@ def mean_bytes(word, n=100):
 
 WORDS = {
     "two": (Mixture({3: 10, 1: 1}), 0x00FF001A),
-    "per-sample": (Mixture({5: 1}, per="sample"), 0x800000FF00000000),
+    "per-sample": (Mixture({5: 1}, per="sample"), 1 << 256 | 0xFF00000000),
     "number": (2, 0xFF00),
     "target": ("bytes<=310", 0xFF0000),
     "names-of-one-group": (Mixture({"full": 1, 5: 2, 1: 3}), 0xFF000000FF),
@@ -115,21 +115,30 @@ def test_images_of_a_record_may_differ_where_each_is_drawn_for(fidelity, expecte
     assert is_per_sample(encode_word(fidelity, a_manifest())) is expected
 
 
-SEVEN = replace(
+MOST_GROUPS = replace(
     a_manifest(),
-    group_labels=tuple("abcdefg"),
-    totals=Totals(sources=1, groups=(100 * 100,) * 7, headers=50, restore=5),
+    group_labels=tuple(f"g{k}" for k in range(1, 33)),
+    totals=Totals(sources=1, groups=(100 * 100,) * 32, headers=50, restore=5),
 )
 
 
+def test_the_last_of_32_groups_has_the_highest_weight():
+    assert encode_word(32, MOST_GROUPS) == 0xFF << 248
+    assert encode_word(Mixture({32: 1}, per="sample"), MOST_GROUPS) == 1 << 256 | 0xFF << 248
+    assert drawn(encode_word("full", MOST_GROUPS)) == 32
+    with pytest.raises(FidelityError, match=r"1\.\.32, got 33"):
+        encode_word(33, MOST_GROUPS)
+
+
 @given(
-    st.dictionaries(st.integers(1, 7), st.floats(0, 1e6, allow_subnormal=False), min_size=1),
+    st.dictionaries(st.integers(1, 32), st.floats(0, 1e6, allow_subnormal=False), min_size=1),
     st.sampled_from(["record", "sample"]),
 )
 def test_whatever_has_a_weight_can_be_drawn_and_nothing_else(weights, per):
     if not max(weights.values()) > 0:
         return
-    word = encode_word(Mixture(weights, per=per), SEVEN)
+    word = encode_word(Mixture(weights, per=per), MOST_GROUPS)
+    assert is_per_sample(word) == (per == "sample")
     found = {
         k
         for record in range(40)
@@ -137,4 +146,4 @@ def test_whatever_has_a_weight_can_be_drawn_and_nothing_else(weights, per):
     }
     assert found <= {k for k, w in weights.items() if w > 0}
     least, most = (100 * f(k for k, w in weights.items() if w > 0) for f in (min, max))
-    assert least - 1e-6 <= mean_prefix(word, (100,) * 7) <= most + 1e-6
+    assert least - 1e-6 <= mean_prefix(word, (100,) * 32) <= most + 1e-6

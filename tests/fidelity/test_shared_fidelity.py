@@ -140,6 +140,41 @@ def test_a_forked_process_sees_what_is_set_later():
     assert in_child(child) == str((5, 1, 5, 1))
 
 
+def _watch(fidelities, ready, stop, back):
+    ready.release()
+    seen = set()
+    while not stop.acquire(block=False):
+        seen.add(chosen(fidelities))
+    back.put(seen)
+
+
+def test_no_process_sees_half_a_change():
+    """Of the words of 2 and 5 a half may be 0, which stands for the 1 of each image."""
+    context = get_context("fork")
+    fidelities = shared([1] * 100)
+    fidelities.set(2)
+    ready, stop, back = context.Semaphore(0), context.Semaphore(0), context.SimpleQueue()
+    process = context.Process(target=_watch, args=(fidelities, ready, stop, back))
+    process.start()
+    ready.acquire()
+    for _ in range(5000):
+        fidelities.set(5)
+        fidelities.set(2)
+    stop.release()
+    assert back.get() <= {2, 5}
+    process.join()
+
+
+def test_a_row_that_is_half_written_is_read_again():
+    fidelities = shared(5)
+    before = bytes(fidelities._rows)
+    fidelities.set(2)
+    after = bytes(fidelities._rows)
+    fidelities._rows[:] = before[:4] + after[4:]
+    threading.Timer(0.1, lambda: fidelities.set(4)).start()
+    assert chosen(fidelities) == 4
+
+
 def _worker(fidelities, go, back):
     for _ in range(3):
         go.get()

@@ -166,13 +166,13 @@ def test_the_nearest_legal_file_is_read(data):
     assert parse(data).scans
 
 
-@pytest.mark.parametrize("n", [99, 100, 101])
+@pytest.mark.parametrize("n", [159, 160, 161])
 def test_scans_are_limited(n):
     data = tiny(scans=(sos() + b"\x01") * n)
-    if n <= 100:
+    if n <= 160:
         assert len(parse(data).scans) == n
     else:
-        with pytest.raises(LimitError, match="100 scans"):
+        with pytest.raises(LimitError, match="160 scans"):
             parse(data)
 
 

@@ -37,11 +37,11 @@ DC = "[a]\n*: 0-0, 0, 0\n"
 
 # One row for each rule: id, a script that breaks it, what the message says, the nearest legal one.
 RULES = {
-    "no-group": ("", "1 to 7 groups expected, got 0", "[a]\n*: 0-0, 0, 0\n*: 1-63, 0, 0"),
-    "eight-groups": (
-        DC + "".join(f"[g{i}]\n*: {i}-{i}, 0, 0\n" for i in range(1, 8)) + "*: 8-63, 0, 0",
-        "1 to 7 groups expected, got 8",
-        DC + "".join(f"[g{i}]\n*: {i}-{i}, 0, 0\n" for i in range(1, 7)) + "*: 7-63, 0, 0",
+    "no-group": ("", "1 to 32 groups expected, got 0", "[a]\n*: 0-0, 0, 0\n*: 1-63, 0, 0"),
+    "33-groups": (
+        DC + "".join(f"[g{i}]\n*: {i}-{i}, 0, 0\n" for i in range(1, 33)) + "*: 33-63, 0, 0",
+        "1 to 32 groups expected, got 33",
+        DC + "".join(f"[g{i}]\n*: {i}-{i}, 0, 0\n" for i in range(1, 32)) + "*: 32-63, 0, 0",
     ),
     "scan-before-group": (
         "*: 0-0, 0, 0",
@@ -66,6 +66,7 @@ RULES = {
         DC + "*: 1-63, 0, 0",
     ),
     "unknown-component": (DC + "Z: 1-63, 0, 0", "line 3: a scan like", DC + "*: 1-63, 0, 0"),
+    "misspelt-component": (DC + "cb: 1-63, 0, 0", "line 3: a scan like", DC + "*: 1-63, 0, 0"),
     "negative": (DC + "*: 1-63, 0, -1", "line 3: a scan like", DC + "*: 1-63, 0, 0"),
     "unknown-condition": (
         DC + "*: 1-63, 0, 0 if grey",
@@ -116,7 +117,7 @@ RULES = {
     ),
     "chroma-ac-before-its-dc": (
         "[a]\nY: 0-0, 0, 0\n*: 1-63, 0, 0\nC: 0-0, 0, 0",
-        "line 3, C of an image with chroma: DC expected before AC",
+        "line 3, Cb of an image with chroma: DC expected before AC",
         "[a]\nY: 0-0, 0, 0\nY: 1-63, 0, 0\nC: 0-0, 0, 0\nC: 1-63, 0, 0",
     ),
     "never-sent": (
@@ -126,8 +127,18 @@ RULES = {
     ),
     "chroma-never-sent": (
         DC + "Y: 1-63, 0, 0",
-        "coefficient 1 of C of an image with chroma must reach Al 0, it is never sent",
+        "coefficient 1 of Cb of an image with chroma must reach Al 0, it is never sent",
         DC + "Y: 1-63, 0, 0\nC: 1-63, 0, 0",
+    ),
+    "cr-never-sent": (
+        DC + "Y: 1-63, 0, 0\nCb: 1-63, 0, 0",
+        "coefficient 1 of Cr of an image with chroma must reach Al 0, it is never sent",
+        DC + "Y: 1-63, 0, 0\nCb: 1-63, 0, 0\nCr: 1-63, 0, 0",
+    ),
+    "cb-sent-twice": (
+        DC + "*: 1-63, 0, 0\nCb: 1-63, 0, 0",
+        "line 4, Cb of an image with chroma: coefficient 1 was sent before",
+        DC + "Y: 1-63, 0, 0\nCr: 1-63, 0, 0\nCb: 1-63, 0, 0",
     ),
     "flat-never-sent": (
         DC + "*: 1-63, 0, 0 if chroma",
@@ -160,10 +171,11 @@ RULES = {
         "group [b] is empty for an image with chroma",
         DC + "*: 1-62, 0, 0 if chroma\n[b]\n*: 1-63, 0, 0 unless chroma\n*: 63-63, 0, 0 if chroma",
     ),
-    "101-scans": (
-        DC + "".join(f"*: {k}-{k}, 0, 0\n" for k in range(1, 25)) + "*: 25-63, 0, 0",
-        "at most 100 scans for four components, got 101",
-        DC + "".join(f"*: {k}-{k}, 0, 0\n" for k in range(1, 24)) + "*: 24-63, 0, 0",
+    # Four DC scans, where more than ten blocks would make a unit, and four for each line of AC.
+    "164-scans": (
+        DC + "".join(f"*: {k}-{k}, 0, 0\n" for k in range(1, 40)) + "*: 40-63, 0, 0",
+        "at most 160 scans for four components, got 164",
+        DC + "".join(f"*: {k}-{k}, 0, 0\n" for k in range(1, 39)) + "*: 39-63, 0, 0",
     ),
     "too-long": (
         DC + "*: 1-63, 0, 0\n" + "#" * 65_536,
@@ -209,11 +221,11 @@ def test_a_built_in_script_is_found_by_name_and_survives_its_text(name):
     assert parse_script(script.text, name=name) == script
 
 
-def test_there_are_four_built_in_scripts_and_sa5_is_the_default():
-    assert list(BUILTIN) == ["sa5", "spec5", "al3", "standard"]
+def test_there_are_five_built_in_scripts_and_sa5_is_the_default():
+    assert list(BUILTIN) == ["sa5", "spec5", "al3", "standard", "standard-10"]
     assert DEFAULT is builtin("sa5")
-    assert [s.n_groups for s in BUILTIN.values()] == [5, 5, 5, 6]
-    with pytest.raises(ScriptError, match="one of sa5, spec5, al3, standard, got 'sa6'"):
+    assert [s.n_groups for s in BUILTIN.values()] == [5, 5, 5, 6, 10]
+    with pytest.raises(ScriptError, match="standard, standard-10, got 'sa6'"):
         builtin("sa6")
 
 
@@ -226,6 +238,46 @@ def test_the_standard_script_is_libjpegs():
     assert sorted(ours) == sorted(theirs)
     assert ours[:2] == theirs[:2]
     assert [s.group for s in specs] == [0, 1, 2, 2, 3, 4, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("kind", ["444", "422", "420", "440", "411"])
+def test_standard_10_is_libjpegs_progression_scan_by_scan(kind):
+    jpeg = parse(make(kind, progressive=True))
+    specs = builtin("standard-10").expand(jpeg.frame, jpeg.model)
+    theirs = [(s.components, s.ss, s.se, s.ah, s.al) for s in jpeg.scans]
+    assert [(s.components, s.ss, s.se, s.ah, s.al) for s in specs] == theirs
+    assert [s.group for s in specs] == list(range(10))
+
+
+CB_AND_CR = """
+[a]
+*: 0-0, 0, 0
+Y: 1-31, 0, 0
+[cr]
+Cr: 1-63, 0, 0
+Y: 32-62, 0, 0 unless chroma
+[cb]
+Cb: 1-63, 0, 0
+Y: 63-63, 0, 0 unless chroma
+Y: 32-63, 0, 0 if chroma
+"""
+AC_SCANS = {
+    "grey": (GREY, ColourModel.GREY, [((0,), 0), ((0,), 1), ((0,), 2)]),
+    "ycbcr": (YCBCR, ColourModel.YCBCR, [((0,), 0), ((2,), 1), ((1,), 2), ((0,), 2)]),
+    "rgb": (YCBCR, ColourModel.RGB, [((i,), g) for g in range(3) for i in range(3)]),
+    "cmyk": (FOUR, ColourModel.CMYK, [((i,), g) for g in range(3) for i in range(4)]),
+    "ycck": (
+        FOUR,
+        ColourModel.YCCK,
+        [((0,), 0), ((3,), 0), ((2,), 1), ((1,), 2), ((0,), 2), ((3,), 2)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("frame", "model", "scans"), AC_SCANS.values(), ids=AC_SCANS)
+def test_a_line_of_cb_or_cr_is_for_that_component_alone(frame, model, scans):
+    specs = parse_script(CB_AND_CR).expand(frame, model)
+    assert [(s.components, s.group) for s in specs if s.ss] == scans
 
 
 def scan(components, ss, se, ah, al, group):
@@ -301,20 +353,21 @@ def legal_scripts(draw):
     bounds = sorted(draw(st.sets(st.integers(2, 63), max_size=3)))
     bands = list(zip([1, *bounds], [*(b - 1 for b in bounds), 63], strict=True))
     queues = []  # for each kind its lines, each of which needs the one before it
-    for kind in "YC":
+    kinds = draw(st.sampled_from([("Y", "C"), ("Y", "Cb", "Cr")]))
+    for kind in kinds:
         dc, ac = draw(st.integers(0, 2)), draw(st.integers(0, 3))
         lines = [f"{kind}: 0-0, 0, {dc}"]
         lines += [f"{kind}: {ss}-{se}, 0, {ac}" for ss, se in bands]
         lines += [f"{kind}: 1-63, {a}, {a - 1}" for a in range(ac, 0, -1)]
         lines += [f"{kind}: 0-0, {a}, {a - 1}" for a in range(dc, 0, -1)]
         queues.append(lines)
-    order = draw(st.permutations([0] * len(queues[0]) + [1] * len(queues[1])))
+    order = draw(st.permutations([i for i, queue in enumerate(queues) for _ in queue]))
     merged = [queues[kind].pop(0) for kind in order]
     text, group, has_y = "[g0]\n", 0, False
     for line in merged:
         # A group may end once it holds a line of Y, and the rest holds another.
         rest_has_y = any(other.startswith("Y") for other in merged[merged.index(line) :])
-        if has_y and group < 6 and rest_has_y and draw(st.booleans()):
+        if has_y and group < 31 and rest_has_y and draw(st.booleans()):
             group, has_y = group + 1, False
             text += f"[g{group}]\n"
         text += line + "\n"
@@ -349,7 +402,8 @@ def test_jpegtran_accepts_a_legal_script(text, kind):
 
 
 @given(
-    st.text(st.sampled_from("[]ab-YC*:0169, #\nifunlesschroma"), max_size=80) | st.text(max_size=40)
+    st.text(st.sampled_from("[]abr-YC*:0169, #\nifunlesschroma"), max_size=80)
+    | st.text(max_size=40)
 )
 def test_any_text_is_a_script_or_a_script_error(text):
     try:

@@ -5,14 +5,12 @@ import random
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
-from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jpeg_files import (
     KINDS,
-    adobe,
     has_transcoder,
     jpegtran,
     make,
@@ -22,6 +20,20 @@ from jpeg_files import (
     with_scans,
 )
 from PIL import Image
+from recodable import (
+    BY_JPEGTRAN,
+    COM,
+    EXIF,
+    FILES,
+    ICC,
+    ONE_GROUP,
+    WITH_SCANS,
+    by_jpegtran,
+    eob_table,
+    flat,
+    spoiled_padding,
+    with_metadata,
+)
 
 from pcrstore.errors import (
     DamagedJpegError,
@@ -34,132 +46,19 @@ from pcrstore.errors import (
 from pcrstore.jpeg.markers import EOI, SOI
 from pcrstore.jpeg.parser import identity_segments, metadata_segments, parse
 from pcrstore.jpeg.restore import Kind, split_ecs
-from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT, parse_script
+from pcrstore.jpeg.scan_script import BUILTIN, DEFAULT
 from pcrstore.jpeg.transcoder import Limits, original, require, transcode
 
 pytestmark = pytest.mark.skipif(
     not has_transcoder(), reason="the C transcoder is not built (setup.py)"
 )
 
-ONE_GROUP = parse_script("[all]\n*: 0-0, 0, 0\n*: 1-63, 0, 0\n", name="one")
 SCRIPTS = {**BUILTIN, "one": ONE_GROUP}
-
-EXIF = segment(
-    0xE1,
-    b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"
-    + bytes(4),
-)
-ICC = segment(0xE2, b"ICC_PROFILE\x00\x01\x01" + bytes(i * i % 251 for i in range(3000)))
-COM = segment(0xFE, b"a comment")
 
 
 def full(groups):
     """The file of all groups, as a reader assembles it."""
     return b"".join(groups) + EOI
-
-
-def with_metadata(data, *segments):
-    """`data` with segments behind its SOI and its JFIF or Adobe segment."""
-    at = 2
-    while data[at + 1] in {0xE0, 0xEE}:
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return data[:at] + b"".join(segments) + data[at:]
-
-
-@cache
-def by_jpegtran(kind, *arguments):
-    return jpegtran(make(kind), *arguments)
-
-
-def spoiled_padding():
-    """A file whose last entropy-coded byte is padded with zeros instead of ones (F.1.2.3)."""
-    for width in range(8, 80):
-        data = make("grey", 8, width)
-        scan = parse(data).scans[0]
-        last = data[scan.ecs_stop - 1]
-        if last & 1 and last != 0xFF:
-            return data[: scan.ecs_stop - 1] + bytes([last & ~1]) + data[scan.ecs_stop :]
-    raise AssertionError("no file with padding")
-
-
-# One row: name, how to make it, and how its entropy-coded bytes come back.
-FILES = {
-    **{kind: (lambda k=kind: make(k), Kind.SEQUENTIAL) for kind in KINDS},
-    **{
-        f"{kind}-progressive": (lambda k=kind: make(k, progressive=True), Kind.PROGRESSIVE)
-        for kind in KINDS
-    },
-    "one-pixel": (lambda: make("420", 1, 1), Kind.SEQUENTIAL),
-    "one-pixel-progressive": (lambda: make("grey", 1, 1, progressive=True), Kind.PROGRESSIVE),
-    "one-block-and-a-pixel": (lambda: make("420", 17, 17), Kind.SEQUENTIAL),
-    "narrow": (lambda: make("422", 300, 3), Kind.SEQUENTIAL),
-    "lowest-quality": (lambda: make("420", quality=1), Kind.SEQUENTIAL),
-    "highest-quality": (lambda: make("444", quality=100), Kind.SEQUENTIAL),
-    "trailing-bytes": (lambda: make("420") + b"trailing \xff\xd9 bytes", Kind.SEQUENTIAL),
-    "trailing-jpeg": (lambda: make("420") + make("grey", progressive=True), Kind.SEQUENTIAL),
-    "fill-before-markers": (
-        lambda: make("420").replace(b"\xff\xc4", b"\xff\xff\xff\xc4"),
-        Kind.SEQUENTIAL,
-    ),
-    "fill-before-eoi": (lambda: make("420")[:-2] + b"\xff\xff\xff" + EOI, Kind.SEQUENTIAL),
-    "metadata": (lambda: with_metadata(make("420"), EXIF, ICC, COM), Kind.SEQUENTIAL),
-    "metadata-first": (lambda: SOI + EXIF + make("420")[2:], Kind.SEQUENTIAL),
-    "metadata-cmyk": (lambda: with_metadata(make("cmyk"), EXIF, ICC), Kind.SEQUENTIAL),
-    "metadata-between-scans": (
-        lambda: make("420", progressive=True).replace(b"\xff\xc4", COM + b"\xff\xc4"),
-        Kind.PROGRESSIVE,
-    ),
-    "metadata-before-eoi": (lambda: make("420")[:-2] + COM + EXIF + EOI, Kind.SEQUENTIAL),
-    "jfif-thumbnail": (
-        lambda: (
-            SOI
-            + segment(0xE0, b"JFIF\x00\x01\x02\x01\x00\x48\x00\x48\x02\x01" + bytes(range(6)))
-            + make("420")[20:]
-        ),
-        Kind.SEQUENTIAL,
-    ),
-    "jfif-twice": (lambda: SOI + make("420")[2:20] + make("420")[2:], Kind.SEQUENTIAL),
-    "adobe-ycbcr": (lambda: SOI + adobe(1) + make("420")[20:], Kind.SEQUENTIAL),
-    "no-tables-as-in-motion-jpeg": (
-        lambda: (
-            b"".join(
-                make("420")[a.start : a.stop]
-                for a in [slice(0, 2), *parse(make("420")).segments]
-                if getattr(a, "marker", None) != 0xC4
-            )
-            + make("420")[parse(make("420")).scans[0].ecs_start :]
-        ),
-        Kind.SEQUENTIAL,
-    ),
-    # libjpeg reads ahead, so it does not notice: the bytes come back all the same.
-    "three-bytes-too-many": (lambda: make("420")[:-2] + b"abc" + EOI, Kind.ENTROPY),
-    "padded-with-zeros": (spoiled_padding, Kind.ENTROPY),
-}
-
-# The same, made by jpegtran.
-BY_JPEGTRAN = {
-    "optimised": (("420", "-optimize"), Kind.SEQUENTIAL),
-    "restart-1": (("420", "-restart", "1B"), Kind.SEQUENTIAL),
-    "restart-7": (("444", "-restart", "7B"), Kind.SEQUENTIAL),
-    "restart-rows": (("cmyk", "-restart", "1"), Kind.SEQUENTIAL),
-    "restart-optimised": (("grey", "-restart", "3B", "-optimize"), Kind.SEQUENTIAL),
-    "restart-progressive": (("420", "-restart", "5B", "-progressive"), Kind.PROGRESSIVE),
-}
-
-# Scan scripts of jpegtran, not of pcrstore.
-WITH_SCANS = {
-    "not-interleaved": ("420", "0; 1; 2;", (), Kind.SEQUENTIAL),
-    "not-interleaved-optimised": ("420", "0; 1; 2;", ("-optimize",), Kind.SEQUENTIAL),
-    "half-interleaved-restarts": ("422", "1 2; 0;", ("-restart", "4B"), Kind.SEQUENTIAL),
-    "cmyk-not-interleaved": ("cmyk", "3; 0 2; 1;", ("-optimize",), Kind.SEQUENTIAL),
-    "progressive-dc-only": ("420", "0 1 2: 0-0, 0, 0;", (), Kind.PROGRESSIVE),
-    "progressive-dc-apart": (
-        "444",
-        "0: 0-0, 0, 0; 1: 0-0, 0, 0; 2: 0-0, 0, 0; 2: 1-63, 0, 3; 2: 1-63, 3, 2; 0: 1-63, 0, 0;",
-        (),
-        Kind.PROGRESSIVE,
-    ),
-}
 
 
 def check(data, script, kind=None):
@@ -232,6 +131,56 @@ def test_the_scans_are_byte_for_byte_those_of_jpegtran(kind, tmp_path):
         assert split_ecs(output, parse(output))[1] == segments
 
 
+def from_frame(data):
+    """A file from its frame header on."""
+    return data[next(s.start for s in parse(data).segments if s.marker == 0xC2) :]
+
+
+def assert_progression(source):
+    """The groups of `standard-10` are the scans that `jpegtran -progressive` writes."""
+    groups = transcode(source, BUILTIN["standard-10"]).groups
+    theirs = jpegtran(source, "-copy", "none", "-progressive")
+    metadata = metadata_segments(source, parse(source))
+    ours = full((*groups[:-1], groups[-1].removeprefix(metadata)))
+    assert from_frame(ours) == from_frame(theirs)
+    scans = parse(theirs).scans
+    edges = [len(full(groups[:k])) - len(EOI) for k in range(1, 10)]
+    behind = len(ours) - len(theirs)  # JFIF may have a thumbnail in one of them, say
+    assert edges == [scan.ecs_stop + behind for scan in scans[:-1]]
+
+
+@needs_jpegtran
+@pytest.mark.parametrize("kind", ["444", "422", "420", "440", "411"])
+def test_standard_10_is_what_jpegtran_progressive_writes(kind):
+    assert_progression(make(kind))
+    assert_progression(with_metadata(make(kind, progressive=True), EXIF, COM))
+
+
+@needs_jpegtran
+def test_standard_10_of_photos_is_what_jpegtran_progressive_writes():
+    for path in sample_files("imagenet-sample", "*.[jJ]*")[::25]:
+        if transcode(path.read_bytes(), DEFAULT).n_components == 3:
+            assert_progression(path.read_bytes())
+
+
+def test_equal_bytes_by_other_tables_are_kept():
+    """By the other table 0 0 is EOB0, twice; whoever codes by it finds no code for EOB1."""
+    assert transcode(flat(), DEFAULT).kind == Kind.RECODED
+    check(flat().replace(eob_table(0x10), eob_table(0x00)), DEFAULT, Kind.STORED)
+
+
+def test_a_table_with_a_symbol_more_is_not_what_libjpeg_writes():
+    check(flat().replace(eob_table(0x10), eob_table(0x10, 0x00)), DEFAULT, Kind.STORED)
+
+
+def test_a_table_for_several_scans_is_in_force_at_each():
+    """libjpeg writes one for each scan; the file may do without those that say the same."""
+    first, rest = flat().split(eob_table(0x10), 1)
+    data = first + eob_table(0x10) + rest.replace(eob_table(0x10), b"")
+    assert len(data) == len(flat()) - 3 * len(eob_table(0x10))
+    check(data, DEFAULT, Kind.RECODED)
+
+
 @needs_jpegtran
 def test_a_restart_interval_that_changes_between_scans_costs_the_entropy_coded_bytes(tmp_path):
     (tmp_path / "scans").write_text("0; 1; 2;")
@@ -241,7 +190,7 @@ def test_a_restart_interval_that_changes_between_scans_costs_the_entropy_coded_b
     plain = jpegtran(make("420"), "-scans", str(tmp_path / "scans"))
     other = parse(plain).scans
     edited = data[: scan.sos] + longer + plain[other[1].sos : other[2].ecs_stop] + EOI
-    check(edited, DEFAULT, Kind.ENTROPY)
+    check(edited, DEFAULT, Kind.STORED)
 
 
 def test_groups_end_with_their_scans():
@@ -287,7 +236,7 @@ def test_sixteen_bit_quantisation_tables_survive():
         0xDB, b"\x10" + b"".join((v + 256 * (v == max(values))).to_bytes(2) for v in values)
     )
     data = data[: table.start] + wide + data[table.stop :]
-    done = check(data.replace(b"\xff\xc0", b"\xff\xc1"), DEFAULT, Kind.SEQUENTIAL)
+    done = check(data.replace(b"\xff\xc0", b"\xff\xc1"), DEFAULT, Kind.RECODED)
     assert wide in done.groups[0]
 
 

@@ -250,14 +250,14 @@ class Dataset:
     def original(
         self, image: int, recode: Callable[[bytes], Sequence[bytes]] | None = None
     ) -> bytes:
-        """The source file; `recode` makes the entropy-coded segments of a skeleton (kinds 1, 2)."""
+        """The source file; `recode` makes the entropy-coded segments of a skeleton (kind 1)."""
         cells, blob = self.cells[image], self.restore[image]
         if self.columns["format"][image] == 1:
             return cells[0]
         kind, deflated = blob[0] & 15, bool(blob[0] & 128)
-        must(blob[0] & 0x70 == 0 and kind <= 3, "first byte of a restore blob")
+        must(blob[0] & 0x70 == 0 and kind <= 2, "first byte of a restore blob")
         body, segments = blob[5:], []
-        if kind == 3:
+        if kind == 2:
             n_head = int.from_bytes(body[:4], "little")
             body, at = body[4 : 4 + n_head], 4 + n_head + 5
             rest = blob[at:]
@@ -275,8 +275,8 @@ class Dataset:
         if kind == 0:
             file = skeleton
         else:
-            if kind in (1, 2):
-                must(recode is not None, "kinds 1 and 2 need an encoder")
+            if kind == 1:
+                must(recode is not None, "kind 1 needs an encoder")
                 segments = list(recode(skeleton))
             file = weave(skeleton, segments)
         must(crc(file) == int.from_bytes(blob[1:5], "little"), "CRC32C of the source file")
@@ -319,23 +319,3 @@ def weave(skeleton: bytes, segments: Sequence[bytes]) -> bytes:
         pieces += [skeleton[done:at], segment]
         done = at
     return b"".join([*pieces, skeleton[done:]])
-
-
-def cut(file: bytes) -> tuple[bytes, list[bytes]]:
-    """The skeleton and the entropy-coded segments of a file: weave's inverse, for tests."""
-    pieces, segments, done, at = [], [], 0, 2
-    while at + 1 < len(file):
-        while file[at + 1] == 0xFF:
-            at += 1
-        if file[at + 1] == 0xD9:
-            break
-        marker = file[at + 1]
-        at += 2 + int.from_bytes(file[at + 2 : at + 4], "big")
-        if marker == 0xDA:
-            stop = at
-            while file[stop] != 0xFF or file[stop + 1] == 0 or 0xD0 <= file[stop + 1] <= 0xD7:
-                stop += 1
-            pieces.append(file[done:at])
-            segments.append(file[at:stop])
-            done = at = stop
-    return b"".join([*pieces, file[done:]]), segments
