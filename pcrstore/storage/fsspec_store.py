@@ -32,7 +32,7 @@ from pcrstore.storage.protocol import (
     exact,
     shown_entries,
 )
-from pcrstore.storage.remote import ConflictError, RemoteStore
+from pcrstore.storage.remote import ConflictError, RemoteStore, create_lock
 from pcrstore.storage.retry import RetryPolicy, retry
 
 __all__ = ["BlockingStore", "FsspecClient", "FsspecStore", "open_fsspec"]
@@ -42,8 +42,6 @@ T = TypeVar("T")
 THREAD_SAFE: Final = (LocalFileSystem, MemoryFileSystem)
 """File systems without coroutines that any number of threads may read: each read opens its own
 file. Any other is taken not to be safe."""
-_create_lock = ForkSafeLock()
-"""Held while an object is created by a check and a put: the whole process shares `memory://`."""
 _serial_lock = ForkSafeLock()
 """Held during a call of a file system that is not known to be thread-safe. One for the process:
 fsspec gives one connection to several instances, which cannot be told from outside."""
@@ -204,7 +202,7 @@ class BlockingStore(FsspecStore):
         """Write a whole object unless it exists; see `pcrstore.storage.protocol.Store.create`."""
         here = self._folder.here()
         path = here.path(name)
-        with _create_lock:
+        with create_lock:
             if self._call("create", name, lambda: bool(here.fs.exists(path))):
                 return False
             self.put(name, data)

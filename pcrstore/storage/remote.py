@@ -32,7 +32,7 @@ from pcrstore.storage.protocol import (
 )
 from pcrstore.storage.retry import RetryPolicy, retry_async
 
-__all__ = ["Client", "ConflictError", "RemoteStore"]
+__all__ = ["Client", "ConflictError", "RemoteStore", "create_lock"]
 
 T = TypeVar("T")
 
@@ -40,9 +40,9 @@ _LISTING_BYTES: Final = 8 << 20
 """Size by which the time limit of a listing is set: a listing is many requests, and how many is not
 known before, so that it is allowed minutes."""
 
-_create_lock = ForkSafeLock()
-"""Held while an object is created by a check and a put. One for the process, because two stores may
-be of one folder."""
+create_lock: Final = ForkSafeLock()
+"""Held while an object is created by a check and a put. One for the process and for stores of every
+kind, because two stores may be of one folder, and the whole process shares `memory://`."""
 
 
 class ConflictError(Exception):
@@ -206,7 +206,7 @@ class RemoteStore(Store):
                 raise self._translator.conflict(name) from e.__cause__
 
         # Where creating is checking and then writing, one thread of this process does it at a time.
-        with contextlib.nullcontext() if client.create_is_atomic else _create_lock:
+        with contextlib.nullcontext() if client.create_is_atomic else create_lock:
             created = client.run(self._tried("create", name, attempt, n_bytes=len(data)))
         if created or (n_tries == 1 and not client.resends):
             return created

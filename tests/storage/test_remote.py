@@ -1,6 +1,8 @@
 """A remote store's use of a client's answers: tries, entries, errors."""
 
 import asyncio
+import threading
+import uuid
 
 import pytest
 
@@ -13,6 +15,7 @@ from pcrstore.errors import (
     TransientStoreError,
 )
 from pcrstore.storage.errors import Translator
+from pcrstore.storage.open import open_store
 from pcrstore.storage.protocol import Entry
 from pcrstore.storage.remote import ConflictError, RemoteStore
 from pcrstore.storage.retry import RetryPolicy
@@ -166,6 +169,43 @@ def test_a_listing_leaves_out_markers_and_probes():
     client.objects["z"] = b""
     assert [e.name for e in store_over(client).list("")] == ["a", "b", "c/1"]
     assert client.log == [("list", ""), ("look", "a"), ("look", "z")]
+
+
+class ChecksAndPuts(DictClient):
+    """A client whose create is a check and a put, and that meets others between the two."""
+
+    create_is_atomic = False
+
+    def __init__(self, place, between=lambda: None):
+        super().__init__()
+        self.place = place
+        self.between = between
+
+    async def create(self, name, data):
+        if name in [entry.name for entry in self.place.list("")]:
+            return False
+        self.between()
+        self.place.put(name, data)
+        return True
+
+
+@pytest.mark.parametrize("kind", ["blocking", "remote"])
+def test_stores_of_one_place_check_and_put_one_at_a_time(kind):
+    """Of whatever kinds they are: the second may look when the first has put."""
+    place = open_store(f"memory://{uuid.uuid4().hex}")
+    rival = {"blocking": place, "remote": store_over(ChecksAndPuts(place))}[kind]
+    won = []
+    thread = threading.Thread(target=lambda: won.append(rival.create("a", b"second")))
+
+    def between():
+        thread.start()
+        thread.join(0.2)  # ends at once where nothing holds the rival up
+        assert won == []
+
+    assert store_over(ChecksAndPuts(place, between)).create("a", b"first") is True
+    thread.join()
+    assert won == [False]
+    assert place.get("a") == b"first"
 
 
 def test_a_web_server_is_neither_listed_nor_written():
