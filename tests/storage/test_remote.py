@@ -171,6 +171,12 @@ def test_a_listing_leaves_out_markers_and_probes():
     assert client.log == [("list", ""), ("look", "a"), ("look", "z")]
 
 
+def test_an_empty_object_that_may_not_be_looked_at_is_listed():
+    client = DictClient(None, PermissionError("HEAD is denied"), a=b"", b=b"1")
+    assert [e.name for e in store_over(client).list("")] == ["a", "b"]
+    assert client.log == [("list", ""), ("look", "a")]
+
+
 class ChecksAndPuts(DictClient):
     """A client whose create is a check and a put, and that meets others between the two."""
 
