@@ -39,9 +39,9 @@ class Memory(ReadableStore):
         self._store = LocalStore(str(folder))
         self._bodies: dict[ByteRange, bytes] = {}
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object."""
-        return self._store.get(name)
+        return self._store.get(name, max_bytes=max_bytes)
 
     def get_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         """Return the bytes of each range."""

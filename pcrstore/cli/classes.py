@@ -1,6 +1,5 @@
 """Class names in the order of their ids, read from a file or from another dataset."""
 
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Final
@@ -32,17 +31,18 @@ def read_classes(
     scheme = where.partition("://")[0] if "://" in where else "file"
     given = next((o for url, o in options_of.items() if url.startswith(f"{scheme}://")), None)
     folder, slash, name = where.rstrip("/").rpartition("/")
-    data: bytes | None = None
     # A folder or a bucket cannot be read as a file; as a dataset it may.
-    with contextlib.suppress(StoreError):
-        data = open_store(folder + slash or ".", given).get(name)
+    try:
+        data = open_store(folder + slash or ".", given).get(name, max_bytes=_MAX_FILE)
+    except StoreError:
+        data = None
+    except FormatError as e:
+        raise OptionError(f"classes: {e}") from e
     if data is None:
         try:
             return open_dataset(where, given).classes
         except NotFoundError as e:
             raise OptionError(f"classes: {where} is neither a file nor a dataset") from e
-    if len(data) > _MAX_FILE:
-        raise OptionError(f"classes: {where} has {len(data)} bytes, expected at most {_MAX_FILE}")
     try:
         return _parse_classes(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as e:

@@ -122,7 +122,7 @@ class Journal:
     def _difference(self, others: Iterable[str], listing: Listing) -> str:
         """Return a sentence that names the first file that differs."""
         name = next((n for n in others if n.endswith("/listing")), None)
-        before = _decode_listing(self._store.get(name)) if name else None
+        before = _decode_listing(self._get(name)) if name else None
         if before is None:
             return "the source may have changed"
         now = {f.key: (f.n_bytes, f.stamp) for f in listing.files}
@@ -159,10 +159,10 @@ class Journal:
     def read(self, name: str) -> FinishedUnit | None:
         """Return a noted unit; None when the note is damaged: the unit is then built again."""
         try:
-            data = self._store.get(name)
+            data = self._get(name)
         except NotFoundError:  # another run of the same conversion has just committed
             return None
-        if len(data) < 8 or len(data) > _MAX_UNIT:
+        if len(data) < 8:
             return None
         if crc32c(data[4:]) != int.from_bytes(data[:4], "little"):
             return None
@@ -172,6 +172,13 @@ class Journal:
             return self._with_rows(note, data[8 + n :])
         except FormatError:
             return None
+
+    def _get(self, name: str) -> bytes:
+        """Return a note, or no bytes of one that is too large to be ours."""
+        try:
+            return self._store.get(name, max_bytes=_MAX_UNIT)
+        except FormatError:
+            return b""
 
     def _with_rows(self, note: _Note, data: bytes) -> FinishedUnit:
         rows = None

@@ -106,7 +106,7 @@ def read_report(store: ReadableStore, manifest: Manifest) -> Report:
     entry = next((c for c in manifest.checked if c.name == name), None)
     if entry is None:
         raise FormatError(f"{store.url}: the manifest names no report")
-    data = store.get(name)
+    data = store.get(name, max_bytes=entry.n_bytes)
     if len(data) != entry.n_bytes or crc32c(data) != entry.checksum:
         raise FormatError(f"{store.url}: {name} fails its checksum")
     return from_json(Report, parse_object(data, where=name), where=name)

@@ -11,6 +11,7 @@ content, it raises `DatasetExistsError`. A writer whose reply was lost finds its
 
 import contextlib
 import secrets
+from typing import Final
 
 from pcrstore.errors import (
     ChecksumError,
@@ -42,6 +43,10 @@ __all__ = [
     "write_hint",
 ]
 
+_MAX_HINT: Final = 64
+"""In bytes. A hint has 43 at the most."""
+_MAX_MANIFEST: Final = 16 * 2**20
+"""In bytes, as FORMAT.md."""
 _MAX_PROBES = 1000
 """Versions that a reader without LIST tries after the hint, one by one, before it gives up."""
 
@@ -68,12 +73,12 @@ def newest_version(store: ReadableStore) -> int:
     if store.can_list:
         return max(list_versions(store), default=0)
     try:
-        hint = decode_latest(store.get(LATEST), where=LATEST)
+        hint = decode_latest(store.get(LATEST, max_bytes=_MAX_HINT), where=LATEST)
     except NotFoundError:
         return 0
     for version in range(hint + 1, hint + _MAX_PROBES):
         try:
-            store.get(manifest_name(version))
+            store.get(manifest_name(version), max_bytes=_MAX_MANIFEST)
         except NotFoundError:
             return version - 1
     raise FormatError(f"{store.url}: the latest hint lags by {_MAX_PROBES} versions or more")
@@ -89,8 +94,10 @@ def read_manifest(store: ReadableStore, version: int) -> Manifest:
     name = manifest_name(version)
     where = f"{store.url}: {name}"
     with contextlib.suppress(ChecksumError):
-        return decode_manifest(store.get(name), version=version, where=where)
-    return decode_manifest(store.get(name), version=version, where=where)
+        return decode_manifest(
+            store.get(name, max_bytes=_MAX_MANIFEST), version=version, where=where
+        )
+    return decode_manifest(store.get(name, max_bytes=_MAX_MANIFEST), version=version, where=where)
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:
@@ -135,7 +142,7 @@ def write_hint(store: Store, version: int) -> None:
     find the version, and the next run writes the hint.
     """
     with contextlib.suppress(StoreError, FormatError):
-        if decode_latest(store.get(LATEST), where=LATEST) >= version:
+        if decode_latest(store.get(LATEST, max_bytes=_MAX_HINT), where=LATEST) >= version:
             return
     with contextlib.suppress(StoreError):
         store.put(LATEST, encode_latest(version))

@@ -257,4 +257,4 @@ def _one_original(ds: Dataset, photos: Path) -> tuple[str, bytes]:
 def _save(url: str, options: Mapping[str, object], folder: Path) -> None:
     bucket, disk = open_store(url, options), open_store(str(folder))
     for entry in bucket.list(""):
-        disk.put(entry.name, bucket.get(entry.name))
+        disk.put(entry.name, bucket.get(entry.name, max_bytes=entry.n_bytes))

@@ -148,7 +148,7 @@ class _Check:
             return False
         self._seen.add(LATEST)
         try:
-            hint = decode_latest(self._store.get(LATEST), where=LATEST)
+            hint = decode_latest(self._store.get(LATEST, max_bytes=64), where=LATEST)
         except FormatError as e:
             self._fault(LATEST, e)
             return True
@@ -194,7 +194,7 @@ class _Check:
         if not self._sized(name, n_bytes):
             return None
         self._n_bytes += n_bytes
-        return self._store.get(name)
+        return self._store.get(name, max_bytes=n_bytes)
 
     def _sized(self, name: str, n_bytes: int) -> bool:
         if name not in self._sizes:

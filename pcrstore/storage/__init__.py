@@ -7,6 +7,7 @@
       obstore_store    obstore, and how it ends and forks
       fsspec_store     fsspec, and file systems without coroutines
       fsspec_client    file systems opened, looked through and limited
+      fsspec_whole     whole objects, never more of them than was asked for
       options          fsspec's options translated for obstore
     forking     a store for a process and the workers that it forks
     retry       when a request is tried again, and when not
@@ -24,6 +25,7 @@ A read of two ranges, one of which fails once with 503:
 Every store guarantees, and `pcrstore.testing.contract` checks:
 
 - One request for each range: never merged, never split. A body of another length never comes back.
+- A whole object is read up to the size that its reader takes, and no further.
 - A reader sees a whole object or none. Of several writers that create one name, one wins.
 - Errors are `StoreError`s that name the object; no message and no traceback has a credential in it.
 - Threads may share a store, a forked child may go on with it, a pickle opens the same place.
@@ -50,9 +52,11 @@ from pcrstore.storage.protocol import (
     Entry,
     RangeCache,
     ReadableStore,
+    Sizes,
     Store,
     check_name,
     probe_conditional_create,
+    too_large,
 )
 from pcrstore.storage.retry import RetryPolicy
 
@@ -69,6 +73,7 @@ __all__ = [
     "RangeCache",
     "ReadableStore",
     "RetryPolicy",
+    "Sizes",
     "Store",
     "Usage",
     "check_name",
@@ -76,4 +81,5 @@ __all__ = [
     "open_store",
     "probe_conditional_create",
     "store_of",
+    "too_large",
 ]

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pcrstore.concurrency import PerProcess
 from pcrstore.core import ByteRange
 from pcrstore.storage.open import Engine, check_engine, check_storage_options, open_store
-from pcrstore.storage.protocol import Bodies, Entries, ReadableStore
+from pcrstore.storage.protocol import Bodies, Entries, ReadableStore, Sizes
 
 __all__ = ["ForkingStore"]
 
@@ -93,9 +93,9 @@ class ForkingStore(ReadableStore):
         """Requests of this process that failed in a way worth another try."""
         return sum(store.n_retries for store in self._opened.get())
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object, in one request."""
-        return self._here().get(name)
+        return self._here().get(name, max_bytes=max_bytes)
 
     def get_ranges(self, ranges: Sequence[ByteRange]) -> Bodies:
         """Return the bytes of each range, in order; one request each."""
@@ -104,3 +104,7 @@ class ForkingStore(ReadableStore):
     def list(self, prefix: str) -> Entries:
         """Return every object below a folder, sorted by name."""
         return self._here().list(prefix)
+
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each object, in order."""
+        return self._here().sizes(names)

@@ -24,15 +24,24 @@ from pcrstore.core import ByteRange
 from pcrstore.errors import NotFoundError
 from pcrstore.storage.errors import says_no_bucket, status_of
 from pcrstore.storage.fsspec_client import FsspecFolder, OpenFolder
+from pcrstore.storage.fsspec_whole import (
+    by_range,
+    by_stream,
+    read_blocking,
+    size_in,
+    size_of_reply,
+)
 from pcrstore.storage.protocol import (
     Bodies,
     Entries,
     Entry,
+    Sizes,
     check_prefix,
     exact,
     shown_entries,
+    too_large,
 )
-from pcrstore.storage.remote import ConflictError, RemoteStore
+from pcrstore.storage.remote import ConflictError, RemoteStore, create_lock
 from pcrstore.storage.retry import RetryPolicy, retry
 
 __all__ = ["BlockingStore", "FsspecClient", "FsspecStore", "open_fsspec"]
@@ -42,8 +51,6 @@ T = TypeVar("T")
 THREAD_SAFE: Final = (LocalFileSystem, MemoryFileSystem)
 """File systems without coroutines that any number of threads may read: each read opens its own
 file. Any other is taken not to be safe."""
-_create_lock = ForkSafeLock()
-"""Held while an object is created by a check and a put: the whole process shares `memory://`."""
 _serial_lock = ForkSafeLock()
 """Held during a call of a file system that is not known to be thread-safe. One for the process:
 fsspec gives one connection to several instances, which cannot be told from outside."""
@@ -71,16 +78,15 @@ class FsspecClient:
         self._fs = folder.fs
         self.create_is_atomic = folder.create_is_atomic
         self.can_list = folder.can_list
-        # Without this s3fs asks for the size first and reads in pieces.
-        self._whole = {"max_concurrency": 1} if folder.protocol in {"s3", "s3a"} else {}
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Return what a coroutine returns, run on fsspec's loop."""
         return run_on(self._fs.loop, work)
 
-    async def get(self, name: str) -> bytes:
-        """Return a whole object."""
-        return bytes(await self._fs._cat_file(self._folder.path(name), **self._whole))
+    async def get(self, name: str, max_bytes: int) -> bytes:
+        """Return a whole object, or one byte more of it than `max_bytes`."""
+        read = by_range if self.can_list else by_stream
+        return await read(self._fs, self._folder.path(name), max_bytes + 1)
 
     async def get_range(self, wanted: ByteRange) -> bytes:
         """Return the bytes of a range."""
@@ -97,6 +103,14 @@ class FsspecClient:
                 raise
             return []
         return self._folder.entries(found, folder)
+
+    async def size(self, name: str) -> int:
+        """Return the size of an object."""
+        path = self._folder.path(name)
+        if not self.can_list:
+            return await size_of_reply(self._fs, path, name)
+        self._fs.invalidate_cache()
+        return size_in(await self._fs._info(path), name)
 
     async def is_object(self, entry: Entry) -> bool:
         """Return True: markers are known by the slash at their end, which fsspec keeps."""
@@ -149,11 +163,14 @@ class FsspecStore(RemoteStore):
 class BlockingStore(FsspecStore):
     """A folder of a file system without coroutines: the same requests, in the caller's thread."""
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object, in one request."""
         here = self._folder.here()
-        path = here.path(name)
-        return self._call("read", name, lambda: bytes(here.fs.cat_file(path)))
+        read = partial(read_blocking, here.fs, here.path(name), max_bytes + 1)
+        body = self._call("read", name, read)
+        if len(body) > max_bytes:
+            raise too_large(self.url, name, max_bytes=max_bytes)
+        return body
 
     def get_ranges(self, ranges: Sequence[ByteRange]) -> Bodies:
         """Return the bytes of each range, in order."""
@@ -189,6 +206,20 @@ class BlockingStore(FsspecStore):
             return []
         return shown_entries(here.entries(found, folder))
 
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each object, in order."""
+        here = self._folder.here()
+        here.fs.invalidate_cache()
+
+        def size(path: str, name: str) -> int:
+            return size_in(here.fs.info(path), name)
+
+        paths = [here.path(name) for name in names]
+        return [
+            self._call("look at", name, partial(size, path, name))
+            for path, name in zip(paths, names, strict=True)
+        ]
+
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""
         here = self._folder.here()
@@ -204,7 +235,7 @@ class BlockingStore(FsspecStore):
         """Write a whole object unless it exists; see `pcrstore.storage.protocol.Store.create`."""
         here = self._folder.here()
         path = here.path(name)
-        with _create_lock:
+        with create_lock:
             if self._call("create", name, lambda: bool(here.fs.exists(path))):
                 return False
             self.put(name, data)

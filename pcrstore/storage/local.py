@@ -26,10 +26,12 @@ from pcrstore.storage.protocol import (
     Bodies,
     Entries,
     Entry,
+    Sizes,
     Store,
     check_name,
     check_prefix,
     exact,
+    too_large,
 )
 from pcrstore.storage.retry import RetryPolicy
 
@@ -39,6 +41,8 @@ TEMPORARY = ".pcrstore-tmp-"
 """Prefix of files that are being written, or whose writer died. `list` leaves them out."""
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + r"[0-9]+-[0-9a-f]{32}")
 _OLD_SECONDS = 86_400
+_PIPE_BYTES = 65_536
+"""Bytes that a pipe holds at the most, on Linux: how many come at a time."""
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -65,12 +69,22 @@ class LocalStore(Store):
     def __repr__(self) -> str:
         return f"LocalStore({str(self._root)!r})"
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole file."""
         try:
-            return self._path(name).read_bytes()
+            file = _open(self._path(name))
+            try:
+                n_bytes = os.fstat(file).st_size
+                if n_bytes > max_bytes:
+                    raise too_large(self.url, name, max_bytes=max_bytes, n_bytes=n_bytes)
+                body = _read_up_to(max_bytes + 1, file, n_bytes)
+            finally:
+                os.close(file)
         except OSError as e:
             raise self._translator.error("read", name, e) from e
+        if len(body) > max_bytes:  # it grew, or it is a pipe, which has no size
+            raise too_large(self.url, name, max_bytes=max_bytes)
+        return body
 
     def get_ranges(self, ranges: Sequence[ByteRange]) -> Bodies:
         """Return the bytes of each range, in order."""
@@ -86,7 +100,7 @@ class LocalStore(Store):
                         if len(open_files) >= 64:  # far below any limit on open files
                             stack.close()
                             open_files.clear()
-                        file = os.open(self._path(r.name), os.O_RDONLY | os.O_CLOEXEC)
+                        file = _open(self._path(r.name))
                         stack.callback(os.close, file)
                         open_files[r.name] = file
                     body = _read_at(open_files[r.name], r)
@@ -103,6 +117,19 @@ class LocalStore(Store):
         except OSError as e:
             raise self._translator.error("list", folder, e) from e
         return sorted(entries, key=lambda entry: entry.name)
+
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each file, in order."""
+        return [self._size(name) for name in names]
+
+    def _size(self, name: str) -> int:
+        try:
+            status = self._path(name).stat()
+            if not stat.S_ISREG(status.st_mode):  # `list` does not show it either
+                raise FileNotFoundError(errno.ENOENT, "not a regular file", name)
+        except OSError as e:
+            raise self._translator.error("look at", name, e) from e
+        return status.st_size
 
     def _walk(self, path: Path, name: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
         try:
@@ -248,6 +275,22 @@ def _remove_if_left_behind(path: Path) -> bool:
                 return False
         path.unlink(missing_ok=True)
         return True
+
+
+def _open(path: Path) -> int:
+    """Open a file to be read; a FIFO that nobody writes to is empty, and is not waited for."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(file, True)
+    return file
+
+
+def _read_up_to(limit: int, file: int, n_bytes: int) -> bytes:
+    """Return all bytes of a file, which should have `n_bytes`, or the first `limit` of more."""
+    parts = []
+    while limit and (part := os.read(file, min(limit, max(n_bytes + 1, _PIPE_BYTES)))):
+        parts.append(part)
+        limit -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _read_at(file: int, wanted: ByteRange) -> bytes:

@@ -34,7 +34,7 @@ from pcrstore.storage.fsspec_store import FsspecClient
 from pcrstore.storage.options import ObjectStoreSettings, translate_options
 from pcrstore.storage.protocol import Entries, Entry, check_prefix
 from pcrstore.storage.redact import secrets_in
-from pcrstore.storage.remote import Client, ConflictError, RemoteStore
+from pcrstore.storage.remote import Client, ConflictError, RemoteStore, TooLargeError
 from pcrstore.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -128,9 +128,11 @@ class ObstoreClient:
         """
         return _calls.run(get_loop(), work)
 
-    async def get(self, name: str) -> bytes:
-        """Return a whole object."""
+    async def get(self, name: str, max_bytes: int) -> bytes:
+        """Return a whole object, after a look at the size in the head of the reply."""
         reply = await _calls.hold(self._obstore.get_async(self._store, self._path(name)))
+        if reply.meta["size"] > max_bytes:
+            raise TooLargeError(reply.meta["size"])
         return bytes(await _calls.hold(reply.bytes_async()))
 
     async def get_range(self, wanted: ByteRange) -> bytes:
@@ -171,9 +173,14 @@ class ObstoreClient:
                 if found["path"] != path  # the folder's own marker
             )
 
+    async def size(self, name: str) -> int:
+        """Return the size of an object, by a HEAD."""
+        found = await _calls.hold(self._obstore.head_async(self._store, self._path(name)))
+        return int(found["size"])
+
     async def is_object(self, entry: Entry) -> bool:
         """Say whether an empty entry is an object: a marker has another name, with a slash."""
-        await _calls.hold(self._obstore.head_async(self._store, self._path(entry.name)))
+        await self.size(entry.name)
         return True
 
     async def put(self, name: str, data: bytes) -> None:

@@ -4,10 +4,13 @@ An object with these methods is a store, and goes where pcrstore takes a URL. A 
 `Store` as its base gets those that can have a default; `pcrstore.testing.contract` is the suite of
 tests that a store must pass. Names are relative to the store's root, with `/` between their parts.
 
-    name      get, get_ranges      put, create, delete      list(prefix)
+    name      get, get_ranges      put, create, delete      list(prefix), sizes(names)
       |             |                      |                     |
       v             v                      v                     v
     <root>/<name>   one request each       atomic, or not at all   [Entry(name, n_bytes, etag)]
+
+Every read has a bound that is known before: the length of its range, or `max_bytes` of a whole
+object. A dataset may be hostile, and a name says nothing of the size of what is behind it.
 
 Stores also say what they can (`can_list`, `is_local`, `shared_by_processes`, `create_is_atomic`),
 so that nobody has to ask of which class they are.
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from pcrstore.core import ByteRange
-from pcrstore.errors import OptionError, StoreError
+from pcrstore.errors import FormatError, NotFoundError, OptionError, StoreError
 
 __all__ = [
     "Bodies",
@@ -28,12 +31,14 @@ __all__ = [
     "Entry",
     "RangeCache",
     "ReadableStore",
+    "Sizes",
     "Store",
     "check_name",
     "check_prefix",
     "exact",
     "probe_conditional_create",
     "shown_entries",
+    "too_large",
 ]
 
 PROBE_NAME = ".pcrstore-probe"
@@ -55,6 +60,7 @@ class Entry:
 # Inside the classes below `list` is a method, so that the type needs other names.
 Bodies: TypeAlias = list[bytes]
 Entries: TypeAlias = list[Entry]
+Sizes: TypeAlias = list[int]
 
 
 @runtime_checkable
@@ -93,11 +99,17 @@ class ReadableStore(Protocol):
         """Requests of this process so far that failed in a way worth another try."""
         return 0
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object, in one request.
+
+        Args:
+            name: The object.
+            max_bytes: Size of the largest object that the caller takes. It is checked before the
+                body is held: by the size that the store says, or by reading one byte more.
 
         Raises:
             NotFoundError: No such object.
+            FormatError: The object is larger than `max_bytes`; see `too_large`.
             StoreError: Any other failure; see `pcrstore.errors`.
         """
 
@@ -122,6 +134,23 @@ class ReadableStore(Protocol):
             NotFoundError: The bucket does not exist.
             StoreError: The store cannot list (plain `https://`), or any other failure.
         """
+
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each object, in order, without reading it.
+
+        One request each, in parallel; `list` costs fewer where a folder holds many of them. The
+        default lists the folders that the names lie in.
+
+        Raises:
+            NotFoundError: No such object; the message names one.
+            StoreError: The store does not say, or any other failure.
+        """
+        folders = dict.fromkeys(name.rpartition("/")[0] for name in map(check_name, names))
+        found = {e.name: e.n_bytes for folder in folders for e in self.list(folder)}
+        missing = next((name for name in names if name not in found), None)
+        if missing is not None:
+            raise NotFoundError(f"cannot look at {self.url}/{missing}: not found")
+        return [found[name] for name in names]
 
 
 @runtime_checkable
@@ -233,6 +262,23 @@ def probe_conditional_create(store: Store) -> bool:
         return not store.create(PROBE_NAME, b"second")
     finally:
         store.delete([PROBE_NAME])
+
+
+def too_large(url: str, name: str, *, max_bytes: int, n_bytes: int | None = None) -> FormatError:
+    """Return the error for a whole object that is larger than its reader takes.
+
+    Args:
+        url: Root of the store, without credentials.
+        name: The object.
+        max_bytes: Size of the largest object that the reader takes.
+        n_bytes: Size of the object; None: only that it is larger is known.
+
+    Examples:
+        >>> print(too_large("s3://bucket/ds", "latest", max_bytes=64))
+        s3://bucket/ds: latest: expected at most 64 bytes, got 65 or more
+    """
+    got = f"{max_bytes + 1} or more" if n_bytes is None else n_bytes
+    return FormatError(f"{url}: {name}: expected at most {max_bytes} bytes, got {got}")
 
 
 def exact(body: bytes, wanted: ByteRange) -> bytes:

@@ -18,21 +18,29 @@ from typing import Final, Protocol, TypeVar
 
 from pcrstore.concurrency import ForkSafeLock, PerProcess, each
 from pcrstore.core import ByteRange
-from pcrstore.errors import AccessDeniedError, NotFoundError, StoreError, TransientStoreError
+from pcrstore.errors import (
+    AccessDeniedError,
+    FormatError,
+    NotFoundError,
+    StoreError,
+    TransientStoreError,
+)
 from pcrstore.storage.errors import Translator, says_no_bucket
 from pcrstore.storage.protocol import (
     Bodies,
     Entries,
     Entry,
+    Sizes,
     Store,
     check_name,
     check_prefix,
     exact,
     shown_entries,
+    too_large,
 )
 from pcrstore.storage.retry import RetryPolicy, retry_async
 
-__all__ = ["Client", "ConflictError", "RemoteStore"]
+__all__ = ["Client", "ConflictError", "RemoteStore", "TooLargeError", "create_lock"]
 
 T = TypeVar("T")
 
@@ -40,13 +48,21 @@ _LISTING_BYTES: Final = 8 << 20
 """Size by which the time limit of a listing is set: a listing is many requests, and how many is not
 known before, so that it is allowed minutes."""
 
-_create_lock = ForkSafeLock()
-"""Held while an object is created by a check and a put. One for the process, because two stores may
-be of one folder."""
+create_lock: Final = ForkSafeLock()
+"""Held while an object is created by a check and a put. One for the process and for stores of every
+kind, because two stores may be of one folder, and the whole process shares `memory://`."""
 
 
 class ConflictError(Exception):
     """A create found another one of the same name under way, which may yet fail."""
+
+
+class TooLargeError(Exception):
+    """The store says that an object is larger than its reader takes; its body was not read."""
+
+    def __init__(self, n_bytes: int) -> None:
+        super().__init__(n_bytes)
+        self.n_bytes = n_bytes
 
 
 class Client(Protocol):
@@ -63,14 +79,21 @@ class Client(Protocol):
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Return what a coroutine returns, run on the loop that the others below run on."""
 
-    async def get(self, name: str) -> bytes:
-        """Return a whole object, by one request."""
+    async def get(self, name: str, max_bytes: int) -> bytes:
+        """Return a whole object by one request, or the first bytes of it, over `max_bytes`.
+
+        Raises:
+            TooLargeError: It has more, and the reply says how many.
+        """
 
     async def get_range(self, wanted: ByteRange) -> bytes:
         """Return the bytes of a range that is not empty, by one request; too few may come."""
 
     async def list(self, folder: str) -> Entries:
         """Return every object below a folder; `""` is the root."""
+
+    async def size(self, name: str) -> int:
+        """Return the size of an object, by one request where it is there."""
 
     async def is_object(self, entry: Entry) -> bool:
         """Say whether an empty entry is an object, and not the marker of an empty folder."""
@@ -135,10 +158,20 @@ class RemoteStore(Store):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object, in one request."""
         client = self._clients.get()
-        return client.run(self._tried("read", check_name(name), partial(client.get, name)))
+
+        async def attempt() -> bytes:
+            try:
+                body = await client.get(name, max_bytes)
+            except TooLargeError as e:
+                raise too_large(self.url, name, max_bytes=max_bytes, n_bytes=e.n_bytes) from None
+            if len(body) > max_bytes:
+                raise too_large(self.url, name, max_bytes=max_bytes)
+            return body
+
+        return client.run(self._tried("read", check_name(name), attempt))
 
     def get_ranges(self, ranges: Sequence[ByteRange]) -> Bodies:
         """Return the bytes of each range, in order; one request each."""
@@ -179,6 +212,16 @@ class RemoteStore(Store):
         markers = {e.name for e, is_object in zip(empty, objects, strict=True) if not is_object}
         return [entry for entry in entries if entry.name not in markers]
 
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each object, in order; one request each."""
+        client = self._clients.get()
+        for name in names:
+            check_name(name)
+        return client.run(each(names, partial(self._size, client), limit=self._max_in_flight))
+
+    async def _size(self, client: Client, name: str) -> int:
+        return await self._tried("look at", name, partial(client.size, name))
+
     async def _is_object(self, client: Client, entry: Entry) -> bool:
         try:
             return await self._tried("look at", entry.name, partial(client.is_object, entry))
@@ -206,14 +249,16 @@ class RemoteStore(Store):
                 raise self._translator.conflict(name) from e.__cause__
 
         # Where creating is checking and then writing, one thread of this process does it at a time.
-        with contextlib.nullcontext() if client.create_is_atomic else _create_lock:
+        with contextlib.nullcontext() if client.create_is_atomic else create_lock:
             created = client.run(self._tried("create", name, attempt, n_bytes=len(data)))
         if created or (n_tries == 1 and not client.resends):
             return created
         # An earlier try failed without an answer, and may have made the object that is in the way
         # of this one. Its bytes say whose it is.
         try:
-            return self.get(name) == data
+            return self.get(name, max_bytes=len(data)) == data
+        except FormatError:  # it is larger
+            return False
         except StoreError as e:
             raise TransientStoreError(
                 f"cannot tell who created {self.url}/{name}: it exists and could not be read"

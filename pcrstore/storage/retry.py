@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pcrstore.errors import OptionError, StoreError, TransientStoreError
+from pcrstore.errors import FormatError, OptionError, StoreError, TransientStoreError
 
 __all__ = ["Backoff", "RetryPolicy", "RetryableError", "retry", "retry_async"]
 
@@ -134,6 +134,8 @@ def retry(
     while True:
         try:
             return attempt()
+        except FormatError:  # said of what is stored: it is so the next time, too
+            raise
         except Exception as e:  # noqa: BLE001 (a library beneath may raise anything)
             error = translate(e)
         time.sleep(backoff.delay_after(error))
@@ -160,6 +162,8 @@ async def retry_async(
         try:
             async with asyncio.timeout(limit):
                 return await attempt()
+        except FormatError:  # as above
+            raise
         except Exception as e:  # noqa: BLE001 (a library beneath may raise anything)
             error = translate(e)
         await asyncio.sleep(backoff.delay_after(error))

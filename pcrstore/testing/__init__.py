@@ -19,7 +19,7 @@ Examples:
     ... except OSError as e:
     ...     print(e)
     b: made to fail before the request (LOST_REQUEST)
-    >>> store.get("a")
+    >>> store.get("a", max_bytes=100)
     b'01234'
     >>> [(r.op, r.name, r.n_bytes) for r in store.requests]
     [('put', 'a', 5), ('get', 'a', 5)]

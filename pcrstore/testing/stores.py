@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from pcrstore.core import ByteRange
 from pcrstore.errors import TransientStoreError
-from pcrstore.storage import Bodies, Entries, Store
+from pcrstore.storage import Bodies, Entries, Sizes, Store
 
 __all__ = ["Fault", "FaultyStore", "Recorded", "RecordingStore", "StoreKilled"]
 
@@ -20,7 +20,7 @@ class Recorded:
     """One request that a store was asked for."""
 
     op: str
-    """`get`, `get_range`, `list`, `put`, `create` or `delete`."""
+    """`get`, `get_range`, `list`, `size`, `put`, `create` or `delete`."""
     name: str
     """Object, or the folder of a list."""
     start: int | None = None
@@ -28,7 +28,7 @@ class Recorded:
     stop: int | None = None
     """One past the last byte of a `get_range`."""
     n_bytes: int
-    """Size of the body, either way; entries of a list."""
+    """Size of the body, either way; entries of a list; 0 of a `size` and a `delete`."""
 
 
 class _Wrapper(Store):
@@ -89,9 +89,9 @@ class RecordingStore(_Wrapper):
         """Return the requests of one kind."""
         return tuple(r for r in self.requests if r.op == op)
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object."""
-        body = self.store.get(name)
+        body = self.store.get(name, max_bytes=max_bytes)
         self._note(Recorded(op="get", name=name, n_bytes=len(body)))
         return body
 
@@ -112,6 +112,13 @@ class RecordingStore(_Wrapper):
         entries = self.store.list(prefix)
         self._note(Recorded(op="list", name=prefix, n_bytes=len(entries)))
         return entries
+
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each object; each is a request."""
+        found = self.store.sizes(names)
+        for name in names:
+            self._note(Recorded(op="size", name=name, n_bytes=0))
+        return found
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""
@@ -171,10 +178,10 @@ class FaultyStore(_Wrapper):
         self.faults = dict(faults)
         self.n_requests = 0
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, max_bytes: int) -> bytes:
         """Return a whole object."""
         fault = self._before(name)
-        body = self.store.get(name)
+        body = self.store.get(name, max_bytes=max_bytes)
         self._after(fault, name)
         return _spoiled(body, fault)
 
@@ -194,6 +201,15 @@ class FaultyStore(_Wrapper):
         entries = self.store.list(prefix)
         self._after(fault, prefix)
         return entries
+
+    def sizes(self, names: Sequence[str]) -> Sizes:
+        """Return the size of each object, one request each."""
+        found = []
+        for name in names:
+            fault = self._before(name)
+            found += self.store.sizes([name])
+            self._after(fault, name)
+        return found
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole object."""

@@ -577,6 +577,15 @@ def test_bad_classes_are_a_wrong_call(text, photos, tmp_path):
     assert "classes: " in result.stderr
 
 
+def test_a_huge_file_of_classes_is_refused_unread(photos, tmp_path):
+    file = tmp_path / "classes"
+    file.touch()
+    os.truncate(file, 1 << 40)  # a hole
+    result = run("convert", photos, tmp_path / "ds", "--classes", file)
+    assert result.exit_code == 2
+    assert "classes: expected at most 268435456 bytes" in " ".join(result.stderr.split())
+
+
 SIZES = {
     "1000": 1000,
     "4mib": 4 * 2**20,

@@ -357,10 +357,10 @@ def test_what_may_not_be_read_is_named(tmp_path):
     tree = write_tree(tmp_path / "source", photos())
 
     class Locked(LocalStore):
-        def get(self, name):
+        def get(self, name, *, max_bytes):
             if name == "cat/001.jpg":
                 raise self._translator.error("read", name, PermissionError(errno.EACCES, "no"))
-            return super().get(name)
+            return super().get(name, max_bytes=max_bytes)
 
     source = FolderSource(Locked(str(tree)))
     report = convert_to(DictStore(), source, replace(RECORD, policy="opaque"))

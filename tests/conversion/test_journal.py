@@ -1,5 +1,6 @@
 """What a conversion has finished is read back as it was noted, or done again."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from pcrstore.conversion.record_writer import RecordWriter
 from pcrstore.conversion.report import Problem
 from pcrstore.conversion.sources.base import Listing, SourceFile
 from pcrstore.errors import SourceChangedError
+from pcrstore.storage.local import LocalStore
 
 LISTING = Listing(
     files=tuple(
@@ -71,7 +73,7 @@ def test_a_damaged_note_is_none():
     store = DictStore()
     j = journal(store)
     j.write(unit())
-    data = store.get(j.name(3))
+    data = store.get(j.name(3), max_bytes=2**31)
     for at in range(0, len(data), 7):
         store.put(j.name(3), data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
         assert j.read(j.name(3)) is None
@@ -126,3 +128,15 @@ def test_removing_leaves_the_dataset():
     journal(store, options=others, content=content).begin(LISTING, restart=False)
     mine.remove()
     assert set(store.objects) == set(kept)
+
+
+def test_a_huge_note_is_no_note_and_is_not_read(tmp_path):
+    store = LocalStore(str(tmp_path))
+    j = journal(store)
+    j.begin(LISTING, restart=False)
+    j.write(unit())
+    for entry in store.list(""):
+        os.truncate(tmp_path / entry.name, 1 << 40)  # a hole
+    assert j.read(j.name(3)) is None
+    with pytest.raises(SourceChangedError, match="the source may have changed"):
+        journal(store, content="d").begin(LISTING, restart=False)

@@ -79,7 +79,7 @@ def test_a_bad_file_stands_in_nobodys_way(name, at):
 
 def test_over_the_size_limit_nothing_is_read():
     class Unread(DictStore):
-        def get(self, name):
+        def get(self, name, **_bound):
             raise AssertionError(f"read {name}")
 
     files = [("big.jpg", padded(photo(1), 5000))]
@@ -102,7 +102,7 @@ class ScriptedStore(DictStore):
         self.answers = {name: list(replies) for name, replies in answers.items()}
         self.n_reads = dict.fromkeys(answers, 0)
 
-    def get(self, name):
+    def get(self, name, **_bound):
         self.n_reads[name] += 1
         replies = self.answers[name]
         return replies.pop(0) if len(replies) > 1 else replies[0]
@@ -184,7 +184,7 @@ def test_a_store_that_denies_says_nothing_about_the_file(policy):
     """An expired token must not make a dataset of what was read before."""
 
     class Denying(DictStore):
-        def get(self, name):
+        def get(self, name, **_bound):
             raise AccessDeniedError(f"{name}: the token has expired")
 
     with pytest.raises(AccessDeniedError, match="expired"):

@@ -1,12 +1,13 @@
 """One conditional create makes a version visible, and of many writers one wins."""
 
 import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
 
 import pytest
-from flows import RECORD, DictStore, convert_to, dataset, memory, photos, write_tree
+from flows import RECORD, DictStore, convert_to, dataset, memory, photos, put_all, write_tree
 
 from pcrstore.dataset.versions import (
     commit,
@@ -25,6 +26,7 @@ from pcrstore.errors import (
 )
 from pcrstore.format.manifest import encode_latest, encode_manifest
 from pcrstore.format.names import LATEST, manifest_name
+from pcrstore.storage.local import LocalStore
 from pcrstore.storage.open import open_store
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 
@@ -63,7 +65,7 @@ def test_of_sixteen_writers_of_other_content_one_wins(manifest, where, tmp_path)
         store = open_store(url)
         assert [w for won, w in results if won] == [read_manifest(store, 1).writer]
         assert list_versions(store) == [1]
-        assert store.get(LATEST) == encode_latest(1)
+        assert store.get(LATEST, max_bytes=64) == encode_latest(1)
 
 
 def test_of_sixteen_writers_of_the_same_content_one_wins_and_none_fails(manifest):
@@ -115,7 +117,7 @@ def test_a_lost_reply_is_resolved_by_the_writers_id(manifest):
     done = commit(FaultyStore(store, {0: Fault.LOST_REPLY}), mine)
     assert done.writer == mine.writer
     assert read_manifest(store, 1).writer == mine.writer
-    assert store.get(LATEST) == encode_latest(1)
+    assert store.get(LATEST, max_bytes=64) == encode_latest(1)
 
 
 def test_a_lost_reply_behind_another_writer_is_a_lost_race(manifest):
@@ -155,12 +157,12 @@ def test_the_hint_only_goes_forward():
     store = DictStore()
     store.put(LATEST, encode_latest(7))
     write_hint(store, 3)
-    assert store.get(LATEST) == encode_latest(7)
+    assert store.get(LATEST, max_bytes=64) == encode_latest(7)
     write_hint(store, 8)
-    assert store.get(LATEST) == encode_latest(8)
+    assert store.get(LATEST, max_bytes=64) == encode_latest(8)
     store.put(LATEST, b"damaged")
     write_hint(store, 2)
-    assert store.get(LATEST) == encode_latest(2)
+    assert store.get(LATEST, max_bytes=64) == encode_latest(2)
 
 
 def put_versions(store, manifest, *numbers):
@@ -219,3 +221,28 @@ def test_a_manifest_of_another_version_is_refused(manifest):
         read_manifest(store, 2)
     with pytest.raises(NotFoundError):
         read_manifest(store, 1)
+
+
+HUGE = 1 << 40
+
+
+class WebFolder(LocalStore):
+    """A folder that cannot be listed."""
+
+    can_list = False
+
+
+READS = {
+    "manifest": (manifest_name(1), lambda store: read_manifest(store, 1), 16 << 20),
+    "probed": (manifest_name(2), newest_version, 16 << 20),
+    "hint": (LATEST, newest_version, 64),
+}
+
+
+@pytest.mark.parametrize(("name", "read", "most"), READS.values(), ids=READS)
+def test_a_huge_manifest_or_hint_is_refused_unread(tmp_path, name, read, most):
+    store = WebFolder(str(tmp_path))
+    put_all(store, {LATEST: encode_latest(1), manifest_name(1): b"", name: b""})
+    os.truncate(tmp_path / name, HUGE)  # a hole
+    with pytest.raises(FormatError, match=f"{name}: expected at most {most} bytes, got {HUGE}$"):
+        read(store)

@@ -36,7 +36,7 @@ def forge(tmp_path, layout, edit):
     store = open_store(str(root))
     m = read_manifest(store, 1)
     (entry,) = m.parts
-    data = store.get(entry.name)
+    data = store.get(entry.name, max_bytes=entry.n_bytes)
     directory = decode_directory(
         data[: entry.head.n_bytes], entry, layout=layout, n_groups=m.n_groups, columns=COLUMNS
     )

@@ -309,7 +309,7 @@ def publish(folder, server):
     """Copy a dataset into the server's bucket."""
     here, there = open_store(folder), open_store(server.url, server.options)
     for entry in here.list(""):
-        there.put(entry.name, here.get(entry.name))
+        there.put(entry.name, here.get(entry.name, max_bytes=entry.n_bytes))
 
 
 @pytest.fixture(scope="module")

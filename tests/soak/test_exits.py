@@ -30,7 +30,7 @@ store.put("a", b"0123456789" * 1000)
 store.get_ranges([ByteRange("a", i, i + 5) for i in range(20)])
 """
 PROGRAMS = {
-    "end": (f"{STORE}store.get('a')", 0),
+    "end": (f"{STORE}store.get('a', max_bytes=1000)", 0),
     "exit": (f"{STORE}store.list('')\nsys.exit(3)", 3),
     "error": (f"{STORE}store.delete(['a'])\nraise ValueError", 1),
     "fork": (f"{STORE}pid = os.fork()\nsys.exit(os.waitpid(pid, 0)[1] >> 8 if pid else 4)", 4),

@@ -85,7 +85,11 @@ class Watcher(threading.Thread):
 def contents(target):
     """Return every object but manifests."""
     store = open_store(str(target))
-    return {e.name: store.get(e.name) for e in store.list("") if "manifests/" not in e.name}
+    return {
+        e.name: store.get(e.name, max_bytes=e.n_bytes)
+        for e in store.list("")
+        if "manifests/" not in e.name
+    }
 
 
 def kill_at(command, target, n_units, moment):

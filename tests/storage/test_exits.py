@@ -56,11 +56,11 @@ loop.call_soon_threadsafe = slowly
 """Let a thread of obstore's stay in the loop's method after the result is there."""
 
 CALLS = {
-    "get": "store.get('a')",
+    "get": "store.get('a', max_bytes=1000)",
     "get_ranges": "store.get_ranges([ByteRange('a', 0, 10), ByteRange('a', 7, 20)])",
     "put": "store.put('b', b'1' * 100_000)",
     "create": "store.create('b', b'1')",
-    "missing": "\ntry:\n    store.get('none')\nexcept OSError:\n    pass",
+    "missing": "\ntry:\n    store.get('none', max_bytes=1000)\nexcept OSError:\n    pass",
 }
 
 ENDINGS = {
@@ -146,7 +146,7 @@ def test_a_request_under_way_is_cut_off_at_the_end(server, call, ending):
 READING_ON = """
 def read():
     while True:
-        store.get("a")
+        store.get("a", max_bytes=1000)
         read_once.set()
 
 read_once = threading.Event()
@@ -161,7 +161,7 @@ def test_a_daemon_thread_that_reads_on_ends_without_a_word(server):
 
 
 def test_an_exit_handler_may_read_whenever_it_was_registered(server):
-    before = "atexit.register(lambda: print(store.get('a')[:3], flush=True))"
+    before = "atexit.register(lambda: print(store.get('a', max_bytes=1000)[:3], flush=True))"
     after = f"{SLOW_WAKE_UP}{CALLS['get']}\n{before}"
     code, out, err = ended(started(server, after, before=before))
     assert (code, out, err) == (0, f"{BODY[:3]}\n" * 2 + "ending\n", "")

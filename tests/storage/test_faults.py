@@ -1,14 +1,16 @@
 """What a store does when the server throttles, breaks off, stalls or lies."""
 
+import gzip
 import socket
 import time
 
 import pytest
-from scripted_s3 import ScriptedS3
+from scripted_s3 import ScriptedS3, Zeros
 
 from pcrstore.core.ranges import ByteRange
 from pcrstore.errors import (
     AccessDeniedError,
+    FormatError,
     NotFoundError,
     StoreError,
     TransientStoreError,
@@ -22,6 +24,9 @@ PATIENT = RetryPolicy(deadline=30, unreachable=0.5, first_delay=0.01)
 """Tells who is not there even where the machine is busy."""
 TINY = RetryPolicy(deadline=0.7, stall=0.3, first_delay=0.001, max_delay=0.01, unreachable=0.3)
 BODY = bytes(range(250))
+HUGE = 256 << 20
+IN_BUFFERS = 64 << 20
+"""More than lies in the buffers of a connection that nobody reads from."""
 SOME = ByteRange("a", 10, 20)
 
 
@@ -51,7 +56,7 @@ def test_a_passing_failure_is_tried_again(server, engine, fault):
     assert store.get_ranges([SOME]) == [BODY[10:20]]
     assert server.gets() == ["bytes=10-19"] * 3
     server.script = [fault]
-    assert store.get("a") == BODY
+    assert store.get("a", max_bytes=1000) == BODY
 
 
 @pytest.mark.parametrize("fault", ["400", "401", "403", "404"])
@@ -83,8 +88,36 @@ def test_every_range_is_one_request(server, engine):
 
 
 def test_a_whole_object_is_one_request(server, engine):
-    assert opened(server, engine).get("a") == BODY
+    assert opened(server, engine).get("a", max_bytes=1000) == BODY
     assert [method for method, _, _ in server.log] == ["GET"]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 250])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_bound_costs_no_request(server, engine, n_bytes, beyond):
+    server.objects["/bkt/ds/a"] = BODY[:n_bytes]
+    assert opened(server, engine).get("a", max_bytes=n_bytes + beyond) == BODY[:n_bytes]
+    ranged = f"bytes=0-{n_bytes + beyond}" if engine == "fsspec" else None
+    assert server.log == [("GET", "/bkt/ds/a", ranged)]
+
+
+def test_a_huge_object_is_refused_before_its_body_is_held(server, engine):
+    server.objects["/bkt/ds/a"] = Zeros(HUGE)
+    got = {"fsspec": "1001 or more", "obstore": HUGE}[engine]
+    expected = f"s3://bkt/ds: a: expected at most 1000 bytes, got {got}$"
+    with pytest.raises(FormatError, match=expected):
+        opened(server, engine).get("a", max_bytes=1000)
+    assert len(server.log) == 1
+    assert server.n_sent < IN_BUFFERS
+
+
+def test_a_size_is_one_request_and_a_failure_of_it_is_tried_again(server, engine):
+    server.objects["/bkt/ds/b"] = b""
+    store = opened(server, engine)
+    server.script = ["503"]
+    assert store.sizes(["a", "b"]) == [250, 0]
+    assert set(server.log) == {("HEAD", "/bkt/ds/a", None), ("HEAD", "/bkt/ds/b", None)}
+    assert len(server.log) == 3
 
 
 @pytest.mark.parametrize("fault", ["whole", "shifted", "short"])
@@ -107,7 +140,7 @@ def test_a_server_that_never_answers_is_given_up(server, engine, call):
     server.then = "stall"
     store = opened(server, engine, TINY)
     calls = {
-        "get": lambda: store.get("a"),
+        "get": lambda: store.get("a", max_bytes=1000),
         "get_ranges": lambda: store.get_ranges([SOME] * 3),
         "put": lambda: store.put("b", b"1"),
         "create": lambda: store.create("b", b"1"),
@@ -124,7 +157,7 @@ def test_nobody_there_is_said_so(engine):
         held.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(TransientStoreError, match="cannot be reached"):
-            opened(endpoint, engine, PATIENT).get("a")
+            opened(endpoint, engine, PATIENT).get("a", max_bytes=1000)
 
 
 def test_retry_after_is_honoured(server):
@@ -132,7 +165,7 @@ def test_retry_after_is_honoured(server):
     server.script = ["503"]
     server.headers = {"Retry-After": "1"}
     start = time.monotonic()
-    opened(server, "fsspec").get("a")
+    opened(server, "fsspec").get("a", max_bytes=1000)
     assert time.monotonic() - start >= 1
 
 
@@ -210,7 +243,7 @@ def test_no_such_bucket_is_said_so(s3_server, engine):
     store = open_store("s3://no-such-bucket/ds", s3_server.options, engine=engine, policy=QUICK)
     for call in (
         lambda: store.list(""),
-        lambda: store.get("a"),
+        lambda: store.get("a", max_bytes=1000),
         lambda: store.put("a", b""),
         lambda: store.create("a", b""),
     ):
@@ -222,7 +255,9 @@ def test_no_credentials_is_one_clear_line(s3_server, engine, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(AccessDeniedError, match="no usable credentials") as caught:
-        open_store(s3_server.url, s3_server.options, engine=engine, policy=QUICK).get("a")
+        open_store(s3_server.url, s3_server.options, engine=engine, policy=QUICK).get(
+            "a", max_bytes=1000
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -235,7 +270,7 @@ def test_web_servers_are_read_by_range_and_cannot_be_listed(server):
         BODY[10:20],
         BODY[20:30],
     ]
-    assert store.get("a b%") == BODY
+    assert store.get("a b%", max_bytes=1000) == BODY
     assert sorted(server.gets(), key=str) == [None, "bytes=10-19", "bytes=20-29"]
     with pytest.raises(StoreError, match="cannot be listed"):
         store.list("")
@@ -247,14 +282,66 @@ def test_web_servers_are_read_by_range_and_cannot_be_listed(server):
         store.get_ranges([ByteRange("a b%", 10, 20)])
 
 
+@pytest.fixture
+def web(server):
+    pytest.importorskip("aiohttp")
+    server.objects |= {"/ds/a": BODY, "/ds/empty": b"", "/ds/huge": Zeros(HUGE)}
+    return open_store(f"{server.endpoint}/ds", policy=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("fault", "got"), [("ok", HUGE), ("unsized", "1001 or more")], ids=["sized", "unsized"]
+)
+def test_a_huge_object_of_a_web_server_is_not_read_to_its_end(server, web, fault, got):
+    server.script = [fault]
+    with pytest.raises(FormatError, match=f": huge: expected at most 1000 bytes, got {got}$"):
+        web.get("huge", max_bytes=1000)
+    assert server.gets() == [None]
+    assert server.n_sent < IN_BUFFERS
+    assert web.get("a", max_bytes=250) == BODY
+
+
+@pytest.mark.parametrize("fault", ["ok", "unsized"])
+@pytest.mark.parametrize("name", ["a", "empty"])
+def test_an_object_of_a_web_server_may_be_as_large_as_the_bound(server, web, fault, name):
+    data = server.objects[f"/ds/{name}"]
+    server.then = fault
+    assert web.get(name, max_bytes=len(data)) == data
+    with pytest.raises(FormatError, match="expected at most 249 bytes"):
+        web.get("a", max_bytes=249)
+
+
+def test_a_packed_reply_of_a_web_server_is_as_large_as_what_is_in_it(server, web):
+    server.objects["/ds/packed"] = gzip.compress(bytes(1 << 20))
+    server.headers = {"Content-Encoding": "gzip"}
+    assert web.get("packed", max_bytes=1 << 20) == bytes(1 << 20)
+    with pytest.raises(FormatError, match="got 100001 or more"):
+        web.get("packed", max_bytes=100_000)
+
+
+def test_a_web_server_is_asked_for_one_byte_to_tell_a_size(server, web):
+    assert web.sizes(["huge", "a", "empty"]) == [HUGE, 250, 0]
+    assert server.gets() == ["bytes=0-0"] * 3
+    assert server.n_sent < 1000
+    server.then = "whole"
+    assert web.sizes(["huge", "a", "empty"]) == [HUGE, 250, 0]
+    assert server.n_sent < IN_BUFFERS
+    server.then = "unsized"
+    with pytest.raises(StoreError, match="a: the web server does not say its size"):
+        web.sizes(["a"])
+    server.then = "ok"
+    with pytest.raises(NotFoundError, match="none"):
+        web.sizes(["a", "none"])
+
+
 def test_a_signed_web_address_keeps_its_query(server):
     pytest.importorskip("aiohttp")
     server.objects["/ds/a"] = BODY
     store = open_store(f"{server.endpoint}/ds?sig=abcdefgh", policy=QUICK)
-    assert store.get("a") == BODY
+    assert store.get("a", max_bytes=1000) == BODY
     assert "abcdefgh" not in repr(store) + store.url
     with pytest.raises(NotFoundError) as caught:
-        store.get("missing")
+        store.get("missing", max_bytes=1000)
     assert "abcdefgh" not in str(caught.value) + str(caught.value.__cause__)
 
 

@@ -16,7 +16,9 @@ from pcrstore.storage.open import open_store
 
 
 def use(store):
-    return store.get_ranges([ByteRange("a", 1, 3), ByteRange("a", 3, 4)]), store.get("a")
+    return store.get_ranges([ByteRange("a", 1, 3), ByteRange("a", 3, 4)]), store.get(
+        "a", max_bytes=1000
+    )
 
 
 EXPECTED = ([b"12", b"3"], b"01234")

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pcrstore.core.ranges import ByteRange
-from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, StoreError
+from pcrstore.errors import AccessDeniedError, FormatError, NotFoundError, OptionError, StoreError
 from pcrstore.storage import local as stores_local
 from pcrstore.storage.local import TEMPORARY, LocalStore
 from pcrstore.storage.open import open_store
@@ -44,7 +44,7 @@ def test_a_write_that_fails_changes_nothing(store, tmp_path, monkeypatch, verb):
     monkeypatch.setattr(stores_local.os, "fsync", full)
     with pytest.raises(StoreError, match="No space left"):
         getattr(store, verb)("a", b"after")
-    assert store.get("a") == b"before"
+    assert store.get("a", max_bytes=1000) == b"before"
     assert files(tmp_path) == ["root/a"]
 
 
@@ -71,7 +71,7 @@ def test_a_file_system_without_links_still_has_one_winner(store, monkeypatch, tm
     monkeypatch.setattr(stores_local.os, "link", no_links)
     assert store.create("a", b"1") is True
     assert store.create("a", b"2") is False
-    assert store.get("a") == b"1"
+    assert store.get("a", max_bytes=1000) == b"1"
     assert files(tmp_path) == ["root/a"]
 
 
@@ -90,10 +90,10 @@ def test_a_file_where_a_folder_should_be_is_an_error(store):
     with pytest.raises(StoreError):
         store.put("a/b", b"2")
     with pytest.raises(NotFoundError):
-        store.get("a/b")
+        store.get("a/b", max_bytes=1000)
     store.delete(["a/b"])
     assert store.list("a") == []
-    assert store.get("a") == b"1"
+    assert store.get("a", max_bytes=1000) == b"1"
 
 
 def test_links_are_followed_but_never_in_circles(store, tmp_path):
@@ -106,7 +106,7 @@ def test_links_are_followed_but_never_in_circles(store, tmp_path):
     (root / "a" / "up").symlink_to(root)
     (root / "file").symlink_to(outside / "c")
     assert [e.name for e in store.list("")] == ["a/b", "file", "linked/c"]
-    assert store.get("linked/c") == b"3"
+    assert store.get("linked/c", max_bytes=1000) == b"3"
 
 
 def test_a_link_to_nothing_is_said(store, tmp_path):
@@ -157,6 +157,45 @@ def test_a_relative_path_is_fixed_when_opened(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     store.put("a", b"1")
     assert files(tmp_path) == ["ds/a"]
+
+
+def test_a_huge_file_is_refused_by_its_size(store, tmp_path):
+    store.put("a", b"")
+    os.truncate(tmp_path / "root" / "a", 1 << 40)  # a hole
+    with pytest.raises(FormatError, match=f"root: a: expected at most 64 bytes, got {1 << 40}$"):
+        store.get("a", max_bytes=64)
+
+
+@pytest.fixture
+def pipe():
+    """A pipe that holds five bytes, as a store and a name."""
+    readable, writable = os.pipe()
+    os.write(writable, b"01234")
+    os.close(writable)
+    yield LocalStore("/dev/fd"), str(readable)
+    os.close(readable)
+
+
+@pytest.mark.parametrize("max_bytes", [5, 6, 1 << 53])
+def test_a_file_that_does_not_say_its_size_is_read_to_its_end(pipe, max_bytes):
+    store, name = pipe
+    assert store.get(name, max_bytes=max_bytes) == b"01234"
+
+
+def test_a_file_that_does_not_say_its_size_has_a_bound_all_the_same(pipe):
+    store, name = pipe
+    with pytest.raises(FormatError, match="at most 4 bytes, got 5 or more"):
+        store.get(name, max_bytes=4)
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(store, tmp_path):
+    store.put("a", b"1")
+    os.mkfifo(tmp_path / "root" / "pipe")
+    assert store.get("pipe", max_bytes=5) == b""
+    with pytest.raises(StoreError):
+        store.get_ranges([ByteRange("pipe", 0, 5)])
+    with pytest.raises(NotFoundError, match="pipe"):
+        store.sizes(["a", "pipe"])
 
 
 def test_a_large_object_goes_through(store):

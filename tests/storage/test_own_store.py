@@ -37,14 +37,20 @@ class JsonStore(Store):
             raise OptionError(f"no name: {name!r}")
         return self._folder / name.encode().hex()
 
-    def get(self, name):
+    def get(self, name, *, max_bytes):
+        data = self._get(name)
+        if len(data) > max_bytes:
+            raise pcrstore.FormatError(f"{name}: at most {max_bytes} bytes, got {len(data)}")
+        return data
+
+    def _get(self, name):
         try:
             return bytes(json.loads(self._file(name).read_text()))
         except FileNotFoundError:
             raise pcrstore.NotFoundError(f"{name}: not found") from None
 
     def get_ranges(self, ranges):
-        bodies = [self.get(r.name)[r.start : r.stop] for r in ranges]
+        bodies = [self._get(r.name)[r.start : r.stop] for r in ranges]
         if any(len(body) < len(r) for body, r in zip(bodies, ranges, strict=True)):
             raise pcrstore.StoreError("a range reaches past the end")
         return bodies
@@ -53,7 +59,7 @@ class JsonStore(Store):
         below = f"{prefix.removesuffix('/')}/" if prefix else ""
         names = sorted(bytes.fromhex(p.name).decode() for p in self._folder.iterdir())
         return [
-            Entry(name=name, n_bytes=len(self.get(name)))
+            Entry(name=name, n_bytes=len(self._get(name)))
             for name in names
             if name.startswith(below)
         ]

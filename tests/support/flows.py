@@ -25,7 +25,7 @@ from pcrstore.errors import NotFoundError
 from pcrstore.format.manifest import decode_manifest
 from pcrstore.format.names import manifest_name
 from pcrstore.storage.open import open_store
-from pcrstore.storage.protocol import Entry, Store, check_name, check_prefix, exact
+from pcrstore.storage.protocol import Entry, Store, check_name, check_prefix, exact, too_large
 from pcrstore.testing import StoreKilled
 
 RECORD = Options(record_images=3, object_bytes=6000)
@@ -99,7 +99,7 @@ def put_all(store, files):
 
 def snapshot(store):
     """Name -> bytes of everything stored."""
-    return {e.name: store.get(e.name) for e in store.list("")}
+    return {e.name: store.get(e.name, max_bytes=e.n_bytes) for e in store.list("")}
 
 
 def content(store):
@@ -226,14 +226,20 @@ class DictStore(Store):
     def __reduce__(self):
         return DictStore, (self.objects,)
 
-    def get(self, name):
+    def get(self, name, *, max_bytes):
+        data = self._get(name)
+        if len(data) > max_bytes:
+            raise too_large(self.url, name, max_bytes=max_bytes, n_bytes=len(data))
+        return data
+
+    def _get(self, name):
         with self._lock:
             if check_name(name) not in self.objects:
                 raise NotFoundError(f"{name}: no such object")
             return self.objects[name]
 
     def get_ranges(self, ranges):
-        return [_part(self.get(r.name), r) if len(r) else b"" for r in ranges]
+        return [_part(self._get(r.name), r) if len(r) else b"" for r in ranges]
 
     def list(self, prefix):
         folder = check_prefix(prefix)
@@ -297,8 +303,8 @@ class MortalStore(Store):
                 raise StoreKilled(f"operation {mine}")
             return work()
 
-    def get(self, name):
-        return self._do(lambda: self.store.get(name))
+    def get(self, name, *, max_bytes):
+        return self._do(lambda: self.store.get(name, max_bytes=max_bytes))
 
     def get_ranges(self, ranges):
         return self._do(lambda: self.store.get_ranges(ranges))

@@ -5,6 +5,7 @@
     ok  503 429 "409 CODE"   reset   stall      lost: done, then reset      cut: half of the body
     late: ok, once `released` is set
     whole: 200 with all bytes despite Range   shifted: another range    short: an honest short 206
+    unsized: as whole, and the end of the connection is the end of the body
 """
 
 import socket
@@ -15,6 +16,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 STAMP = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
+class Zeros:
+    """An object of any size, which takes no memory."""
+
+    def __init__(self, n_bytes):
+        self.n_bytes = n_bytes
+
+    def __getitem__(self, part):
+        start, stop, _ = part.indices(self.n_bytes)
+        return Zeros(stop - start)
+
+    def __iter__(self):
+        """In pieces, as it is sent."""
+        for start in range(0, self.n_bytes, PIECE):
+            yield bytes(min(PIECE, self.n_bytes - start))
+
+
+PIECE = 65_536
+
+
 class ScriptedS3:
     def __init__(self):
         self.objects = {}
@@ -22,6 +42,7 @@ class ScriptedS3:
         self.then = "ok"
         self.log = []
         self.headers = {}
+        self.n_sent = 0
         self.asked = threading.Event()
         self.released = threading.Event()
         self.lock = threading.Lock()
@@ -80,6 +101,9 @@ class ScriptedS3:
         status, out, extra = self.perform(request, name, body, fault)
         if fault == "lost":
             return _reset(request)
+        if fault == "unsized":
+            extra = {**extra, "Content-Length": None}
+            request.close_connection = True
         return self.reply(request, status, out, extra, cut=fault == "cut")
 
     def perform(self, request, name, body, fault):
@@ -94,25 +118,33 @@ class ScriptedS3:
                 return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
             whole = self.objects[name]
         ranged = request.headers.get("Range")
-        if not ranged or fault == "whole":
+        if not ranged or fault in {"whole", "unsized"}:
             return 200, whole, {}
+        size = whole.n_bytes if isinstance(whole, Zeros) else len(whole)
         start, stop = (int(x) for x in ranged.removeprefix("bytes=").split("-"))
-        stop = min(stop + 1, len(whole))
+        stop = min(stop + 1, size)
+        if start >= size:
+            return 416, b"<Error><Code>InvalidRange</Code></Error>", {}
         if fault == "shifted":
             start, stop = start + 1, stop + 1
         if fault == "short":
             stop -= 1
-        where = f"bytes {start}-{stop - 1}/{len(whole)}"
+        where = f"bytes {start}-{stop - 1}/{size}"
         return 206, whole[start:stop], {"Content-Range": where}
 
     def reply(self, request, status, body, extra=None, *, cut=False):
         request.send_response(status)
-        fields = {"ETag": '"e"', "Last-Modified": STAMP, "Content-Length": str(len(body))}
+        size = body.n_bytes if isinstance(body, Zeros) else len(body)
+        fields = {"ETag": '"e"', "Last-Modified": STAMP, "Content-Length": str(size)}
         for field, value in {**fields, **(extra or {}), **self.headers}.items():
-            request.send_header(field, value)
+            if value is not None:
+                request.send_header(field, value)
         request.end_headers()
         if request.command != "HEAD":
-            request.wfile.write(body[: len(body) // 2] if cut else body)
+            body = body[: size // 2] if cut else body
+            for piece in body if isinstance(body, Zeros) else [body]:
+                request.wfile.write(piece)
+                self.n_sent += len(piece)
         if cut:
             request.wfile.flush()
             request.connection.shutdown(socket.SHUT_RDWR)

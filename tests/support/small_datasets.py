@@ -109,8 +109,8 @@ class PassingStore(ReadableStore):
         self.url = store.url
         self._lock = threading.Lock()
 
-    def get(self, name):
-        return self.store.get(name)
+    def get(self, name, *, max_bytes):
+        return self.store.get(name, max_bytes=max_bytes)
 
     def list(self, prefix):
         return self.store.list(prefix)

@@ -20,9 +20,12 @@ from pcrstore.conversion.sources.base import Listing, SourceFile
 from pcrstore.conversion.sources.local_files import walk
 from pcrstore.errors import (
     AccessDeniedError,
+    FormatError,
     OptionError,
+    SourceChangedError,
     UnsupportedJpegError,
 )
+from pcrstore.jpeg import Limits
 from pcrstore.storage import ReadableStore, check_name
 
 __all__ = ["FolderSource"]
@@ -35,6 +38,9 @@ _SPLITS: Final = frozenset(
 """Usual names of the folders of splits, in lower case."""
 _NO_NAMES: Final = frozenset({"", ".", ".."})
 """Path parts that name neither a class nor a hidden file."""
+_MAX_CHANGED: Final = Limits().max_bytes
+"""Size up to which a file that is larger than it was listed is read all the same: a second read
+then tells a change of the file from a reply that went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,16 @@ class FolderSource:
 
         Raises:
             NotFoundError: The file is gone.
+            SourceChangedError: It has grown beyond any limit.
             UnsupportedJpegError: A local file that this user may not read.
             StoreError: The store failed.
         """
         try:
-            return self.store.get(file.key)
+            return self.store.get(file.key, max_bytes=max(file.n_bytes, _MAX_CHANGED))
+        except FormatError as e:
+            raise SourceChangedError(
+                f"{file.key}: was listed with {file.n_bytes} bytes, has more now"
+            ) from e
         except AccessDeniedError as e:
             if not self.store.is_local:
                 raise  # credentials that expired say nothing about the file

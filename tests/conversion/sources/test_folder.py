@@ -19,7 +19,13 @@ from flows import (
 import pcrstore
 from pcrstore import Options
 from pcrstore.conversion.sources.folder import FolderSource
-from pcrstore.errors import AccessDeniedError, NotFoundError, OptionError, SourceError
+from pcrstore.errors import (
+    AccessDeniedError,
+    NotFoundError,
+    OptionError,
+    SourceChangedError,
+    SourceError,
+)
 from pcrstore.storage.open import open_store
 
 
@@ -251,3 +257,11 @@ def test_a_folder_that_may_not_be_read_is_an_error_of_ours(monkeypatch, tmp_path
     monkeypatch.setattr("pcrstore.conversion.sources.local_files.os.scandir", refuse)
     with pytest.raises(AccessDeniedError, match="deep"):
         listed(tree)
+
+
+def test_a_file_that_grew_beyond_any_limit_is_refused_unread(tmp_path):
+    source = FolderSource(open_store(write_tree(tmp_path, {"a.jpg": b"12345"})))
+    listing = source.list()
+    os.truncate(tmp_path / "a.jpg", 1 << 40)  # a hole
+    with pytest.raises(SourceChangedError, match=r"a\.jpg: was listed with 5 bytes, has more now"):
+        source.read(listing.files[0])

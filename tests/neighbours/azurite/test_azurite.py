@@ -15,7 +15,7 @@ from PIL import Image
 
 import pcrstore
 from pcrstore.core.ranges import ByteRange
-from pcrstore.errors import NotFoundError
+from pcrstore.errors import FormatError, NotFoundError
 from pcrstore.storage import open as stores
 from pcrstore.storage.fsspec_store import FsspecStore
 from pcrstore.storage.obstore_store import ObstoreStore
@@ -119,7 +119,7 @@ def test_one_of_many_creators_wins(url, options):
         for name in ["a", "b", "c", "d"]:
             won = list(pool.map(create, range(N_RIVALS), [name] * N_RIVALS))
             assert won.count(True) == 1
-            assert rivals[0].get(name) == str(won.index(True)).encode()
+            assert rivals[0].get(name, max_bytes=10) == str(won.index(True)).encode()
     assert [rival.n_retries for rival in rivals] == [0] * N_RIVALS
 
 
@@ -132,9 +132,23 @@ def test_the_engine_is_obstore_where_it_is_installed(url, options):
 def test_what_is_not_there_is_said(url, options, engine):
     store = open_store(url, options, engine=engine)
     with pytest.raises(NotFoundError, match=r"az://.*/ds/none"):
-        store.get("none")
+        store.get("none", max_bytes=10)
     store.put("a", b"01234")
     assert store.get_ranges([ByteRange("a", 1, 3), ByteRange("a", 3, 5)]) == [b"12", b"34"]
+
+
+def test_a_whole_read_has_a_bound_and_an_object_a_size(url, options, engine):
+    store = open_store(url, options, engine=engine)
+    for name, data in {"a": b"01234", "empty": b""}.items():
+        store.put(name, data)
+        for max_bytes in (len(data), len(data) + 1, 2**53):
+            assert store.get(name, max_bytes=max_bytes) == data
+    for max_bytes in (0, 4):
+        with pytest.raises(FormatError, match=f"a: expected at most {max_bytes} bytes"):
+            store.get("a", max_bytes=max_bytes)
+    assert store.sizes(["empty", "a"]) == [0, 5]
+    with pytest.raises(NotFoundError, match="none"):
+        store.sizes(["a", "none"])
 
 
 def test_what_a_converter_made_is_done_for_the_next(url, options, tmp_path):
