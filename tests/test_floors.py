@@ -14,7 +14,7 @@ ROOT = Path(pcrstore.__file__).parent
 PURE_MODULES = {
     *("collections", "dataclasses", "enum", "functools", "hashlib", "itertools", "json", "math"),
     *("operator", "re", "struct", "types", "typing", "zlib"),
-    *("google_crc32c", "numpy"),
+    *("google_crc32c", "msgspec", "numpy"),
 }
 """Libraries that pure modules may import: none knows a file, a clock or a thread."""
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}

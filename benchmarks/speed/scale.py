@@ -18,11 +18,11 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 
 import pcrstore
 from benchmarks.data import fresh
@@ -37,11 +37,10 @@ from pcrstore.format import (
     COLUMNS,
     RESTORE_DTYPE,
     Manifest,
-    ObjectEntry,
     PartEntry,
-    Quality,
     RecordImage,
     Rows,
+    Run,
     ScriptEntry,
     Totals,
     Values,
@@ -93,15 +92,15 @@ print(json.dumps({
 """
 
 
-def uid_of(what: str) -> bytes:
+def uid_of(what: str) -> str:
     """Return a unique id."""
-    return hashlib.blake2b(what.encode(), digest_size=UID_BYTES).digest()
+    return hashlib.blake2b(what.encode(), digest_size=UID_BYTES).hexdigest()
 
 
-def object_of(number: int) -> ObjectEntry:
-    """Return the entry of an object."""
+def object_of(number: int) -> Run:
+    """Return the run of bytes that an object is."""
     name = f"objects/made-up-{number:06d}.pcr"
-    return ObjectEntry(name=name, uid=uid_of(name), n_bytes=PER_OBJECT * RECORD)
+    return Run(name=name, uid=uid_of(name), n_bytes=PER_OBJECT * RECORD)
 
 
 def record_of(number: int) -> bytes:
@@ -115,7 +114,8 @@ def record_of(number: int) -> bytes:
         )
         for _ in range(PER_RECORD)
     ]
-    seed = record_seed(object_of(number // PER_OBJECT).uid, number % PER_OBJECT)
+    uid = bytes.fromhex(object_of(number // PER_OBJECT).uid)
+    seed = record_seed(uid, number % PER_OBJECT)
     header, regions = build_record(images, seed=seed)
     return header.encode() + b"".join(regions)
 
@@ -124,7 +124,7 @@ def rows_of(first: int, n: int) -> Rows:
     """Return the index rows of records `first` to `first + n`."""
     records = np.zeros(n, record_dtype("record", N_GROUPS))
     numbers = np.arange(first, first + n)
-    records["object"] = numbers // PER_OBJECT - first // PER_OBJECT
+    records["object"][:, 0] = numbers // PER_OBJECT - first // PER_OBJECT
     records["ordinal"] = numbers % PER_OBJECT
     records["n_images"] = PER_RECORD
     records["start"][:, 0] = numbers % PER_OBJECT * RECORD
@@ -155,9 +155,8 @@ def part_of(number: int, n: int) -> tuple[PartEntry, bytes]:
     return rows_of(first, n).encode(
         name=f"index/made-up-{number:06d}.pcri",
         uid=uid_of(f"part {number}"),
-        layout="record",
         n_groups=N_GROUPS,
-        objects=[object_of(o) for o in objects],
+        runs=[object_of(o) for o in objects],
         columns=COLUMNS,
     )
 
@@ -166,7 +165,7 @@ def renumbered(entry: PartEntry, data: bytes, number: int) -> tuple[PartEntry, b
     """Return a part and its head, under another number: the same rows, named and bound anew."""
     text = json.loads(data[12 : entry.head.n_bytes])
     name = f"index/made-up-{number:06d}.pcri"
-    text["uid"] = uid_of(f"part {number}").hex()
+    text["uid"] = uid_of(f"part {number}")
     body = json.dumps(text, sort_keys=True, separators=(",", ":")).encode()
     head = data[:4] + len(body).to_bytes(4, "little") + crc32c(body).to_bytes(4, "little") + body
     if len(head) != entry.head.n_bytes:
@@ -175,7 +174,7 @@ def renumbered(entry: PartEntry, data: bytes, number: int) -> tuple[PartEntry, b
         entry,
         name=name,
         uid=uid_of(f"part {number}"),
-        head=entry.head._replace(checksum=crc32c(head)),
+        head=replace(entry.head, checksum=crc32c(head)),
     )
     return new, head
 
@@ -185,6 +184,10 @@ def manifest_of(parts: list[PartEntry], version: int = 1) -> Manifest:
     n = sum(p.n_images for p in parts)
     script = builtin("sa5")
     return Manifest(
+        format="pcrstore",
+        features=(),
+        write_features=(),
+        uid=uid_of("dataset"),
         version=version,
         layout="record",
         script=ScriptEntry(name=script.name, text=script.text),
@@ -192,15 +195,12 @@ def manifest_of(parts: list[PartEntry], version: int = 1) -> Manifest:
         n_images=n,
         n_records=sum(p.n_records for p in parts),
         totals=Totals(sources=n, groups=tuple(n * c for c in CELLS), headers=n, restore=n),
-        quality=Quality(n_images=0, ms_ssim=(), ms_ssim_p05=()),
         classes=tuple(f"n{i:08d}" for i in range(N_CLASSES)),
         splits=(),
         columns=COLUMNS,
         parts=tuple(parts),
         checked=(),
-        chunk_bytes=(),
-        conversion=uid_of("conversion").hex(),
-        options={},
+        conversions=(),
         writer="scale",
         created="2026-01-01T00:00:00+00:00",
     )

@@ -9,7 +9,6 @@ from pcrstore.cli.params import json_option, store_option, version_option, visit
 from pcrstore.cli.text import count, dollars, emit, percent, printable, size, table
 from pcrstore.cost import DEFAULT_COST
 from pcrstore.dataset import Dataset
-from pcrstore.format import Manifest
 
 __all__ = ["info"]
 
@@ -29,7 +28,9 @@ def info(
     version: int | None,
     as_json: bool,
 ) -> None:
-    """Say what a dataset holds, and what an epoch costs at each fidelity, by two requests.
+    """Say what a dataset holds, and what an epoch costs at each fidelity, by a few requests.
+
+    These are two, and two more in the zarr layout.
 
     Costs are estimates for S3 Standard read from its own region; requests are at most these, as
     neighbouring records are read together where that is cheaper.
@@ -44,23 +45,30 @@ def info(
         click.echo(_text(ds, versions))
 
 
-def _epoch(m: Manifest, k: int) -> tuple[int, int]:
-    """Return an upper bound on the requests of an epoch, and its bytes, without the index."""
+def _epoch(ds: Dataset, k: int) -> tuple[int, int]:
+    """Return an upper bound on the requests of an epoch, and its bytes.
+
+    Of the index, the first part of the zarr layout alone is read, for the size of chunks: where a
+    later conversion has smaller ones, the bound is an estimate.
+    """
+    m = ds.manifest
     groups = m.totals.groups[:k]
     n_requests = m.n_records
-    if m.layout == "zarr":
-        # One run in each array, and one more wherever a chunk ends within a record.
-        crossings = (n // size for n, size in zip(groups, m.chunk_bytes, strict=False))
+    if m.layout == "zarr" and m.parts:
+        # One range in each array, and one more wherever a chunk ends within a record.
+        runs = ds.index.parts([0])[0].placement(0).runs
+        crossings = (n // (run.chunk or n or 1) for n, run in zip(groups, runs, strict=False))
         n_requests = k * m.n_records + sum(crossings)
     return n_requests, m.totals.headers + sum(groups)
 
 
 def _facts(ds: Dataset) -> dict[str, object]:
     m = ds.manifest
+    quality = m.measured()
+    fifth = None if quality is None else quality.percentiles.get("5")
     fidelities = []
     for k, label in enumerate(m.group_labels, 1):
-        n_requests, n_bytes = _epoch(m, k)
-        measured = bool(m.quality.n_images)
+        n_requests, n_bytes = _epoch(ds, k)
         fidelities.append(
             {
                 "fidelity": k,
@@ -68,8 +76,8 @@ def _facts(ds: Dataset) -> dict[str, object]:
                 "group_bytes": m.totals.groups[k - 1],
                 "bytes_per_image": sum(m.totals.groups[:k]) / max(1, m.n_images),
                 "of_full": sum(m.totals.groups[:k]) / max(1, sum(m.totals.groups)),
-                "ms_ssim": m.quality.ms_ssim[k - 1] if measured else None,
-                "ms_ssim_p05": m.quality.ms_ssim_p05[k - 1] if measured else None,
+                "ms_ssim": None if quality is None else quality.mean[k - 1],
+                "ms_ssim_p05": None if fifth is None else fifth[k - 1],
                 "epoch_requests": n_requests,
                 "epoch_bytes": n_bytes,
                 "epoch_dollars": DEFAULT_COST.dollars(n_requests, n_bytes),
@@ -91,12 +99,13 @@ def _facts(ds: Dataset) -> dict[str, object]:
             "restore": m.totals.restore,
             "index": sum(p.n_bytes for p in m.parts),
         },
-        "n_measured": m.quality.n_images,
+        "n_measured": 0 if quality is None else quality.n_images,
         "fidelities": fidelities,
         "classes": list(m.classes),
         "splits": list(m.splits),
         "columns": [c.name for c in m.columns],
-        "conversion": m.conversion,
+        "uid": m.uid,
+        "conversions": [c.id for c in m.conversions],
         "created": m.created,
         "prices": DEFAULT_COST.prices.name,
     }
@@ -105,16 +114,17 @@ def _facts(ds: Dataset) -> dict[str, object]:
 def _text(ds: Dataset, versions: Sequence[int]) -> str:
     m = ds.manifest
     t = m.totals
+    quality = m.measured()
     rows = []
     for k, label in enumerate(m.group_labels, 1):
-        n_requests, n_bytes = _epoch(m, k)
+        n_requests, n_bytes = _epoch(ds, k)
         rows.append(
             (
                 str(k),
                 label,
                 size(sum(t.groups[:k]) / max(1, m.n_images)),
                 percent(sum(t.groups[:k]), sum(t.groups)),
-                f"{m.quality.ms_ssim[k - 1]:.4f}" if m.quality.n_images else "-",
+                "-" if quality is None else f"{quality.mean[k - 1]:.4f}",
                 f"{n_requests:,}",
                 size(n_bytes),
                 dollars(DEFAULT_COST.dollars(n_requests, n_bytes)),
@@ -148,9 +158,9 @@ def _text(ds: Dataset, versions: Sequence[int]) -> str:
         "",
         table((*head, *cost), rows, left=1),
         (
-            f"MS-SSIM: mean of {count(m.quality.n_images, 'image')}. Epoch: at most, for "
-            f"{DEFAULT_COST.prices.name}, {mbit:.0f} Mbit/s, {DEFAULT_COST.link.concurrency} "
-            "requests in flight."
+            f"MS-SSIM: mean of {count(quality.n_images if quality else 0, 'image')}. "
+            f"Epoch: at most, for {DEFAULT_COST.prices.name}, {mbit:.0f} Mbit/s, "
+            f"{DEFAULT_COST.link.concurrency} requests in flight."
         ),
     ]
     return "\n".join(lines)

@@ -53,5 +53,5 @@ def _rows(ds: Dataset, n: int) -> Iterator[dict[str, object]]:
                 "label": int(label),
                 "class": ds.classes[int(label)] if int(label) >= 0 else None,
                 "source_bytes": int(n_bytes),
-                "format": FORMATS.get(int(form), "unknown"),
+                "format": FORMATS[int(form)],
             }

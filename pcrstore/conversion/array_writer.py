@@ -4,6 +4,7 @@
                       restore/c/0, ...         restore region of every record
                       labels, key_bytes, ...   side arrays: what a plain Zarr reader needs
                       zarr.json                metadata of the group and its arrays
+    zarr.json, zarr/zarr.json                  empty groups, the same for every dataset
 
 A Zarr chunk is always stored in full, so the last one of each array is filled up with zeros. A
 dataset that fits in memory (`hold`) is cut at the end, into chunks whose size divides each array;
@@ -29,8 +30,13 @@ from pcrstore.conversion.packing import Unit
 from pcrstore.conversion.record_builder import BuiltRecord
 from pcrstore.conversion.writer import Extra, Placed, Resumed, rows_of
 from pcrstore.core import record_seed
+from pcrstore.errors import OptionError
 from pcrstore.format import (
+    MAX_PIECES,
+    ROOT_JSON,
+    ROOTS,
     Rows,
+    Run,
     SideRows,
     array_name,
     chunk_key,
@@ -47,6 +53,10 @@ _MIN_CHUNK: Final = 2**20
 _CHUNKS: Final = 300
 """A dataset that would have fewer chunks than this gets smaller ones, of `_MIN_CHUNK` at least:
 filling up the last chunk of each array then costs about 1 % of the dataset at most."""
+
+_MOST_CHUNKS: Final = MAX_PIECES // 2 - 1
+"""Chunks of `chunk_bytes` that a region of a record may fill. With `hold` chunks may turn out half
+as large, and a region begins and ends inside of one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,6 +174,12 @@ class ArrayWriter:
     def _append(self, record: BuiltRecord) -> list[int]:
         """Append each region to its array; return where they begin."""
         starts = list(self._positions)
+        longest = max(map(len, record.regions))
+        if longest > _MOST_CHUNKS * self.chunk_bytes:
+            raise OptionError(
+                f"chunk_bytes must be at least {-(-longest // _MOST_CHUNKS)}, as a record has "
+                f"{longest} bytes of one scan group or of restore blobs; got {self.chunk_bytes}"
+            )
         for g, region in enumerate(record.regions):
             # A replayed record may begin in a chunk that is stored already.
             known = max(0, min(len(region), self._stored[g] - self._positions[g]))
@@ -190,7 +206,20 @@ class ArrayWriter:
             )
         )
 
-    def chunk_sizes(self) -> tuple[int, ...]:
+    def runs(self) -> tuple[Run, ...]:
+        """Return the arrays of the regions, (G + 1,), once every unit is placed."""
+        sizes = zip(self._positions, self._chunk_sizes(), strict=True)
+        return tuple(
+            Run(
+                name=f"{self._folder}/{array_name(g, self._n_groups)}",
+                uid=self.ids.conversion,
+                n_bytes=n,
+                chunk=size,
+            )
+            for g, (n, size) in enumerate(sizes)
+        )
+
+    def _chunk_sizes(self) -> tuple[int, ...]:
         """Return the chunk size of each array, (G + 1,), once every unit is placed.
 
         With `hold`, 2,500 bytes and `chunk_bytes` 1000 make 3 chunks of 834: 2 bytes are padding.
@@ -201,11 +230,11 @@ class ArrayWriter:
 
     def finish(self) -> Iterator[Extra]:
         """Yield the chunks that are not stored yet, then side arrays and metadata."""
-        for g, size in enumerate(self.chunk_sizes()):
+        for g, size in enumerate(self._chunk_sizes()):
             for name, data in self._cut(g, size, last=True):
                 yield Extra(name=name, data=data, is_checked=False)
         objects = side_objects(
-            region_specs(self._positions, self.chunk_sizes()),
+            region_specs(self._positions, self._chunk_sizes()),
             self._all_side_rows(),
             conversion=self.ids.conversion,
             group_labels=self.group_labels,
@@ -213,6 +242,8 @@ class ArrayWriter:
         )
         for name, data in objects:
             yield Extra(name=f"{self._folder}/{name}", data=data, is_checked=True)
+        for name in ROOTS:
+            yield Extra(name=name, data=ROOT_JSON, is_checked=True)
 
     def _all_side_rows(self) -> SideRows:
         side = self._side

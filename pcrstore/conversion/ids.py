@@ -21,7 +21,7 @@ __all__ = ["Ids", "digest"]
 
 def digest(*parts: str) -> str:
     """Return a hash of some texts, as hexadecimal digits of `UID_BYTES` bytes."""
-    text = "\0".join(parts).encode("utf-8", "surrogateescape")
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=UID_BYTES).hexdigest()
 
 

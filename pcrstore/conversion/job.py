@@ -22,17 +22,18 @@ from pcrstore.conversion.journal import FinishedUnit, Journal, Outcomes
 from pcrstore.conversion.manifest_builder import ManifestBuilder
 from pcrstore.conversion.measure import measured_keys
 from pcrstore.conversion.options import Options
-from pcrstore.conversion.packing import Unit, pack, packing_order
+from pcrstore.conversion.packing import Unit, key_bytes, pack, packing_order
 from pcrstore.conversion.record_builder import BuiltRecord, RecordBuilder, RecordTask
 from pcrstore.conversion.record_writer import RecordWriter
 from pcrstore.conversion.report import Report, read_report
 from pcrstore.conversion.sources import Listing, Source
+from pcrstore.conversion.texts import unicode_name
 from pcrstore.conversion.uploads import Uploads
 from pcrstore.conversion.writer import Resumed, Writer
 from pcrstore.core import record_seed
 from pcrstore.dataset import commit, new_writer_id, read_manifest, write_hint
-from pcrstore.errors import DatasetExistsError, SourceError
-from pcrstore.format import NO_LABEL, NO_SPLIT, OBJECTS
+from pcrstore.errors import DatasetExistsError, OptionError, SourceError
+from pcrstore.format import MAX_CLASSES, MAX_NAME, NO_LABEL, NO_SPLIT, OBJECTS
 from pcrstore.storage import Store
 
 __all__ = ["Job", "Progress"]
@@ -68,10 +69,13 @@ class Job:
         self._script = options.parsed_script()
         self._ids = Ids.of(options, listing)
         self._classes = _class_names(listing, options.classes)
+        self._splits = tuple(dict.fromkeys(map(unicode_name, listing.splits)))
+        _check_names(self._classes, self._splits)
         self._files = packing_order(listing.files, shuffle=options.shuffle, seed=options.seed)
         sizes = [f.n_bytes for f in self._files]
         self._units = pack(
             sizes,
+            keys=(key_bytes(unicode_name(f.key)) for f in self._files),
             record_bytes=options.record_bytes,
             record_images=options.record_images,
             object_bytes=options.object_bytes,
@@ -102,7 +106,7 @@ class Job:
             DatasetExistsError: It is not.
         """
         manifest = read_manifest(self._store, version)
-        if manifest.conversion != self._ids.conversion:
+        if [c.id for c in manifest.conversions] != [self._ids.conversion]:
             raise DatasetExistsError(
                 f"{self._store.url} already holds version {version}, converted from other files "
                 "or with other options; choose another destination"
@@ -157,7 +161,7 @@ class Job:
             script=self._script,
             layout=self._options.layout,
             classes=self._classes,
-            splits=self._listing.splits,
+            splits=self._splits,
             options={**self._options.describe(), "on_error": self._ids.policy},
             n_hidden=self._listing.n_hidden,
             writer_id=new_writer_id(),
@@ -242,7 +246,7 @@ class Job:
 
     def _tasks(self, units: Sequence[Unit]) -> Iterator[RecordTask]:
         ids = {name: i for i, name in enumerate(self._classes)}
-        splits = {name: i for i, name in enumerate(self._listing.splits)}
+        splits = {name: i for i, name in enumerate(self._splits)}
         measured = measured_keys([f.key for f in self._listing.files])
         for unit in units:
             uid, first = self._writer.address(unit)
@@ -252,8 +256,13 @@ class Job:
                     ordinal=ordinal,
                     seed=record_seed(uid, ordinal),
                     files=tuple(files),
-                    labels=tuple(NO_LABEL if f.label is None else ids[f.label] for f in files),
-                    splits=tuple(NO_SPLIT if f.split is None else splits[f.split] for f in files),
+                    labels=tuple(
+                        NO_LABEL if f.label is None else ids[unicode_name(f.label)] for f in files
+                    ),
+                    splits=tuple(
+                        NO_SPLIT if f.split is None else splits[unicode_name(f.split)]
+                        for f in files
+                    ),
                     measured=tuple(f.key in measured for f in files),
                 )
 
@@ -285,8 +294,20 @@ def _shown(key: str) -> str:
     return key if key.isprintable() else repr(key)
 
 
+def _check_names(classes: tuple[str, ...], splits: tuple[str, ...]) -> None:
+    """Refuse what no manifest has room for, before any work is done."""
+    if len(classes) > MAX_CLASSES:
+        raise OptionError(f"at most {MAX_CLASSES} classes expected, got {len(classes)}")
+    longest = max((*classes, *splits), key=len, default="")
+    if len(longest) > MAX_NAME:
+        raise OptionError(
+            f"names of classes and splits have at most {MAX_NAME} characters, got {len(longest)}: "
+            f"{longest[:40]!r}..."
+        )
+
+
 def _class_names(listing: Listing, given: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return the class of each id: those given, then new ones in order of name."""
-    found = {f.label for f in listing.files if f.label is not None}
+    found = {unicode_name(f.label) for f in listing.files if f.label is not None}
     known = given or ()
     return (*known, *sorted(found - set(known)))

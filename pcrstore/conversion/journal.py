@@ -12,26 +12,18 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
 from pcrstore.conversion.report import MsSsims, Problem
 from pcrstore.conversion.sources import Listing
-from pcrstore.core import (
-    UID_BYTES,
-    Count,
-    crc32c,
-    encode_json,
-    from_json,
-    longest,
-    parse_object,
-)
+from pcrstore.core import UID_BYTES, Count, Stored, crc32c, decode_json, encode_json
 from pcrstore.errors import FormatError, NotFoundError, SourceChangedError
 from pcrstore.format import (
     COLUMNS,
     STAGING,
-    ObjectEntry,
     PartEntry,
     Rows,
+    Run,
     decode_directory,
     decode_part,
     is_note_name,
@@ -44,16 +36,19 @@ from pcrstore.storage import Store
 __all__ = ["FinishedUnit", "Journal", "Outcomes"]
 
 _MAX_UNIT: Final = 2**31
-_ARRAYS: Final = ObjectEntry(name="arrays", uid=bytes(UID_BYTES), n_bytes=0)
-"""Stand-in for the Zarr group, whose length is known only at the end."""
+_NO_UID: Final = "0" * 2 * UID_BYTES
+_ARRAYS: Final = Run(name="arrays", uid=_NO_UID, n_bytes=0, chunk=1)
+"""Stand-in for the arrays of the zarr layout, whose lengths are known only at the end."""
+_MAX_LISTING: Final = 2**28
+"""Bytes of a listing that is unpacked, for the name of a file that changed: a few million files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
     """Facts about the files of a unit that the report sums up."""
 
-    problems: Annotated[tuple[Problem, ...], longest(10**7)]
-    quality: Annotated[tuple[MsSsims, ...], longest(10**6)]
+    problems: tuple[Problem, ...]
+    quality: tuple[MsSsims, ...]
     """MS-SSIM of each measured image."""
     restore_bytes: dict[str, Count]
     """Bytes of restore blobs by their kind."""
@@ -69,19 +64,18 @@ class FinishedUnit:
     """
 
     number: int
-    object: ObjectEntry | None
+    object: Run | None
     """The unit's object; None in the zarr layout, and when no image was left."""
     rows: Rows | None
     """The unit's part of the index; None when no image was left, or it was not placed."""
     outcomes: Outcomes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Note:
+class _Note(Stored, frozen=True, kw_only=True):
     """A finished unit as JSON; its rows follow as an index part."""
 
     number: Count
-    object: ObjectEntry | None
+    object: Run | None
     part: PartEntry | None
     outcomes: Outcomes
 
@@ -145,10 +139,9 @@ class Journal:
         if unit.rows is not None:
             part, data = unit.rows.encode(
                 name="journal",
-                uid=bytes(UID_BYTES),
-                layout=self._layout,
+                uid=_NO_UID,
                 n_groups=self._n_groups,
-                objects=[unit.object] if unit.object else [_ARRAYS],
+                runs=[unit.object or _ARRAYS],
                 columns=COLUMNS,
             )
         note = _Note(number=unit.number, object=unit.object, part=part, outcomes=unit.outcomes)
@@ -168,7 +161,7 @@ class Journal:
             return None
         n = int.from_bytes(data[4:8], "little")
         try:
-            note = from_json(_Note, parse_object(data[8 : 8 + n], where=name), where=name)
+            note = decode_json(data[8 : 8 + n], _Note, where=name)
             return self._with_rows(note, data[8 + n :])
         except FormatError:
             return None
@@ -212,9 +205,13 @@ def _encode_listing(listing: Listing) -> bytes:
 
 
 def _decode_listing(data: bytes) -> dict[str, tuple[int, str]] | None:
-    """Return size and stamp by key; None when the note is damaged."""
+    """Return size and stamp by key; None when the note is damaged, or very long."""
     try:
-        lines: Sequence[str] = zlib.decompress(data).decode().split("\n")
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(data, _MAX_LISTING)
+        if not unpacker.eof:
+            return None
+        lines: Sequence[str] = text.decode().split("\n")
         rows = [json.loads(line) for line in lines]
         return {str(key): (int(n), str(stamp)) for key, n, stamp in rows}
     except (zlib.error, ValueError, TypeError):

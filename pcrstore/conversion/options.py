@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
+from pcrstore.conversion.texts import unicode_name
 from pcrstore.core import integer
 from pcrstore.errors import OptionError
 from pcrstore.format import CHUNK_BYTES
@@ -24,7 +25,7 @@ RECORD_BYTES: Final = 4 * 2**20
 OBJECT_BYTES: Final = 128 * 2**20
 """1,150 objects for ImageNet: few enough to LIST in two requests, small enough to resume by."""
 
-_WRITER_VERSION: Final = "1"
+_WRITER_VERSION: Final = "2"
 """Part of the conversion id: raise it when the same input gives other stored bytes."""
 
 _BOUNDS: Final = {
@@ -76,6 +77,11 @@ class Options:
         for name, kind in (("script", str), ("limits", Limits)):
             if not isinstance(getattr(self, name), kind):
                 raise OptionError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
+        if self.limits.max_bytes > DEFAULT_LIMITS.max_bytes:
+            raise OptionError(
+                f"limits.max_bytes must be at most {DEFAULT_LIMITS.max_bytes}, the most that a "
+                f"restore blob holds, got {self.limits.max_bytes}"
+            )
         if self.policy not in POLICIES:
             raise OptionError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
         for name, (least, most) in _BOUNDS.items():
@@ -120,6 +126,8 @@ def _class_tuple(names: Sequence[str]) -> tuple[str, ...]:
         raise OptionError(f"classes must be a sequence of names, got {names!r}"[:200])
     seen: set[str] = set()
     for name in names:
+        if unicode_name(name) != name:
+            raise OptionError(f"classes must be Unicode text, got {name!r}"[:200])
         if name in seen:
             raise OptionError(f"classes must be distinct, got {name!r} twice")
         seen.add(name)

@@ -15,16 +15,16 @@ Six files of 3 bytes, at most 7 bytes a record and 12 a unit:
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Final
 
 from pcrstore.conversion.sources.base import SourceFile
 from pcrstore.core import runs_of
-from pcrstore.format import MAX_IMAGES, MAX_PART_IMAGES
+from pcrstore.format import MAX_IMAGES, MAX_PART_IMAGES, MAX_PART_KEYS
 
-__all__ = ["MAX_RECORD_BYTES", "Unit", "pack", "packing_order", "shuffled"]
+__all__ = ["MAX_RECORD_BYTES", "Unit", "key_bytes", "pack", "packing_order", "shuffled"]
 
 MAX_RECORD_BYTES: Final = 2**30
 """A record is built in memory, and its lengths are u32s: one counted by images ends here too."""
@@ -38,7 +38,7 @@ def shuffled(keys: Sequence[str], *, seed: int) -> list[int]:
     """
     salt = seed.to_bytes(8, "little", signed=True)
     digests = [
-        hashlib.blake2b(k.encode("utf-8", "surrogateescape"), digest_size=16, salt=salt).digest()
+        hashlib.blake2b(k.encode("utf-8", "surrogatepass"), digest_size=16, salt=salt).digest()
         for k in keys
     ]
     return sorted(range(len(keys)), key=lambda i: (digests[i], keys[i]))
@@ -53,6 +53,11 @@ def packing_order(files: Sequence[SourceFile], *, shuffle: bool, seed: int) -> l
         return list(files)
     mixed = [files[i] for i in shuffled([f.key for f in files], seed=seed)]
     return sorted(mixed, key=lambda f: f.split or "")
+
+
+def key_bytes(key: str) -> int:
+    """Return the bytes that a key takes in an index part, its length among them."""
+    return 4 + len(key.encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,7 @@ class Unit:
 def pack(
     sizes: Sequence[int],
     *,
+    keys: Iterable[int] = repeat(0),
     record_bytes: int | None,
     record_images: int | None,
     object_bytes: int,
@@ -82,6 +88,7 @@ def pack(
 
     Args:
         sizes: Bytes of each file, in packing order.
+        keys: Bytes that the key of each takes in an index part, which holds whole records.
         record_bytes: Close a record before it exceeds this; one image may exceed it alone.
         record_images: Close a record at this many images, or before it exceeds
             `MAX_RECORD_BYTES`. At least one of the two is given.
@@ -90,9 +97,14 @@ def pack(
     """
     max_bytes = min(record_bytes or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
     max_images = min(record_images or MAX_IMAGES, MAX_IMAGES)
-    runs = list(runs_of(sizes, max_bytes, (repeat(1), max_images)))
-    totals = [sum(sizes[run.start : run.stop]) for run in runs]
-    of_unit = runs_of(totals, object_bytes, (map(len, runs), MAX_PART_IMAGES))
+    of_keys = [*islice(keys, len(sizes))]
+    runs = [*runs_of(sizes, max_bytes, (repeat(1), max_images), (of_keys, MAX_PART_KEYS))]
+    totals, key_totals = (
+        [sum(some[run.start : run.stop]) for run in runs] for some in (sizes, of_keys)
+    )
+    of_unit = runs_of(
+        totals, object_bytes, (map(len, runs), MAX_PART_IMAGES), (key_totals, MAX_PART_KEYS)
+    )
     return [
         Unit(
             number=number,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pcrstore.conversion.measure import measure
 from pcrstore.conversion.report import Problem
 from pcrstore.conversion.sources import Source, SourceFile
+from pcrstore.conversion.texts import unicode_name
 from pcrstore.core import crc32c, place_words
 from pcrstore.errors import (
     JpegError,
@@ -37,6 +38,7 @@ from pcrstore.format import (
     COLUMNS,
     ENCODED,
     JPEG,
+    MAX_KEY,
     OPAQUE,
     RESTORE_DTYPE,
     RecordImage,
@@ -154,6 +156,11 @@ class RecordBuilder:
     ) -> Problem | None:
         """Add a file, or return the problem that it is."""
         f = task.files[i]
+        key = unicode_name(f.key)
+        if not 1 <= len(key.encode()) <= MAX_KEY:
+            reason = f"the name must have 1 to {MAX_KEY} bytes, got {len(key.encode())}"
+            outcome = "refused" if self.policy == "raise" else "skipped"
+            return Problem(key=key, reason=reason, outcome=outcome)
         for _ in range(_MAX_READS - 1):
             fault = self._try(rows, task, i, data)
             if fault is None:
@@ -162,7 +169,8 @@ class RecordBuilder:
             if again == data:
                 if isinstance(fault, SourceChangedError):
                     raise fault
-                return self._apply_policy(rows, task, i, data, str(fault))
+                # What a store says of a file may hold its name, which need be no text.
+                return self._apply_policy(rows, task, i, data, unicode_name(str(fault)))
             data = again
         if self._try(rows, task, i, data) is None:
             return None
@@ -214,21 +222,21 @@ class RecordBuilder:
         self, rows: _Gathered, task: RecordTask, i: int, data: bytes | JpegError, reason: str
     ) -> Problem:
         """Treat a file that cannot be transcoded as the policy says."""
-        f = task.files[i]
+        key = unicode_name(task.files[i].key)
         if self.policy == "raise":
-            return Problem(key=f.key, reason=reason, outcome="refused")
+            return Problem(key=key, reason=reason, outcome="refused")
         if isinstance(data, bytes) and data and self.policy == "opaque":
             empty = (b"",) * (self.script.n_groups - 1)
             rows.images.append(RecordImage(groups=(data, *empty), restore=b"", opaque=True))
             _append_columns(rows, task, i, data, form=OPAQUE, size=(0, 0), orientation=1)
-            return Problem(key=f.key, reason=reason, outcome="opaque")
+            return Problem(key=key, reason=reason, outcome="opaque")
         if isinstance(data, bytes) and self.policy == "encode":
             try:
                 self._encode(rows, task, i, data)
             except JpegError as e:
-                return Problem(key=f.key, reason=f"{reason}; {e}", outcome="skipped")
-            return Problem(key=f.key, reason=reason, outcome="encoded")
-        return Problem(key=f.key, reason=reason, outcome="skipped")
+                return Problem(key=key, reason=f"{reason}; {e}", outcome="skipped")
+            return Problem(key=key, reason=reason, outcome="encoded")
+        return Problem(key=key, reason=reason, outcome="skipped")
 
     def _encode(self, rows: _Gathered, task: RecordTask, i: int, data: bytes) -> None:
         t = transcode(
@@ -277,9 +285,7 @@ class RecordBuilder:
         for c in COLUMNS:
             values = rows.columns[c.name] if images else []
             columns[c.name] = (
-                [str(v) for v in values]
-                if c.row_dtype is None
-                else np.array(values, c.dtype).reshape((-1, c.width) if c.width > 1 else (-1,))
+                np.array(values, c.item).reshape((-1, *c.row_shape)) if c.is_array else [*values]
             )
         return BuiltRecord(
             ordinal=task.ordinal,
@@ -305,7 +311,7 @@ def _append_columns(
     orientation: int,
 ) -> None:
     values = {
-        "key": task.files[i].key,
+        "key": unicode_name(task.files[i].key),
         "label": task.labels[i],
         "split": task.splits[i],
         "format": form,

@@ -15,7 +15,7 @@ from pcrstore.conversion.journal import FinishedUnit
 from pcrstore.conversion.packing import Unit
 from pcrstore.conversion.record_builder import BuiltRecord
 from pcrstore.conversion.writer import Extra, Placed, Resumed, rows_of
-from pcrstore.format import ObjectEntry, Rows, object_name
+from pcrstore.format import Rows, Run, object_name
 
 __all__ = ["RecordWriter"]
 
@@ -51,7 +51,7 @@ class RecordWriter:
         *starts, n_bytes = accumulate((r.n_bytes for r in kept), initial=0)
         uid, _ = self.address(unit)
         return Placed(
-            object=ObjectEntry(name=name, uid=uid, n_bytes=n_bytes),
+            object=Run(name=name, uid=uid.hex(), n_bytes=n_bytes),
             rows=rows_of(kept, starts, "record"),
             objects=((name, b"".join(p for r in kept for p in (r.header, *r.regions))),),
         )
@@ -63,6 +63,6 @@ class RecordWriter:
         """Yield nothing: every unit is an object of its own."""
         return iter(())
 
-    def chunk_sizes(self) -> tuple[int, ...]:
-        """Return (): there are no arrays."""
+    def runs(self) -> tuple[Run, ...]:
+        """Return (): each unit has its own."""
         return ()

@@ -1,28 +1,21 @@
 """The report of a conversion, as `convert` returns it and as it is stored beside the dataset."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, NamedTuple
 
-from pcrstore.core import (
-    UID_BYTES,
-    Count,
-    Hex,
-    crc32c,
-    from_json,
-    longest,
-    parse_object,
-    to_json,
-    within,
-)
+import msgspec
+from msgspec import Meta
+
+from pcrstore.core import Count, Uid, crc32c, decode_json
 from pcrstore.errors import FormatError
-from pcrstore.format import Manifest, report_name
+from pcrstore.format import Manifest
 from pcrstore.jpeg import MAX_GROUPS
 from pcrstore.storage import ReadableStore
 
 __all__ = ["MsSsims", "Problem", "Report", "RestoreTotals", "read_report"]
 
-MsSsims = Annotated[tuple[Annotated[float, within(-1, 1)], ...], longest(MAX_GROUPS)]
+MsSsims = Annotated[tuple[Annotated[float, Meta(ge=-1, le=1)], ...], Meta(max_length=MAX_GROUPS)]
 """MS-SSIM at fidelity 1..G."""
 
 
@@ -31,7 +24,7 @@ class Problem:
     """A source file that could not be transcoded losslessly, and the outcome."""
 
     key: str
-    reason: Annotated[str, longest(65_536)]
+    reason: str
     outcome: str
     """`refused` (policy raise), `skipped`, `opaque` or `encoded`."""
 
@@ -47,8 +40,8 @@ class RestoreTotals(NamedTuple):
 class Report:
     """Counts, sizes and problems of a conversion. All sizes in bytes."""
 
-    conversion: Annotated[str, Hex(UID_BYTES)]
-    version: Annotated[int, within(1)]
+    conversion: Uid
+    version: Annotated[int, Meta(ge=1)]
     layout: str
     script: str
     n_files: Count
@@ -61,7 +54,7 @@ class Report:
     """Number of objects, or of arrays, that hold scan groups."""
     source_bytes: Count
     """Source bytes of the images converted."""
-    group_bytes: Annotated[tuple[Count, ...], longest(MAX_GROUPS)]
+    group_bytes: Annotated[tuple[Count, ...], Meta(max_length=MAX_GROUPS)]
     """Bytes of each scan group over all images. (G,)"""
     header_bytes: Count
     restore_bytes: Count
@@ -73,8 +66,9 @@ class Report:
     ms_ssim: MsSsims
     """Mean MS-SSIM at fidelity 1..G on `n_measured` images."""
     n_measured: Count
-    problems: Annotated[tuple[Problem, ...], longest(10**8)]
-    """Files that could not be transcoded losslessly, with reason and outcome."""
+    problems: tuple[Problem, ...]
+    """Files that could not be transcoded losslessly, with reason and outcome. Of millions, a
+    stored report has the first."""
     already: bool = False
     """True if the destination held this very conversion before."""
     n_resumed: int = 0
@@ -88,7 +82,8 @@ class Report:
 
     def encode(self) -> bytes:
         """Return the report as it is stored, without the fields of this run alone."""
-        kept = {name: value for name, value in to_json(self).items() if name not in _OF_THIS_RUN}
+        table = msgspec.to_builtins(replace(self, problems=_fitting(self.problems)))
+        kept = {name: value for name, value in table.items() if name not in _OF_THIS_RUN}
         return json.dumps(kept, sort_keys=True, indent=1).encode()
 
 
@@ -96,17 +91,31 @@ _OF_THIS_RUN: Final = frozenset({"already", "n_resumed", "seconds"})
 """Fields that describe the run and not its result."""
 
 
+_PROBLEM_BYTES: Final = 2**25
+"""Bytes of the problems that a stored report has: half of what a reader reads whole."""
+
+
+def _fitting(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Return the first problems, as many as a stored report has room for."""
+    total = 0
+    for i, p in enumerate(problems):
+        total += 100 + len(json.dumps([p.key, p.reason]))
+        if total > _PROBLEM_BYTES:
+            return problems[:i]
+    return problems
+
+
 def read_report(store: ReadableStore, manifest: Manifest) -> Report:
-    """Read the report of the conversion that made a version.
+    """Read the report of the last conversion that a version came from.
 
     Raises:
         FormatError: Damaged, or not there.
     """
-    name = report_name(manifest.conversion)
+    name = manifest.conversions[-1].report if manifest.conversions else None
     entry = next((c for c in manifest.checked if c.name == name), None)
-    if entry is None:
+    if name is None or entry is None:
         raise FormatError(f"{store.url}: the manifest names no report")
     data = store.get(name, max_bytes=entry.n_bytes)
     if len(data) != entry.n_bytes or crc32c(data) != entry.checksum:
         raise FormatError(f"{store.url}: {name} fails its checksum")
-    return from_json(Report, parse_object(data, where=name), where=name)
+    return decode_json(data, Report, where=name)

@@ -16,7 +16,7 @@ import numpy as np
 from pcrstore.conversion.journal import FinishedUnit
 from pcrstore.conversion.packing import Unit
 from pcrstore.conversion.record_builder import BuiltRecord
-from pcrstore.format import ObjectEntry, Rows, concat, record_dtype
+from pcrstore.format import Rows, Run, concat, record_dtype
 
 __all__ = ["Extra", "Placed", "Resumed", "Writer", "rows_of"]
 
@@ -25,7 +25,7 @@ __all__ = ["Extra", "Placed", "Resumed", "Writer", "rows_of"]
 class Placed:
     """A unit whose records have their places."""
 
-    object: ObjectEntry | None
+    object: Run | None
     """The object that the unit makes, if it makes one."""
     rows: Rows | None
     """Its part of the index; None when no image was left."""
@@ -90,8 +90,11 @@ class Writer(Protocol):
     def finish(self) -> Iterator[Extra]:
         """Yield the objects that are left to store once every unit is placed."""
 
-    def chunk_sizes(self) -> tuple[int, ...]:
-        """Return the chunk size of each array, (G + 1,), once every unit is placed."""
+    def runs(self) -> tuple[Run, ...]:
+        """Return the arrays that hold the regions, (G + 1,), once every unit is placed.
+
+        () where each unit makes an object that holds its records.
+        """
 
 
 def rows_of(

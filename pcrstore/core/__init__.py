@@ -4,7 +4,7 @@
     hashing      random numbers as functions of (seed, epoch, image)
     checksum     CRC32C, bound to the place of its bytes
     ranges       half-open byte ranges, merged into requests
-    json_codec   dataclasses from and to JSON that may be hostile, by their annotations
+    typed_json   structs from and to JSON that may be hostile, by their annotations
 
 All is pure, and no module imports another.
 
@@ -21,49 +21,45 @@ Bytes 10 to 14 are downloaded for nothing, which is cheaper than one more reques
 from pcrstore.core.arguments import integer, parse_size, real
 from pcrstore.core.checksum import UID_BYTES, crc32c, place_words, record_seed
 from pcrstore.core.hashing import hashes, key_of, uniforms
-from pcrstore.core.json_codec import (
-    Count,
-    Hex,
-    Key,
-    ObjectName,
-    encode_json,
-    from_json,
-    longest,
-    one_of,
-    parse_object,
-    refuse,
-    to_json,
-    within,
-)
 from pcrstore.core.ranges import ByteRange, Coalesced, Request, coalesce, divide, runs_of
+from pcrstore.core.typed_json import (
+    MAX_INT,
+    Count,
+    ObjectName,
+    Stored,
+    Uid,
+    Word,
+    decode_json,
+    encode_json,
+    refuse,
+    require_few_values,
+)
 
 __all__ = [
+    "MAX_INT",
     "UID_BYTES",
     "ByteRange",
     "Coalesced",
     "Count",
-    "Hex",
-    "Key",
     "ObjectName",
     "Request",
+    "Stored",
+    "Uid",
+    "Word",
     "coalesce",
     "crc32c",
+    "decode_json",
     "divide",
     "encode_json",
-    "from_json",
     "hashes",
     "integer",
     "key_of",
-    "longest",
-    "one_of",
-    "parse_object",
     "parse_size",
     "place_words",
     "real",
     "record_seed",
     "refuse",
+    "require_few_values",
     "runs_of",
-    "to_json",
     "uniforms",
-    "within",
 ]

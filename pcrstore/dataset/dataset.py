@@ -182,6 +182,10 @@ class Dataset:
             name: One of `columns`.
             indices: Positions in the dataset; None: all.
 
+        Returns:
+            Numbers of fixed shape: an array, masked where values are null. Others: a list of text,
+            bytes or arrays (n, ...), with None for null.
+
         Raises:
             OptionError: No such column.
             IndexError: A position outside the dataset.
@@ -196,8 +200,9 @@ class Dataset:
 
         Args:
             conditions: Column and value, or several of which one must match, or a function of the
-                column's values that returns a mask. `label`, `split` and `format` take names too,
-                and None for none.
+                column's values, as `column` returns them, that returns a mask. `label`, `split`
+                and `format` take names too. None finds images without a label, without a split, or
+                whose value is null, which nothing else finds.
 
         Raises:
             OptionError: No such column, class, split or format, or a mask of another shape.
@@ -205,6 +210,7 @@ class Dataset:
         Examples:
             `ds.find(split="train", label=["cat", "dog"], width=lambda w: w >= 224)`
         """
+        self.index.require_backed(len(self))
         mask = np.ones(len(self), np.bool_)
         for name, wanted in conditions.items():
             mask &= matching(self._manifest, name, self.column(name), wanted)
@@ -373,6 +379,7 @@ class Dataset:
 
     def _positions(self, indices: Sequence[int]) -> list[int]:
         """Return positions 0..N-1; those that count from the end are negative, as in a list."""
+        self.index.require_backed(len(indices))
         n = len(self)
         out: list[int] = []
         for i in indices:

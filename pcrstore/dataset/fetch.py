@@ -19,6 +19,7 @@ __all__ = [
     "decode_checked",
     "fetch_ranges",
     "get_ranges",
+    "sizes_of",
 ]
 
 Decoded = TypeVar("Decoded")
@@ -41,6 +42,19 @@ class Counter:
         with self._lock:
             self.n_requests += n_requests
             self.n_bytes += n_bytes
+
+
+def sizes_of(store: ReadableStore, names: Sequence[str]) -> Sequence[int]:
+    """Return the sizes of objects that the dataset names, a request each.
+
+    Raises:
+        FormatError: An object is gone.
+        StoreError: Any other failure.
+    """
+    try:
+        return store.sizes(names)
+    except NotFoundError as e:
+        raise FormatError(f"an object that the dataset names is missing: {e}") from e
 
 
 def get_ranges(store: ReadableStore, ranges: Sequence[ByteRange]) -> list[bytes]:

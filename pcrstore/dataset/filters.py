@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.errors import OptionError
-from pcrstore.format import FORMATS, NO_LABEL, NO_SPLIT, Manifest, Values
+from pcrstore.format import (
+    BYTES,
+    COLUMNS,
+    FORMATS,
+    JSON,
+    NO_LABEL,
+    NO_SPLIT,
+    UTF8,
+    Manifest,
+    Values,
+)
 
 __all__ = ["Where", "conditions_of", "matching"]
 
@@ -22,6 +32,10 @@ Where = Mapping[str, object]
 
 _NONE: Final = {"label": NO_LABEL, "split": NO_SPLIT}
 """Stored value of an image without a label or a split."""
+
+_NUMBER: Final = (int | float | np.integer | np.floating, "a number or the name of one")
+_KINDS: Final = {UTF8: (str, "text"), JSON: (str, "JSON text"), BYTES: (bytes, "bytes")}
+"""Python's type of a value, and what an error calls it, of the types that are no numbers."""
 
 _SHOWN: Final = 80
 """Characters of a wrong value that a message repeats."""
@@ -62,8 +76,9 @@ def matching(manifest: Manifest, name: str, values: Values, wanted: object) -> N
         OptionError: No such class, split or format, or a mask of another shape.
     """
     if not callable(wanted):
-        return np.isin(np.asarray(values), _accepted(manifest, name, wanted))
-    found = np.asarray(wanted(values))
+        return _among(values, _accepted(manifest, name, wanted))
+    # Where a masked comparison has no answer, because the value is null, the answer is no.
+    found = np.asarray(np.ma.filled(wanted(values), False))  # noqa: FBT003 - NumPy's
     if found.shape != (len(values),) or found.dtype != np.bool_:
         raise OptionError(
             f"{name}: the function must return {len(values)} booleans, "
@@ -72,11 +87,26 @@ def matching(manifest: Manifest, name: str, values: Values, wanted: object) -> N
     return found
 
 
-def _accepted(manifest: Manifest, name: str, wanted: object) -> NDArray[np.generic]:
-    """Return the values of a column that meet a condition, as stored."""
-    column = next(c for c in manifest.columns if c.name == name)
-    if column.width > 1:
-        raise OptionError(f"{name} has {column.width} values an image: give a function")
+def _among(values: Values, accepted: Collection[object]) -> NDArray[np.bool_]:
+    """Return a mask of the values that are among those accepted; None is null."""
+    if isinstance(values, np.ndarray):
+        mask = np.ma.getmaskarray(values)
+        is_null = np.asarray(mask.any(axis=tuple(range(1, mask.ndim))))
+    else:
+        is_null = np.array([v is None for v in values], np.bool_)
+    sought = [v for v in accepted if v is not None]
+    if not sought:
+        return is_null if None in accepted else np.zeros_like(is_null)
+    if isinstance(values, np.ndarray):
+        return np.where(is_null, None in accepted, np.isin(np.ma.getdata(values), np.array(sought)))
+    return np.array([v in accepted for v in values], np.bool_)
+
+
+def _accepted(manifest: Manifest, name: str, wanted: object) -> set[object]:
+    """Return the values of a column that meet a condition, as stored; None is null."""
+    column = manifest.column(name)
+    if column is None:
+        raise AssertionError(name)
     if isinstance(wanted, np.ndarray):
         wanted = wanted.tolist()  # a single number of an array without dimensions
     if isinstance(wanted, Collection) and not isinstance(wanted, str | bytes | Mapping):
@@ -85,13 +115,15 @@ def _accepted(manifest: Manifest, name: str, wanted: object) -> NDArray[np.gener
         given = [wanted]
     names = _names(manifest).get(name)
     values = [_stored(name, w, names) for w in given]
-    text = column.row_dtype is None
-    kind = str if text else int | float | np.integer | np.floating
-    wrong = [v for v in values if not isinstance(v, kind)]
+    if column.shape and any(v is not None for v in values):
+        shape = list(column.shape)
+        raise OptionError(f"{name} has values of shape {shape}: give a function")
+    kind, expected = _KINDS.get(column.dtype, _NUMBER)
+    may_be_null = column not in COLUMNS
+    wrong = [v for v in values if not (isinstance(v, kind) or (v is None and may_be_null))]
     if wrong:
-        expected = "text" if text else "a number or the name of one"
         raise OptionError(f"{name} must be {expected}, got {wrong[0]!r}")
-    return np.array(values, np.str_ if text else None)
+    return set(values)
 
 
 def _names(manifest: Manifest) -> dict[str, dict[str, int]]:

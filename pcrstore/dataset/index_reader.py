@@ -19,46 +19,66 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.concurrency import ForkSafeLock
-from pcrstore.core import ByteRange, record_seed
+from pcrstore.core import ByteRange
 from pcrstore.cost import CostModel
-from pcrstore.dataset.fetch import Counter, decode_checked, fetch_ranges
+from pcrstore.dataset.fetch import Counter, decode_checked, fetch_ranges, sizes_of
 from pcrstore.errors import FormatError, OptionError
 from pcrstore.format import (
+    COLUMN,
     HEADERS,
     RECORDS,
     RESTORE,
+    RESTORE_DTYPE,
+    TABLE,
     ArrayPlacement,
+    Block,
+    Column,
     Directory,
     Header,
     Manifest,
     ObjectPlacement,
     PartEntry,
     Placement,
+    Ranges,
     Values,
     check_records,
     decode_directory,
     decode_page,
     header_edges,
+    masked,
+    null_values,
     parse_header,
+    record_dtype,
+    rows_as,
 )
 from pcrstore.storage import ReadableStore
 
 Decoded = TypeVar("Decoded")
 Key = TypeVar("Key")
 
+_PageKey = tuple[int, str, str, int]
+"""Part, kind and name of the block (a column may have a table's name), and number of a page."""
+
 __all__ = ["IndexReader", "Located", "Part"]
 
-_HEADERS_KEPT = 16_384
-"""Parsed headers remembered: about 40 MB for records of 32 images."""
+_HEADER_BYTES: Final = 40 * 2**20
+"""Bytes of parsed headers remembered: those of 16,384 records of 60 images in five groups."""
 
-_PAGES_KEPT = 256
-"""Column pages remembered: about 100 MB when all are keys."""
+_PAGE_BYTES: Final = 96 * 2**20
+"""Bytes of column pages remembered, as they are in memory: 256 pages of keys."""
+
+_OBJECT_BYTES: Final = 64
+"""Bytes that a value takes in a list of values, beside its contents."""
+
+_TRUSTED_IMAGES: Final = 2**21
+"""Images that memory is allocated for without a look at their index parts. What a call allocates
+for images before it reads of them is about 32 bytes each: 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,32 +98,16 @@ class Part:
     header_edges: NDArray[np.int64]
     """First byte of each record's header in the `headers` block, and its end. (R + 1,)"""
 
-    def page_rows(self, block: str) -> int:
-        """Return the number of rows of each page of a block; the last page may have fewer."""
-        return self.directory.blocks[block].pages[0].n_rows
-
-    def placement(self, record: int, chunk_bytes: tuple[int, ...]) -> Placement:
+    def placement(self, record: int) -> Placement:
         """Return the placement of a record, which is counted in the part."""
         row = self.records[record]
-        entry = self.directory.objects[int(row["object"])]
-        lengths = tuple(row["length"].tolist())
-        if self.directory.layout == "record":
-            return ObjectPlacement(
-                uid=entry.uid,
-                ordinal=int(row["ordinal"]),
-                n_images=int(row["n_images"]),
-                name=entry.name,
-                start=int(row["start"][0]),
-                lengths=lengths,
-            )
-        return ArrayPlacement(
-            uid=entry.uid,
+        make = ObjectPlacement if self.directory.layout == "record" else ArrayPlacement
+        return make(
+            runs=tuple(self.directory.runs[i] for i in row["object"].tolist()),
             ordinal=int(row["ordinal"]),
             n_images=int(row["n_images"]),
-            name=entry.name,
-            chunk_bytes=chunk_bytes,
             starts=tuple(row["start"].tolist()),
-            lengths=lengths,
+            lengths=tuple(row["length"].tolist()),
         )
 
 
@@ -143,8 +147,9 @@ class IndexReader:
         """First record of each part, and the number of records. (P + 1,)"""
         self._lock = ForkSafeLock()
         self._parts: dict[int, Part] = {}
-        self._pages: OrderedDict[tuple[int, str, int], Values] = OrderedDict()
-        self._headers: OrderedDict[tuple[int, int], Header] = OrderedDict()
+        self._pages = _Remembered[_PageKey, Values](self._lock, n_bytes=_PAGE_BYTES)
+        self._headers = _Remembered[tuple[int, int], Header](self._lock, n_bytes=_HEADER_BYTES)
+        self._is_backed = False
 
     def __reduce__(self) -> tuple[type["IndexReader"], tuple[ReadableStore, Manifest, CostModel]]:
         return IndexReader, (self._store, self._manifest, self._cost)
@@ -154,6 +159,7 @@ class IndexReader:
         other = IndexReader(self._store, self._manifest, self._cost)
         other._lock = self._lock
         other._parts, other._pages, other._headers = self._parts, self._pages, self._headers
+        other._is_backed = self._is_backed
         return other
 
     def part_numbers(self, images: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
@@ -171,6 +177,7 @@ class IndexReader:
 
     def _load_parts(self, missing: Sequence[int]) -> None:
         m = self._manifest
+        self.require_backed(sum(m.parts[p].n_images for p in missing))
         directories = self._read_decoded(
             [
                 (
@@ -186,11 +193,11 @@ class IndexReader:
                 for e in (m.parts[p] for p in missing)
             ]
         )
-        n_pages = [len(d.blocks[RECORDS].pages) for d in directories]
+        n_pages = [len(d.tables[RECORDS].pages) for d in directories]
         pages = iter(
             self._read_decoded(
                 [
-                    _page(d, RECORDS, page)
+                    _page(d, d.tables[RECORDS], page)
                     for d, n in zip(directories, n_pages, strict=True)
                     for page in range(n)
                 ]
@@ -198,7 +205,8 @@ class IndexReader:
         )
         for p, d, n in zip(missing, directories, n_pages, strict=True):
             table = np.concatenate([np.asarray(page) for page in itertools.islice(pages, n)])
-            self._parts[p] = self._make_part(p, d, table)
+            row = record_dtype(m.layout, m.n_groups)
+            self._parts[p] = self._make_part(p, d, rows_as(table, row, f"{d.entry.name}: records"))
 
     def _make_part(self, number: int, d: Directory, records: NDArray[np.void]) -> Part:
         edges = np.concatenate(([0], np.cumsum(records["n_images"], dtype=np.int64)))
@@ -207,20 +215,13 @@ class IndexReader:
                 f"{d.entry.name}: records must hold {d.entry.n_images} images, got {edges[-1]}"
             )
         headers = header_edges(records, d.n_groups)
-        block = d.blocks[HEADERS].pages[0]
-        if int(headers[-1]) != block.stop - block.start:
+        page = d.tables[HEADERS].page(0)
+        if int(headers[-1]) != page.stop - page.start:
             raise FormatError(
                 f"{d.entry.name}: record headers must have {headers[-1]} bytes, "
-                f"got {block.stop - block.start}"
+                f"got {page.stop - page.start}"
             )
-        m = self._manifest
-        check_records(
-            records,
-            d,
-            header_sizes=np.diff(headers),
-            totals=(*m.totals.groups, m.totals.restore),
-            chunk_bytes=m.chunk_bytes,
-        )
+        check_records(records, d, header_sizes=np.diff(headers))
         return Part(
             entry=d.entry,
             directory=d,
@@ -257,24 +258,25 @@ class IndexReader:
 
     def headers(self, wanted: Sequence[tuple[int, int]]) -> list[Header]:
         """Return the headers of records, each given as (part, record in the part)."""
-        found = self._remember(self._headers, wanted, self._read_headers, most=_HEADERS_KEPT)
+        found = self._headers.get(wanted, self._read_headers)
         return [found[key] for key in wanted]
 
-    def _read_headers(self, wanted: Sequence[tuple[int, int]]) -> list[Header]:
+    def _read_headers(self, wanted: Sequence[tuple[int, int]]) -> list[tuple[Header, int]]:
         located: list[tuple[ByteRange, Callable[[bytes], Header]]] = []
         parts = self.parts(p for p, _ in wanted)
         for part, (_, record) in zip(parts, wanted, strict=True):
-            base = part.directory.blocks[HEADERS].pages[0].start
+            base = part.directory.tables[HEADERS].page(0).start
             a, b = part.header_edges[record : record + 2].tolist()
             where = ByteRange(part.entry.name, base + a, base + b)
             located.append((where, partial(self._parse_header, part, record)))
-        return self._read_decoded(located)
+        sizes = [len(where) for where, _ in located]
+        return [*zip(self._read_decoded(located), sizes, strict=True)]
 
     def _parse_header(self, part: Part, record: int, data: bytes) -> Header:
         row = part.records[record]
         header = parse_header(
             data,
-            seed=record_seed(part.directory.objects[int(row["object"])].uid, int(row["ordinal"])),
+            seed=part.directory.seed(row),
             n_images=int(row["n_images"]),
             n_groups=self._manifest.n_groups,
             where=f"{part.entry.name}: header of record {record}",
@@ -292,21 +294,27 @@ class IndexReader:
 
         Raises:
             OptionError: No such column.
+            UnsupportedFormatError: A column of a type of a later version of the format.
         """
-        known = {c.name for c in self._manifest.columns}
-        unknown = [n for n in names if n not in known]
-        if unknown:
-            raise OptionError(f"column must be one of {', '.join(sorted(known))}, got {unknown[0]}")
+        for name in names:
+            column = self._manifest.column(name)
+            if column is None:
+                known = sorted(c.name for c in self._manifest.columns)
+                raise OptionError(f"column must be one of {', '.join(known)}, got {name}")
+            column.require_known(self._store.url)
+        self.require_backed(len(images))
         index = np.asarray(images, np.int64)
         numbers = self.part_numbers(index)
-        needed = sorted(set(numbers.tolist()))
+        needed = np.flatnonzero(np.bincount(numbers)).tolist() if len(index) else []
         parts = dict(zip(needed, self.parts(needed), strict=True))
-        wanted: list[tuple[int, str, int]] = []
+        wanted: list[_PageKey] = []
         for p, part in parts.items():
             rows = index[numbers == p] - part.first_image
             for name in names:
-                step = part.page_rows(name)
-                wanted.extend((p, name, page) for page in np.unique(rows // step).tolist())
+                block = part.directory.columns.get(name)
+                if block is not None:
+                    touched = np.unique(rows // block.rows_per_page).tolist()
+                    wanted.extend((p, COLUMN, name, page) for page in touched)
         pages = self._pages_of(wanted)
         return {name: self._gather(name, index, numbers, parts, pages) for name in names}
 
@@ -316,85 +324,91 @@ class IndexReader:
         index: NDArray[np.int64],
         numbers: NDArray[np.int64],
         parts: Mapping[int, Part],
-        pages: Mapping[tuple[int, str, int], Values],
+        pages: Mapping[_PageKey, Values],
     ) -> Values:
         """Return a column's values in the order of `index`, from the pages that hold them.
 
         With pages of 4 rows, row 6 of a part is row 6 - 1 * 4 = 2 of page 1.
         """
-        column = next(c for c in self._manifest.columns if c.name == name)
-        text: list[str] = [""] * len(index)
-        shape = (len(index), column.width) if column.width > 1 else (len(index),)
-        out = np.empty(shape, column.dtype if column.row_dtype is not None else "u1")
+        column = self._manifest.column(name)
+        if column is None:
+            raise AssertionError(name)
+        found: list[tuple[NDArray[np.int64], Values]] = []
         for p, part in parts.items():
             at = np.flatnonzero(numbers == p)
             rows = index[at] - part.first_image
-            step = part.page_rows(name)
-            page_of_row = rows // step
+            block = part.directory.columns.get(name)
+            if block is None:
+                found.append((at, null_values(column, len(at), where=part.entry.name)))
+                continue
+            page_of_row = rows // block.rows_per_page
             for page in np.unique(page_of_row).tolist():
                 here = page_of_row == page
-                values = pages[p, name, page]
-                if isinstance(values, np.ndarray):
-                    out[at[here]] = values[rows[here] - page * step]
-                    continue
-                for i, row in zip(at[here].tolist(), rows[here].tolist(), strict=True):
-                    text[i] = values[row - page * step]
-        return text if column.row_dtype is None else out
+                values = pages[p, COLUMN, name, page]
+                local = rows[here] - page * block.rows_per_page
+                if isinstance(values, list):
+                    found.append((at[here], [values[i] for i in local.tolist()]))
+                else:
+                    found.append((at[here], values[local]))
+        return _scatter(column, len(index), found)
 
     def restore_rows(self, part: int, record: int) -> NDArray[np.void]:
         """Return the (N,) lengths and checksums of the restore blobs of a record."""
         [p] = self.parts([part])
         a, b = p.image_edges[record : record + 2].tolist()
-        step = p.page_rows(RESTORE)
+        step = p.directory.tables[RESTORE].rows_per_page
         first, last = a // step, (b - 1) // step
-        keys = [(part, RESTORE, page) for page in range(first, last + 1)]
+        keys = [(part, TABLE, RESTORE, page) for page in range(first, last + 1)]
         pages = self._pages_of(keys)
         rows = np.concatenate([np.asarray(pages[key]) for key in keys])
-        found = rows[a - first * step : b - first * step]
+        where = f"{p.entry.name}: restore"
+        found = rows_as(rows[a - first * step : b - first * step], RESTORE_DTYPE, where)
         if int(found["length"].sum(dtype=np.int64)) != int(p.records[record]["length"][-1]):
             raise FormatError(f"{p.entry.name}: restore lengths of record {record} do not add up")
         return found
 
-    def _pages_of(
-        self, wanted: Sequence[tuple[int, str, int]]
-    ) -> dict[tuple[int, str, int], Values]:
-        """Return pages by (part, block, number of the page)."""
-        return self._remember(self._pages, wanted, self._read_pages, most=_PAGES_KEPT)
+    def require_backed(self, n_images: int) -> None:
+        """Check that all index parts exist, before memory is allocated for `n_images` images.
 
-    def _read_pages(self, wanted: Sequence[tuple[int, str, int]]) -> list[Values]:
-        parts = self.parts(p for p, _, _ in wanted)
-        return self._read_decoded(
-            [
-                _page(part.directory, name, page)
-                for part, (_, name, page) in zip(parts, wanted, strict=True)
-            ]
-        )
+        A manifest of 150 kB can claim 65 million images, which are 2 GB of positions and masks. The
+        parts of so many that are there have at least 8 bytes for each image and group. Few images
+        need no check, and so no request.
 
-    def _remember(
-        self,
-        kept: OrderedDict[Key, Decoded],
-        wanted: Sequence[Key],
-        read: Callable[[Sequence[Key]], list[Decoded]],
-        *,
-        most: int,
-    ) -> dict[Key, Decoded]:
-        """Return values by key: those that are kept, and the others by one batch of reads.
-
-        The `most` values that were used last are kept. The lock is not held while reading: two
-        threads may read the same page, and neither waits for the other.
+        Raises:
+            FormatError: A part is missing, or not as long as the manifest says.
         """
-        with self._lock:
-            found = {key: kept[key] for key in wanted if key in kept}
-        missing = [key for key in dict.fromkeys(wanted) if key not in found]
-        if missing:
-            found.update(zip(missing, read(missing), strict=True))
-        with self._lock:
-            kept.update(found)
-            for key in found:
-                kept.move_to_end(key)
-            while len(kept) > most:
-                kept.popitem(last=False)
-        return found
+        m = self._manifest
+        if self._is_backed or n_images <= _TRUSTED_IMAGES:
+            return
+        names = [part.name for part in m.parts]
+        if self._store.can_list:
+            listed = {e.name: e.n_bytes for e in self._store.list("index")}
+            sizes = [listed.get(name) for name in names]
+        else:
+            sizes = [*sizes_of(self._store, names)]
+        for part, size in zip(m.parts, sizes, strict=True):
+            if size != part.n_bytes:
+                raise FormatError(
+                    f"{self._store.url}: {part.name} must have {part.n_bytes} bytes, "
+                    f"got {'none: it is missing' if size is None else size}"
+                )
+        self._is_backed = True
+
+    def _pages_of(self, wanted: Sequence[_PageKey]) -> dict[_PageKey, Values]:
+        """Return pages by (part, block, number of the page)."""
+        return self._pages.get(wanted, self._read_pages)
+
+    def _read_pages(self, wanted: Sequence[_PageKey]) -> list[tuple[Values, int]]:
+        parts = self.parts(p for p, *_ in wanted)
+        pages: list[tuple[ByteRange, Callable[[bytes], Values]]] = []
+        blocks: list[tuple[Block, int]] = []
+        for part, (_, kind, name, number) in zip(parts, wanted, strict=True):
+            d = part.directory
+            block = (d.columns if kind == COLUMN else d.tables)[name]
+            pages.append(_page(d, block, number, self._manifest.ranges))
+            blocks.append((block, number))
+        found = self._read_decoded(pages)
+        return [(v, _memory(*of, v)) for v, of in zip(found, blocks, strict=True)]
 
     def _read_decoded(
         self, wanted: Sequence[tuple[ByteRange, Callable[[bytes], Decoded]]]
@@ -419,9 +433,87 @@ class IndexReader:
 
 
 def _page(
-    directory: Directory, name: str, number: int
+    directory: Directory, block: Block, number: int, ranges: Ranges | None = None
 ) -> tuple[ByteRange, Callable[[bytes], Values]]:
     """Return the range of a page of a block, and its decoder."""
-    block, part = directory.blocks[name], directory.entry.name
-    page = block.pages[number]
-    return ByteRange(part, page.start, page.stop), partial(decode_page, block, page, where=part)
+    part, page = directory.entry.name, block.page(number)
+
+    def decode(stored: bytes) -> Values:
+        values = decode_page(block, page, stored, where=part)
+        if ranges is not None and block.column is not None:
+            ranges.check(block.name, values, f"{part}: rows from {page.first_row}")
+        return values
+
+    return ByteRange(part, page.start, page.stop), decode
+
+
+def _memory(block: Block, page: int, values: Values) -> int:
+    """Return about how many bytes the values of a page take in memory.
+
+    Two values of the shape [null, 4], of 2 and 1 rows, are two objects as numbers, which are an
+    array each, and 2 + 3 * 4 as texts.
+    """
+    raw = block.pages[page].raw_bytes
+    column = block.column
+    if column is None or isinstance(values, np.ndarray):
+        return raw
+    n_objects = len(values)
+    if column.is_text and column.shape:
+        n_rows = sum(len(v) for v in values if v is not None) if column.is_ragged else n_objects
+        n_objects += n_rows * column.n_items
+    return raw + _OBJECT_BYTES * n_objects
+
+
+def _scatter(column: Column, n: int, found: Sequence[tuple[NDArray[np.int64], Values]]) -> Values:
+    """Return n values of a column, of which some are given at a time, by their positions."""
+    if not column.is_array:
+        out: list[object] = [None] * n
+        for at, values in found:
+            for i, value in zip(at.tolist(), values, strict=True):
+                out[i] = value
+        return out
+    shape = (n, *column.row_shape)
+    some_are_null = any(np.ma.is_masked(values) for _, values in found)
+    array = masked(shape, column.item) if some_are_null else np.empty(shape, column.item)
+    for at, values in found:
+        array[at] = values
+    return array
+
+
+class _Remembered(Generic[Key, Decoded]):
+    """Values by key, of which those used last are kept; the others are read in one batch.
+
+    The lock is not held while reading: two threads may read the same value, and neither waits for
+    the other.
+    """
+
+    def __init__(self, lock: ForkSafeLock, *, n_bytes: int) -> None:
+        self._lock = lock
+        self._most = n_bytes
+        self._kept: OrderedDict[Key, tuple[Decoded, int]] = OrderedDict()
+        self._n_bytes = 0
+
+    def get(
+        self, wanted: Sequence[Key], read: Callable[[Sequence[Key]], list[tuple[Decoded, int]]]
+    ) -> dict[Key, Decoded]:
+        """Return values by key.
+
+        Args:
+            wanted: Keys.
+            read: Returns the values of missing ones, each with its size in bytes.
+        """
+        with self._lock:
+            found = {key: self._kept[key] for key in wanted if key in self._kept}
+        missing = [key for key in dict.fromkeys(wanted) if key not in found]
+        if missing:
+            found.update(zip(missing, read(missing), strict=True))
+        with self._lock:
+            for key, (value, size) in found.items():
+                if key not in self._kept:
+                    self._n_bytes += size
+                self._kept[key] = value, size
+                self._kept.move_to_end(key)
+            while self._n_bytes > self._most:
+                _, (_, size) = self._kept.popitem(last=False)
+                self._n_bytes -= size
+        return {key: value for key, (value, _) in found.items()}

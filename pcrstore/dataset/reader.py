@@ -223,7 +223,7 @@ class Reader:
         wants: list[Want] = []
         for s in selections:
             part = parts[s.part]
-            placement = part.placement(s.record, self._manifest.chunk_bytes)
+            placement = part.placement(s.record)
             if isinstance(s.fidelity, int) and s.is_prefix:
                 wants.append(
                     WantedPrefix(

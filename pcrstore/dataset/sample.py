@@ -62,7 +62,7 @@ def samples_of(
             label=int(label),
             split=splits[split] if split < len(splits) else None,
             jpeg=file,
-            format=FORMATS.get(int(form), "unknown"),
+            format=FORMATS[int(form)],
             fidelity=fidelity,
         )
         for image, file, key, label, form, split in zip(

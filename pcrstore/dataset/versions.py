@@ -11,7 +11,6 @@ content, it raises `DatasetExistsError`. A writer whose reply was lost finds its
 
 import contextlib
 import secrets
-from typing import Final
 
 from pcrstore.errors import (
     ChecksumError,
@@ -24,6 +23,8 @@ from pcrstore.errors import (
 from pcrstore.format import (
     LATEST,
     MANIFESTS,
+    MAX_LATEST,
+    MAX_MANIFEST,
     Manifest,
     decode_latest,
     decode_manifest,
@@ -43,10 +44,6 @@ __all__ = [
     "write_hint",
 ]
 
-_MAX_HINT: Final = 64
-"""In bytes. A hint has 43 at the most."""
-_MAX_MANIFEST: Final = 16 * 2**20
-"""In bytes, as FORMAT.md."""
 _MAX_PROBES = 1000
 """Versions that a reader without LIST tries after the hint, one by one, before it gives up."""
 
@@ -65,20 +62,20 @@ def list_versions(store: ReadableStore) -> list[int]:
 def newest_version(store: ReadableStore) -> int:
     """Return the newest version; 0 when there is none.
 
-    One LIST; where the store cannot list (https), the `latest` hint and probing forward from it.
+    One LIST; where the store cannot list (https), the `latest` hint and probing forward from it, or
+    from version 1 where there is none that can be read.
 
     Raises:
         StoreError: The store cannot be reached, or can neither list nor has a hint.
     """
     if store.can_list:
         return max(list_versions(store), default=0)
-    try:
-        hint = decode_latest(store.get(LATEST, max_bytes=_MAX_HINT), where=LATEST)
-    except NotFoundError:
-        return 0
+    hint = 0
+    with contextlib.suppress(NotFoundError, FormatError):
+        hint = decode_latest(store.get(LATEST, max_bytes=MAX_LATEST), where=LATEST)
     for version in range(hint + 1, hint + _MAX_PROBES):
         try:
-            store.get(manifest_name(version), max_bytes=_MAX_MANIFEST)
+            store.get(manifest_name(version), max_bytes=MAX_MANIFEST)
         except NotFoundError:
             return version - 1
     raise FormatError(f"{store.url}: the latest hint lags by {_MAX_PROBES} versions or more")
@@ -95,9 +92,9 @@ def read_manifest(store: ReadableStore, version: int) -> Manifest:
     where = f"{store.url}: {name}"
     with contextlib.suppress(ChecksumError):
         return decode_manifest(
-            store.get(name, max_bytes=_MAX_MANIFEST), version=version, where=where
+            store.get(name, max_bytes=MAX_MANIFEST), version=version, where=where
         )
-    return decode_manifest(store.get(name, max_bytes=_MAX_MANIFEST), version=version, where=where)
+    return decode_manifest(store.get(name, max_bytes=MAX_MANIFEST), version=version, where=where)
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:
@@ -142,7 +139,7 @@ def write_hint(store: Store, version: int) -> None:
     find the version, and the next run writes the hint.
     """
     with contextlib.suppress(StoreError, FormatError):
-        if decode_latest(store.get(LATEST, max_bytes=_MAX_HINT), where=LATEST) >= version:
+        if decode_latest(store.get(LATEST, max_bytes=MAX_LATEST), where=LATEST) >= version:
             return
     with contextlib.suppress(StoreError):
         store.put(LATEST, encode_latest(version))

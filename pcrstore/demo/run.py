@@ -188,6 +188,7 @@ def _read_epochs(url: str, options: Mapping[str, object]) -> tuple[Epoch, ...]:
     for k in range(open_dataset(url, options).n_groups, 0, -1):
         ds = open_dataset(url, options, cost=_LOOPBACK)
         m = ds.manifest
+        quality = m.measured()
         started = time.perf_counter()
         n_images = sum(1 for _ in ds.iter(k))
         seconds = time.perf_counter() - started
@@ -202,7 +203,7 @@ def _read_epochs(url: str, options: Mapping[str, object]) -> tuple[Epoch, ...]:
                 index_bytes=traffic.index_bytes,
                 index_requests=traffic.index_requests,
                 of_full=traffic.data_bytes / full,
-                ms_ssim=m.quality.ms_ssim[k - 1] if m.quality.n_images else None,
+                ms_ssim=None if quality is None else quality.mean[k - 1],
                 seconds=seconds,
                 images_per_second=n_images / seconds,
             )
@@ -221,6 +222,7 @@ def _chosen(ds: Dataset) -> Sequence[int]:
 
 def _draw(ds: Dataset, path: Path) -> None:
     m = ds.manifest
+    quality = m.measured()
     fidelities = range(1, ds.n_groups + 1)
     rows = []
     for i in _chosen(ds):
@@ -237,7 +239,7 @@ def _draw(ds: Dataset, path: Path) -> None:
         )
     titles = [
         f"fidelity {k}: {m.group_labels[k - 1]}"
-        + (f", MS-SSIM {m.quality.ms_ssim[k - 1]:.3f}" if m.quality.n_images else "")
+        + ("" if quality is None else f", MS-SSIM {quality.mean[k - 1]:.3f}")
         for k in fidelities
     ]
     with writing(path):

@@ -2,15 +2,18 @@
 
     loader.fidelity = 5 ──▶ a row of bytes per dataset, in shared memory ◀── workers, per request
 
-    row     word (33 bytes, little-endian), the CRC32C of those bytes (4 bytes, little-endian)
+    row     number of the slot that counts (1 byte), slot 0, slot 1
+    slot    word (33 bytes, little-endian), the CRC32C of those bytes (4 bytes, little-endian)
 
-A word is a mixture (see `mixture`). A reader that sees half a change finds another checksum, and
-looks again: no lock is needed, and no worker can die while it holds one. A word of 0 says that
-each image has a fidelity of its own, which lies in shared bytes, one for each image of all
-datasets.
+A word is a mixture (see `mixture`). It is written to the slot that does not count, which then
+counts: a reader has a whole word also while one is written, or if its writer died. No lock is
+needed, and no worker can die while it holds one. The process that made it writes alone. A word of
+0 says that each image has a fidelity of its own, which lies in shared bytes, one for each image of
+all datasets.
 """
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from multiprocessing.sharedctypes import RawArray
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pcrstore.concurrency import share_with_started
+from pcrstore.concurrency import ForkSafeLock, share_with_started
 from pcrstore.core import crc32c
-from pcrstore.errors import OptionError
+from pcrstore.errors import OptionError, UsageError
 from pcrstore.fidelity.mixture import (
     WORD_BYTES,
     Fidelities,
@@ -39,7 +42,11 @@ if TYPE_CHECKING:  # in `typing` from Python 3.13 on; type checkers bring their 
 
 __all__ = ["SharedFidelity"]
 
-_ROW_BYTES: Final = WORD_BYTES + 4
+_SLOT_BYTES: Final = WORD_BYTES + 4
+_ROW_BYTES: Final = 1 + 2 * _SLOT_BYTES
+
+_MOST_LOOKS: Final = 10_000
+"""Reads of a row. A second one is needed only where two changes were made during the first."""
 
 
 class SharedFidelity:
@@ -56,6 +63,8 @@ class SharedFidelity:
 
     def __init__(self, manifests: Sequence[Manifest], fidelity: Fidelities) -> None:
         self._manifests = tuple(manifests)
+        self._owner = os.getpid()
+        self._writing = ForkSafeLock()
         self._rows = RawArray(ctypes.c_uint8, _ROW_BYTES * len(self._manifests))
         self._edges = np.cumsum([0, *(m.n_images for m in self._manifests)]).tolist()
         per_image = _is_per_image(fidelity)
@@ -64,16 +73,21 @@ class SharedFidelity:
 
     def __getstate__(self) -> dict[str, object]:
         """Share the memory with a process that is being started; copy it anywhere else."""
-        state = dict(self.__dict__)
+        state = {name: value for name, value in self.__dict__.items() if name != "_writing"}
         if not share_with_started(self._rows, self._each):
-            state["_rows"] = bytes(self._rows)
+            state["_rows"] = [self._load(i) for i in range(len(self._manifests))]
             state["_each"] = None if self._each is None else bytes(self._each)
         return state
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        if isinstance(state["_rows"], bytes):
-            self._rows = RawArray(ctypes.c_uint8, state["_rows"])
+        self._writing = ForkSafeLock()
+        words = state["_rows"]
+        if isinstance(words, list):
+            self._owner = os.getpid()
+            self._rows = RawArray(ctypes.c_uint8, _ROW_BYTES * len(words))
+            for i, word in enumerate(words):
+                self._store(i, word)
             self._each = state["_each"] and RawArray(ctypes.c_uint8, state["_each"])
 
     def set(self, fidelity: Fidelities) -> None:
@@ -82,7 +96,12 @@ class SharedFidelity:
         Raises:
             FidelityError: A dataset does not have the fidelity. No dataset's is changed then.
             OptionError: A fidelity for each image: of the wrong number, or the first one was not.
+            UsageError: This is a worker, or another process that was forked.
         """
+        if os.getpid() != self._owner:
+            raise UsageError(
+                "the fidelity of a loader is set in the process that made it, not in its workers"
+            )
         if _is_per_image(fidelity):
             self._set_each(fidelity)
             words = [0] * len(self._manifests)
@@ -92,19 +111,24 @@ class SharedFidelity:
             self._store(i, word)
 
     def _store(self, source: int, word: int) -> None:
-        """Set a dataset's word; to be called in one process alone."""
+        """Set a dataset's word."""
         data = word.to_bytes(WORD_BYTES, "little")
-        row = data + crc32c(data).to_bytes(4, "little")
-        # No other thread of this process runs meanwhile: it is one call that keeps the GIL.
-        self._row(source)[:] = np.frombuffer(row, np.uint8)
+        slot = np.frombuffer(data + crc32c(data).to_bytes(4, "little"), np.uint8)
+        with self._writing:
+            row = self._row(source)
+            other = 1 - int(row[0])
+            row[1 + other * _SLOT_BYTES : 1 + (other + 1) * _SLOT_BYTES] = slot
+            row[0] = other
 
     def _load(self, source: int) -> int:
         """Return a dataset's word."""
-        while True:
+        for _ in range(_MOST_LOOKS):
             row = self._row(source).tobytes()
-            data = row[:WORD_BYTES]
-            if crc32c(data) == int.from_bytes(row[WORD_BYTES:], "little"):
+            at = 1 + row[0] * _SLOT_BYTES
+            data = row[at : at + WORD_BYTES]
+            if crc32c(data) == int.from_bytes(row[at + WORD_BYTES : at + _SLOT_BYTES], "little"):
                 return int.from_bytes(data, "little")
+        raise AssertionError("the shared fidelity was written by something else")
 
     def _set_each(self, fidelity: FidelityPerImage) -> None:
         if self._each is None:

@@ -19,7 +19,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from pcrstore.core import parse_size
 from pcrstore.errors import FidelityError, OptionError
-from pcrstore.format import Manifest
+from pcrstore.format import MS_SSIM, Manifest
 
 __all__ = [
     "ORIGINAL",
@@ -67,15 +67,14 @@ class MsSsim:
 
     def resolve_for(self, manifest: Manifest) -> int:
         """Return the first group up to which the mean MS-SSIM is high enough."""
-        quality = manifest.quality
-        if not quality.n_images:
+        quality = manifest.measured(MS_SSIM)
+        if quality is None:
             raise FidelityError("no quality was measured when this dataset was converted")
-        for k, value in enumerate(quality.ms_ssim, 1):
+        for k, value in enumerate(quality.mean, 1):
             if value >= self.at_least:
                 return k
         raise FidelityError(
-            f"MS-SSIM must be at most {quality.ms_ssim[-1]:.4f} (full fidelity), "
-            f"got {self.at_least}"
+            f"MS-SSIM must be at most {quality.mean[-1]:.4f} (full fidelity), got {self.at_least}"
         )
 
 

@@ -2,8 +2,10 @@
 
     names        names of all objects
     manifest     a version: script, totals, classes, columns, index parts
-      index        types of an index part: directory, blocks, pages, columns
-      index_pages  their bytes                   index_rows  rows of records, gathered or read
+      columns        types, shapes and ranges of columns     column_values  their bytes
+      index          types of an index part: directory, runs, blocks, pages
+      index_pages    their bytes                  index_rows     rows of records, gathered or read
+    json_schema  the JSON of manifest and directory, for other readers
     record       header and regions of a record: all cells of group 1, of group 2, ...
     placement    byte ranges of those regions, in the record and the zarr layout
     zarr_layout  metadata and side arrays of the zarr layout
@@ -27,32 +29,57 @@ An example: a record of two images in two groups, of which a read at fidelity 1 
 Bytes 0 to 45 + 8 of the record are its fidelity 1: `aaa` and `bbbbb`, each with a checksum.
 """
 
-from pcrstore.format.index import (
+from pcrstore.format.column_values import masked, null_values
+from pcrstore.format.columns import (
+    BYTES,
     COLUMNS,
     ENCODED,
     FORMATS,
-    HEADERS,
     JPEG,
-    MAX_PART_IMAGES,
+    JSON,
+    MAX_KEY,
     NO_LABEL,
     NO_SPLIT,
     OPAQUE,
+    UTF8,
+    Column,
+    Ranges,
+    Values,
+)
+from pcrstore.format.index import (
+    CODECS,
+    COLUMN,
+    HEADERS,
+    LAYOUTS,
+    MAX_PART_IMAGES,
+    MAX_PART_KEYS,
+    MAX_PIECES,
     RECORDS,
     RESTORE,
     RESTORE_DTYPE,
+    TABLE,
+    Block,
     Directory,
-    ObjectEntry,
+    Page,
     PartEntry,
+    Run,
     check_records,
     record_dtype,
 )
-from pcrstore.format.index_pages import decode_directory, decode_page
-from pcrstore.format.index_rows import Rows, Values, concat, decode_part, header_edges
+from pcrstore.format.index_pages import decode_directory, decode_page, rows_as
+from pcrstore.format.index_rows import Rows, concat, decode_part, header_edges
 from pcrstore.format.manifest import (
+    MAX_CHECKED,
+    MAX_CLASSES,
+    MAX_LATEST,
+    MAX_MANIFEST,
+    MAX_NAME,
     MAX_SPLITS,
+    MS_SSIM,
     Checked,
+    Conversion,
     Manifest,
-    Quality,
+    Measurement,
     ScriptEntry,
     Totals,
     decode_latest,
@@ -95,6 +122,9 @@ from pcrstore.format.record import (
 )
 from pcrstore.format.zarr_layout import (
     CHUNK_BYTES,
+    ROOT_JSON,
+    ROOTS,
+    ArraySpec,
     SideRows,
     even_chunk,
     region_specs,
@@ -104,19 +134,33 @@ from pcrstore.format.zarr_layout import (
 )
 
 __all__ = [
+    "BYTES",
     "CHUNK_BYTES",
+    "CODECS",
+    "COLUMN",
     "COLUMNS",
     "ENCODED",
     "FOLDERS",
     "FORMATS",
     "HEADERS",
     "JPEG",
+    "JSON",
     "LATEST",
+    "LAYOUTS",
     "MANIFESTS",
+    "MAX_CHECKED",
+    "MAX_CLASSES",
     "MAX_IMAGES",
+    "MAX_KEY",
+    "MAX_LATEST",
+    "MAX_MANIFEST",
+    "MAX_NAME",
     "MAX_PART_IMAGES",
+    "MAX_PART_KEYS",
+    "MAX_PIECES",
     "MAX_SPLITS",
     "MAX_VERSION",
+    "MS_SSIM",
     "NO_LABEL",
     "NO_SPLIT",
     "OBJECTS",
@@ -124,19 +168,29 @@ __all__ = [
     "RECORDS",
     "RESTORE",
     "RESTORE_DTYPE",
+    "ROOTS",
+    "ROOT_JSON",
     "STAGING",
+    "TABLE",
+    "UTF8",
     "ArrayPlacement",
+    "ArraySpec",
+    "Block",
     "Checked",
+    "Column",
+    "Conversion",
     "Directory",
     "Header",
     "Manifest",
-    "ObjectEntry",
+    "Measurement",
     "ObjectPlacement",
+    "Page",
     "PartEntry",
     "Placement",
-    "Quality",
+    "Ranges",
     "RecordImage",
     "Rows",
+    "Run",
     "ScriptEntry",
     "SideRows",
     "Totals",
@@ -160,11 +214,14 @@ __all__ = [
     "is_note_name",
     "listing_name",
     "manifest_name",
+    "masked",
+    "null_values",
     "object_name",
     "parse_header",
     "record_dtype",
     "region_specs",
     "report_name",
+    "rows_as",
     "side_objects",
     "staging_folder",
     "unbound_checksums",

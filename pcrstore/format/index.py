@@ -4,79 +4,81 @@ Pure. These are the types of a part's contents; `index_pages` turns them into by
 FORMAT.md, "Index part", is the normative text.
 
     manifest ──▶ PartEntry ──▶ Directory ──▶ Block ──▶ Page ──▶ rows
-                                  ├─▶ ObjectEntry (where records lie)
+                                  ├─▶ Run (where regions of records lie)
                                   └── Column (one fact about every image)
 
-A part is immutable; a later version of the dataset adds parts and rewrites none. An epoch reads the
-`records` pages of its share; a scattered plan reads `headers` rows as well.
+A part is immutable: a later version of the dataset adds parts, or names others in place of some. An
+epoch reads the `records` pages of its share; a scattered plan reads `headers` rows as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from pcrstore.core import (
-    UID_BYTES,
-    Count,
-    Hex,
-    Key,
-    ObjectName,
-    longest,
-    one_of,
-    refuse,
-    within,
-)
-from pcrstore.errors import FormatError
+from pcrstore.core import MAX_INT, Count, ObjectName, Stored, Uid, record_seed, refuse
+from pcrstore.errors import FormatError, UnsupportedFormatError
+from pcrstore.format.columns import Column
 
 __all__ = [
-    "COLUMNS",
-    "ENCODED",
-    "FORMATS",
+    "CODECS",
+    "COLUMN",
     "HEADERS",
-    "JPEG",
+    "LAYOUTS",
+    "MAX_DIRECTORY",
     "MAX_PART_IMAGES",
-    "NO_LABEL",
-    "NO_SPLIT",
-    "OPAQUE",
+    "MAX_PART_KEYS",
+    "MAX_PIECES",
+    "NONE",
     "RECORDS",
     "RESTORE",
     "RESTORE_DTYPE",
-    "SYSTEM_BLOCKS",
-    "UTF8",
+    "TABLE",
+    "ZLIB",
     "Block",
-    "Column",
     "Directory",
     "Head",
-    "ObjectEntry",
     "Page",
     "PartEntry",
+    "Run",
+    "StoredPage",
     "check_records",
+    "n_pieces",
     "record_dtype",
 ]
 
 MAX_PART_IMAGES: Final = 65_536
+MAX_PART_KEYS: Final = 2**24
+"""Bytes of the keys of a part, with 4 more for each: 65,536 keys of 252 bytes."""
 
 RECORDS: Final = "records"
 HEADERS: Final = "headers"
 RESTORE: Final = "restore"
-SYSTEM_BLOCKS: Final = (RECORDS, HEADERS, RESTORE)
+
+TABLE: Final = "table"
+COLUMN: Final = "column"
+"""Kinds of blocks; headers are of a kind of their own."""
+
+LAYOUTS: Final = ("record", "zarr")
+"""Layouts: a record is one stretch of an object, or each of its regions one of an array."""
 
 _LEAST_DIRECTORY: Final = 13
 """The fixed fields have 12 bytes."""
-_MAX_DIRECTORY: Final = 16 * 2**20
-_MAX_RECORD: Final = 2**32 - 1
-_MAX_PIECES: Final = 4096
+MAX_DIRECTORY: Final = 8 * 2**20
+"""65,536 records in an object each are 7.5 MB. Parsed, it takes 6 times its length at most."""
+_MAX_BYTES: Final = 2**32 - 1
+"""Longest record, header included, and longest part."""
+_MAX_CHUNK: Final = 2**31
+MAX_PIECES: Final = 4096
 """Chunks that a region of one record may lie in: a record of 1 GiB in chunks of 256 kB."""
 
-UTF8: Final = "utf8"
-_DTYPES: Final = ("|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8", UTF8)
-
-Uid = Annotated[bytes, Hex(UID_BYTES)]
-"""Unique id of an object, an index part or a Zarr group."""
-BlockName = Annotated[str, longest(256)]
+NONE: Final = "none"
+ZLIB: Final = "zlib"
+CODECS: Final = frozenset({NONE, ZLIB})
+"""Codecs of pages: the raw bytes, or a zlib stream of them."""
 
 RESTORE_DTYPE: Final = np.dtype([("length", "<u4"), ("checksum", "<u4")])
 
@@ -84,104 +86,63 @@ RESTORE_DTYPE: Final = np.dtype([("length", "<u4"), ("checksum", "<u4")])
 def record_dtype(layout: str, n_groups: int) -> np.dtype[np.void]:
     """Return the row of the `records` block.
 
-    `start` is the record's first byte in its object (record layout) or the first byte of each of
-    its regions in their arrays (zarr layout); `length` has a number for each region: 1..G, restore.
+    `object` is the position of the run that holds the record (record layout), or of each of its
+    regions (zarr layout), and `start` the first byte there; `length` has a number for each region:
+    1..G, restore.
     """
-    n_starts = 1 if layout == "record" else n_groups + 1
+    n = 1 if layout == "record" else n_groups + 1
     return np.dtype(
         [
-            ("object", "<u4"),
+            ("object", "<u4", (n,)),
             ("ordinal", "<u4"),
             ("n_images", "<u4"),
-            ("start", "<u8", (n_starts,)),
+            ("start", "<u8", (n,)),
             ("length", "<u4", (n_groups + 1,)),
         ]
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column with one value, or `width` values, per image."""
-
-    name: BlockName
-    dtype: Annotated[str, one_of(*_DTYPES)]
-    """A NumPy type string of fixed size and byte order, or `utf8`."""
-    width: Annotated[int, within(1, 1024)]
-
-    @property
-    def row_dtype(self) -> np.dtype[np.generic] | None:
-        """The row as NumPy sees it; None for text."""
-        if self.dtype == UTF8:
-            return None
-        return np.dtype((self.dtype, (self.width,))) if self.width > 1 else np.dtype(self.dtype)
-
-
-COLUMNS: Final = (
-    Column(name="key", dtype=UTF8, width=1),
-    Column(name="label", dtype="<i4", width=1),
-    Column(name="split", dtype="|u1", width=1),
-    Column(name="format", dtype="|u1", width=1),
-    Column(name="orientation", dtype="|u1", width=1),
-    Column(name="width", dtype="<u4", width=1),
-    Column(name="height", dtype="<u4", width=1),
-    Column(name="source_bytes", dtype="<u8", width=1),
-    Column(name="source_sha256", dtype="|u1", width=32),
-)
-"""Known of every image; a part may have more columns, not fewer."""
-
-JPEG: Final = 0
-"""`format` of an image that was a JPEG and lost nothing."""
-OPAQUE: Final = 1
-"""`format` of a file kept whole in group 1."""
-ENCODED: Final = 2
-"""`format` of an image that was encoded to JPEG, with its source file in the restore region."""
-
-FORMATS: Final = {JPEG: "jpeg", OPAQUE: "opaque", ENCODED: "encoded"}
-"""Name of each `format`, as `Sample.format` says it."""
-
-NO_LABEL: Final = -1
-"""`label` of an image without a class."""
-NO_SPLIT: Final = 255
-"""`split` of an image without one."""
-
-
-class Head(NamedTuple):
+class Head(Stored, frozen=True, array_like=True, rename={"n_bytes": "bytes"}):
     """Size and checksum of the head of an index part: its fixed fields and its directory."""
 
-    n_bytes: Annotated[int, within(_LEAST_DIRECTORY, _MAX_DIRECTORY)]
+    n_bytes: Annotated[int, Meta(ge=_LEAST_DIRECTORY, le=MAX_DIRECTORY)]
     checksum: Count
     """CRC32C of these bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartEntry:
+class PartEntry(
+    Stored, frozen=True, kw_only=True, rename={"n_bytes": "bytes", "head": "directory"}
+):
     """An index part, as the manifest lists it."""
 
     name: ObjectName
     uid: Uid
-    n_images: Annotated[int, within(1, MAX_PART_IMAGES), Key("images")]
-    n_records: Annotated[int, within(1, MAX_PART_IMAGES), Key("records")]
-    n_bytes: Annotated[int, within(1), Key("bytes")]
+    n_images: Annotated[int, Meta(ge=1, le=MAX_PART_IMAGES)]
+    n_records: Annotated[int, Meta(ge=1, le=MAX_PART_IMAGES)]
+    n_bytes: Annotated[int, Meta(ge=1, le=_MAX_BYTES)]
     """Length of the whole object."""
-    head: Annotated[Head, Key("directory")]
+    head: Head
 
     def check(self, n_groups: int, where: str) -> None:
         """Raise `FormatError` where the numbers do not fit together."""
-        least = self.n_images * 8 * n_groups
-        if self.n_bytes < max(least, self.head.n_bytes):
+        least = self.head.n_bytes + self.n_images * 8 * n_groups
+        if self.n_bytes < least:
             refuse(where, "bytes", f"at least {least} for {self.n_images} images", self.n_bytes)
         if self.n_records > self.n_images:
-            refuse(where, "records", f"at most {self.n_images}, the images", self.n_records)
+            refuse(where, "n_records", f"at most {self.n_images}, the images", self.n_records)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectEntry:
-    """An object that holds records, or the Zarr group that does."""
+class Run(Stored, frozen=True, kw_only=True, rename={"n_bytes": "bytes"}, omit_defaults=True):
+    """A run of bytes that holds regions of records: an object, or an array of a Zarr group."""
 
     name: ObjectName
     uid: Uid
-    n_bytes: Annotated[Count, Key("bytes")]
-    """Length of the object; 0 in the zarr layout."""
+    """Its part in the checksums of records; arrays of one Zarr group share it."""
+    n_bytes: Count
+    chunk: Annotated[int, Meta(ge=1, le=_MAX_CHUNK)] | None = None
+    """Size of the chunks that an array is stored in; None for an object."""
+    unused: Count = 0
+    """Bytes of it that belong to no record of the version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,68 +160,124 @@ class Page:
     n_rows: int
 
 
+class StoredPage(Stored, frozen=True, array_like=True, gc=False):
+    """A page in the JSON of a directory: [stored, raw, crc32c]."""
+
+    n_bytes: Annotated[int, Meta(ge=0, le=_MAX_BYTES)]
+    raw_bytes: Annotated[int, Meta(ge=0, le=MAX_INT)]
+    checksum: Count
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A column of the part, or one of its system tables."""
+    """A column of the part, or one of its tables."""
 
     name: str
     kind: str
-    """`rows` (fixed size), `utf8`, or `headers` (record headers, each self-checking)."""
-    dtype: np.dtype[np.generic] | None
-    packed: bool
-    """True where pages are zlib streams."""
-    pages: tuple[Page, ...]
+    """`table`, `column`, or `headers` (record headers, each self-checking)."""
+    codec: str
+    """`none`, or `zlib` where pages are zlib streams."""
+    n_rows: int
+    rows_per_page: int
+    edges: NDArray[np.int64]
+    """First byte of each page in the part, and the end of the last. (P + 1,)"""
+    pages: tuple[StoredPage, ...]
+    dtype: np.dtype[np.void] | None = None
+    """Row of a table, as stored."""
+    column: Column | None = None
+    """Of a column."""
+    nulls: bool = False
+    """True where a value of the column may be null."""
+
+    def require_known(self, where: str) -> None:
+        """Raise `UnsupportedFormatError` for a codec or a type of a later version."""
+        if self.codec not in CODECS:
+            raise UnsupportedFormatError(
+                f"{where} are stored with codec {self.codec!r}, which this pcrstore does not know; "
+                "upgrade pcrstore"
+            )
+        if self.column is not None:
+            self.column.require_known(where)
+
+    def page(self, i: int) -> Page:
+        """Return page i.
+
+        Of 10 rows, 4 to a page, pages of 90, 80 and 40 bytes from byte 500: page 1 is bytes
+        590..670, rows 4..8.
+        """
+        first = i * self.rows_per_page
+        return Page(
+            start=int(self.edges[i]),
+            stop=int(self.edges[i + 1]),
+            raw_bytes=self.pages[i].raw_bytes,
+            checksum=self.pages[i].checksum,
+            first_row=first,
+            n_rows=min(self.rows_per_page, self.n_rows - first),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """The directory of an index part, parsed: its objects, and where each block lies."""
+    """The directory of an index part, parsed: its runs, and where each block lies."""
 
     entry: PartEntry
     layout: str
     n_groups: int
-    objects: tuple[ObjectEntry, ...]
-    blocks: Mapping[str, Block]
+    runs: tuple[Run, ...]
+    tables: Mapping[str, Block]
+    """`records`, `restore` and `headers`."""
+    columns: Mapping[str, Block]
+    """Those of the manifest's columns that the part has."""
+
+    def seed(self, record: np.void) -> int:
+        """Return the seed of the checksums of a record, given as its row."""
+        uid = self.runs[int(record["object"][0])].uid
+        return record_seed(bytes.fromhex(uid), int(record["ordinal"]))
+
+
+def n_pieces(
+    start: NDArray[np.int64], length: NDArray[np.int64], chunk: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the number of chunks that stretches of arrays touch.
+
+    Bytes 6..19 of chunks of 8 are in chunks 0, 1 and 2: 18 // 8 - 6 // 8 + 1 = 3.
+    """
+    last = np.maximum(start + length - 1, start)
+    return np.where(length > 0, last // chunk - start // chunk + 1, 0)
 
 
 def check_records(
-    rows: NDArray[np.void],
-    directory: Directory,
-    *,
-    header_sizes: NDArray[np.int64],
-    totals: Sequence[int],
-    chunk_bytes: Sequence[int],
+    rows: NDArray[np.void], directory: Directory, *, header_sizes: NDArray[np.int64]
 ) -> None:
-    """Check that records lie inside their objects, before anything is read or allocated by them.
+    """Check that records lie inside their runs, before anything is read or allocated by them.
 
     Args:
-        rows: (R,) rows of the `records` block.
+        rows: (R,) rows of the `records` block, of `record_dtype`.
         directory: Of the same part.
         header_sizes: (R,) bytes of each record's header.
-        totals: (G + 1,) bytes of each region over the dataset.
-        chunk_bytes: (G + 1,) chunk sizes in the zarr layout; not looked at otherwise.
 
     Raises:
         FormatError: Names the first record that does not.
     """
-    objects = np.array([o.n_bytes for o in directory.objects], np.int64)
-    known = rows["object"] < len(objects)
-    length = rows["length"].sum(axis=1, dtype=np.int64)
+    runs = directory.runs
+    length = rows["length"].astype(np.int64)
+    sizes = header_sizes + length.sum(axis=1)
+    known = np.asarray((rows["object"] < len(runs)).all(axis=1), np.bool_)
     sized = (rows["n_images"] >= 1) & (rows["n_images"] < MAX_PART_IMAGES)
-    inside = known & sized
-    if directory.layout == "record":
-        size = header_sizes + length
-        stop = rows["start"][:, 0].astype(np.float64) + size
-        limit = objects[np.where(known, rows["object"], 0)] if len(objects) else np.zeros(len(rows))
-        inside &= (stop <= limit) & (size <= _MAX_RECORD)
-    else:
-        stops = rows["start"].astype(np.float64) + rows["length"]
-        pieces = rows["length"] // np.asarray(chunk_bytes)
-        inside &= (stops <= np.asarray(totals)).all(axis=1) & (length <= _MAX_RECORD)
-        inside &= (pieces <= _MAX_PIECES).all(axis=1)
+    inside = np.asarray(known & sized, np.bool_)
+    inside &= np.asarray((sizes <= _MAX_BYTES) & (rows["start"] <= MAX_INT).all(axis=1))
+    start = np.minimum(rows["start"], MAX_INT).astype(np.int64)
+    # One stretch for the whole record, header and all; or one for each region.
+    stretch = sizes[:, None] if directory.layout == "record" else length
+    limit = np.array([r.n_bytes for r in runs] or [0], np.int64)
+    number = np.where(known[:, None], rows["object"], 0)
+    inside &= (start + stretch <= limit[number]).all(axis=1)
+    if directory.layout == "zarr":
+        chunk = np.array([r.chunk or 1 for r in runs] or [1], np.int64)
+        inside &= (n_pieces(start, stretch, chunk[number]) <= MAX_PIECES).all(axis=1)
     bad = np.flatnonzero(~inside)
     if len(bad):
         raise FormatError(
             f"{directory.entry.name}: record {int(bad[0])} must lie inside one of "
-            f"{len(objects)} objects, got {rows[bad[0]]}"
+            f"{len(runs)} objects, got {rows[bad[0]]}"
         )

@@ -10,22 +10,23 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pcrstore.format.column_values import null_values
+from pcrstore.format.columns import Column, Values
 from pcrstore.format.index import (
     HEADERS,
     RECORDS,
     RESTORE,
-    Column,
+    RESTORE_DTYPE,
+    Block,
     Directory,
-    ObjectEntry,
     PartEntry,
+    Run,
+    record_dtype,
 )
-from pcrstore.format.index_pages import decode_page, encode_part
+from pcrstore.format.index_pages import decode_page, encode_part, rows_as
 from pcrstore.format.record import header_size
 
-__all__ = ["Rows", "Values", "concat", "decode_part", "header_edges"]
-
-Values = list[str] | NDArray[np.generic]
-"""A column's values: text as a list, anything else as an array."""
+__all__ = ["Rows", "concat", "decode_part", "header_edges", "join_values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +62,17 @@ class Rows:
         self,
         *,
         name: str,
-        uid: bytes,
-        layout: str,
+        uid: str,
         n_groups: int,
-        objects: Sequence[ObjectEntry],
+        runs: Sequence[Run],
         columns: Sequence[Column],
     ) -> tuple[PartEntry, bytes]:
         """Return these rows as an index part."""
         return encode_part(
             name=name,
             uid=uid,
-            layout=layout,
             n_groups=n_groups,
-            objects=objects,
+            runs=runs,
             records=self.records,
             headers=self.headers,
             restore=self.restore,
@@ -81,22 +80,24 @@ class Rows:
         )
 
 
+def join_values(values: Sequence[Values]) -> Values:
+    """Join a column's values in order; at least one must be given."""
+    if isinstance(values[0], list):
+        return [v for some in values for v in some]
+    arrays = [v for v in values if isinstance(v, np.ndarray)]
+    if any(isinstance(a, np.ma.MaskedArray) for a in arrays):
+        mask = np.concatenate([np.ma.getmaskarray(a) for a in arrays])
+        return np.ma.MaskedArray(np.concatenate([np.ma.getdata(a) for a in arrays]), mask=mask)
+    return np.concatenate(arrays)
+
+
 def concat(rows: Sequence[Rows]) -> Rows:
     """Join rows in order; at least one must be given."""
-    columns: dict[str, Values] = {}
-    for name in rows[0].columns:
-        values = [r.columns[name] for r in rows]
-        first = values[0]
-        columns[name] = (
-            [v for part in values for v in part]
-            if isinstance(first, list)
-            else np.concatenate([np.asarray(v) for v in values])
-        )
     return Rows(
         records=np.concatenate([r.records for r in rows]),
         headers=[h for r in rows for h in r.headers],
         restore=np.concatenate([r.restore for r in rows]),
-        columns=columns,
+        columns={name: join_values([r.columns[name] for r in rows]) for name in rows[0].columns},
     )
 
 
@@ -110,25 +111,31 @@ def header_edges(records: NDArray[np.void], n_groups: int) -> NDArray[np.int64]:
 
 
 def decode_part(data: bytes, directory: Directory, columns: Sequence[Column]) -> Rows:
-    """Return all rows of a whole part, every page checked."""
+    """Return all rows of a whole part, every page checked; columns it lacks are null."""
+    where = directory.entry.name
 
-    def values(name: str) -> Values:
-        block = directory.blocks[name]
-        pages = [
-            decode_page(block, p, data[p.start : p.stop], where=directory.entry.name)
-            for p in block.pages
-        ]
-        first = pages[0]
-        if isinstance(first, list):
-            return [v for page in pages for v in page]
-        return np.concatenate([np.asarray(p) for p in pages])
+    def read(block: Block) -> Values:
+        pages = [block.page(i) for i in range(len(block.pages))]
+        return join_values(
+            [decode_page(block, p, data[p.start : p.stop], where=where) for p in pages]
+        )
 
-    records = np.asarray(values(RECORDS))
-    joined = np.asarray(values(HEADERS)).tobytes()
-    edges = header_edges(records, directory.n_groups).tolist()
+    def table(name: str, row: np.dtype[np.void]) -> NDArray[np.void]:
+        return rows_as(np.asarray(read(directory.tables[name])), row, f"{where}: {name}")
+
+    n_groups = directory.n_groups
+    records = table(RECORDS, record_dtype(directory.layout, n_groups))
+    joined = np.asarray(read(directory.tables[HEADERS])).tobytes()
+    edges = header_edges(records, n_groups).tolist()
+    found = directory.columns
     return Rows(
         records=records,
         headers=[joined[a:b] for a, b in pairwise(edges)],
-        restore=np.asarray(values(RESTORE)),
-        columns={c.name: values(c.name) for c in columns},
+        restore=table(RESTORE, RESTORE_DTYPE),
+        columns={
+            c.name: read(found[c.name])
+            if c.name in found
+            else null_values(c, directory.entry.n_images, where=where)
+            for c in columns
+        },
     )

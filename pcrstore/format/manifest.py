@@ -3,40 +3,47 @@
 Pure: bytes in, values out. FORMAT.md, "Manifest", is the normative text.
 
     pcrstore-manifest v1 crc32c=1a2b3c4d bytes=2317
-    {"classes":["cat","dog"],"columns":[...],"created":"...",...}
+    {"bytes":{...},"checked":[...],"classes":["cat","dog"],"columns":[...],...}
 """
 
 import re
-from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+from msgspec.structs import replace
 
 from pcrstore.core import (
-    UID_BYTES,
+    MAX_INT,
     Count,
-    Hex,
-    Key,
     ObjectName,
+    Stored,
+    Uid,
+    Word,
     crc32c,
+    decode_json,
     encode_json,
-    from_json,
-    longest,
-    one_of,
-    parse_object,
     refuse,
-    to_json,
-    within,
+    require_few_values,
 )
 from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
-from pcrstore.format.index import COLUMNS, SYSTEM_BLOCKS, Column, PartEntry
+from pcrstore.format.columns import COLUMNS, Column, Ranges
+from pcrstore.format.index import LAYOUTS, PartEntry
 from pcrstore.format.names import MAX_VERSION
 from pcrstore.jpeg import MAX_GROUPS
 
 __all__ = [
     "FORMAT_VERSION",
+    "MAX_CHECKED",
+    "MAX_CLASSES",
+    "MAX_LATEST",
+    "MAX_MANIFEST",
+    "MAX_NAME",
     "MAX_SPLITS",
+    "MS_SSIM",
     "Checked",
+    "Conversion",
     "Manifest",
-    "Quality",
+    "Measurement",
     "ScriptEntry",
     "Totals",
     "decode_latest",
@@ -49,32 +56,45 @@ FORMAT_VERSION: Final = 1
 
 MAX_MANIFEST: Final = 16 * 2**20
 """A billion images are 15,259 parts of about 200 bytes: 3 MB. The rest is room for half a million
-class names. JSON takes up to 32 times its length in memory, so that a hostile one takes 0.5 GB."""
+class names. Opened, it takes at most four times its length and 64 MiB of memory."""
 
-MAX_PARTS: Final = 1_000_000
+MAX_LATEST: Final = 64
+MAX_CHECKED: Final = 64 * 2**20
+"""Bytes of an object that is read whole."""
 MAX_SPLITS: Final = 255
 """The `split` column is a u8 whose 255 stands for none."""
+MAX_CLASSES: Final = 1_000_000
+"""A class name takes at least 58 bytes in memory: 58 MB."""
+_MAX_ENTRIES: Final = 100_000
+"""Index parts, checked objects, conversions."""
 
-PerGroup = Annotated[tuple[Count, ...], longest(MAX_GROUPS)]
-Similarities = Annotated[tuple[Annotated[float, within(-1, 1)], ...], longest(MAX_GROUPS)]
+MS_SSIM: Final = "ms_ssim"
+"""The metric that a conversion measures: MS-SSIM of the luma."""
 
-_FEATURES: Final[frozenset[str]] = frozenset()
-"""Required features this release knows. A manifest that names another one is refused."""
+MAX_NAME: Final = 4096
+"""Characters of the name of a class or a split."""
+
+Short = Annotated[str, Meta(max_length=128)]
+Name = Annotated[str, Meta(max_length=MAX_NAME)]
+PerGroup = Annotated[tuple[Count, ...], Meta(max_length=MAX_GROUPS)]
+Values = Annotated[tuple[float, ...], Meta(max_length=MAX_GROUPS)]
+Features = Annotated[tuple[Word, ...], Meta(max_length=64)]
+
+FEATURES: Final[frozenset[str]] = frozenset()
+"""Features that this release reads. A manifest that names another one is refused."""
 
 _ENVELOPE = re.compile(rb"pcrstore-manifest v1 crc32c=([0-9a-f]{8}) bytes=(0|[1-9][0-9]{0,9})\n")
 _ANY_ENVELOPE = re.compile(rb"pcrstore-manifest v([0-9]{1,9}) ")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptEntry:
+class ScriptEntry(Stored, frozen=True, kw_only=True):
     """The scan script, by which the images of later versions must be written, too."""
 
-    name: Annotated[str, longest(64)]
-    text: Annotated[str, longest(65_536)]
+    name: Word
+    text: Annotated[str, Meta(max_length=65_536)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(Stored, frozen=True, kw_only=True):
     """Bytes of the whole dataset, by their use."""
 
     sources: Count
@@ -87,77 +107,134 @@ class Totals:
     """Restore regions, read only for `original`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """Similarity of each fidelity to the full one, measured at conversion on some images."""
+class Measurement(Stored, frozen=True, kw_only=True):
+    """A metric of each fidelity against the full one, over a sample of the images."""
 
-    n_images: Count
-    """Images measured; 0 when none could be."""
-    ms_ssim: Similarities
-    """Mean MS-SSIM of the luma of fidelity 1..G against fidelity G. (G,)"""
-    ms_ssim_p05: Similarities
-    """5th percentile of the same. (G,)"""
+    metric: Short
+    """`ms_ssim`, or any other name."""
+    n_images: Annotated[int, Meta(ge=1, le=MAX_INT)]
+    """Images measured."""
+    mean: Values
+    """Of fidelity 1..G. (G,)"""
+    low: Values
+    """Lower bound of the mean's 95 % confidence interval. (G,)"""
+    high: Values
+    """Upper bound of the same. (G,)"""
+    percentiles: Annotated[dict[Word, Values], Meta(max_length=101)]
+    """Values of fidelity 1..G that so many percent of the images stay below, by that number."""
+
+    def check(self, n_groups: int, where: str) -> None:
+        """Raise `FormatError` unless each list has a value for each group."""
+        for name, values in (
+            ("mean", self.mean),
+            ("low", self.low),
+            ("high", self.high),
+            *self.percentiles.items(),
+        ):
+            if len(values) != n_groups:
+                refuse(where, f"quality.{self.metric}.{name}", f"{n_groups} values", len(values))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class Checked(Stored, frozen=True, kw_only=True, rename={"n_bytes": "bytes", "checksum": "crc32c"}):
     """A whole object with its length and checksum, where the format has no finer one."""
 
     name: ObjectName
-    n_bytes: Annotated[Count, Key("bytes")]
-    checksum: Annotated[int, Hex(4), Key("crc32c")]
+    n_bytes: Annotated[int, Meta(ge=0, le=MAX_CHECKED)]
+    checksum: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Conversion(Stored, frozen=True, kw_only=True):
+    """A conversion that images of the dataset came from."""
+
+    id: Uid
+    """A hash of sources, options and writer."""
+    created: Short
+    """ISO 8601, UTC."""
+    software: Short
+    """Name and version of the program."""
+    n_images: Count
+    options: Annotated[dict[Short, Annotated[str, Meta(max_length=65_536)]], Meta(max_length=1000)]
+    """For people; nothing is read from it."""
+    report: ObjectName | None
+    """Name of its report, which is checked; None where there is none."""
+
+
+class Manifest(
+    Stored, frozen=True, kw_only=True, rename={"group_labels": "groups", "totals": "bytes"}
+):
     """A dataset version: everything that opening it needs; the rest is found from here."""
 
-    version: Annotated[int, within(1, MAX_VERSION)]
-    layout: Annotated[str, one_of("record", "zarr")]
-    script: ScriptEntry
+    format: Literal["pcrstore"]
+    features: Features
+    """What a reader must know beyond FORMAT.md."""
+    write_features: Features
+    """What a writer of the next version must know beyond FORMAT.md."""
+    uid: Uid
+    """Identity of the dataset, through all its versions."""
+    version: Annotated[int, Meta(ge=1, le=MAX_VERSION)]
+    created: Short
+    """ISO 8601, UTC."""
+    writer: Short
+    """Unique per attempt: tells a writer whether a commit whose reply was lost was its own."""
+    layout: Word
+    """`record` or `zarr`."""
     group_labels: Annotated[
-        tuple[Annotated[str, longest(64)], ...], longest(MAX_GROUPS), Key("groups")
+        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$(?!\n)")], ...],
+        Meta(min_length=1, max_length=MAX_GROUPS),
     ]
     """Meaning of each scan group. (G,)"""
+    script: ScriptEntry
     n_images: Count
     n_records: Count
-    totals: Annotated[Totals, Key("bytes")]
-    quality: Quality
-    classes: Annotated[tuple[str, ...], longest(10_000_000)]
+    totals: Totals
+    classes: Annotated[tuple[Name, ...], Meta(max_length=MAX_CLASSES)]
     """Class name of each id; a later version only adds to the end."""
-    splits: Annotated[tuple[str, ...], longest(MAX_SPLITS)]
+    splits: Annotated[tuple[Name, ...], Meta(max_length=MAX_SPLITS)]
     """Split name of each id of the `split` column; empty without splits."""
-    columns: Annotated[tuple[Column, ...], longest(1000)]
-    parts: Annotated[tuple[PartEntry, ...], longest(MAX_PARTS)]
-    checked: Annotated[tuple[Checked, ...], longest(MAX_PARTS)]
-    """Objects that are read whole: the report, and a zarr layout's metadata and small arrays."""
-    chunk_bytes: Annotated[tuple[Annotated[int, within(1, 2**31)], ...], longest(MAX_GROUPS + 1)]
-    """Chunk size of each region's array in the zarr layout. (G + 1,), empty otherwise."""
-    conversion: Annotated[str, Hex(UID_BYTES)]
-    """Id of the conversion: a hash of sources, options and transcoder."""
-    options: Annotated[dict[str, Annotated[str, longest(65_536)]], longest(1000)]
-    """Options of the conversion, for people; nothing is read from it."""
-    writer: Annotated[str, longest(128)]
-    """Unique per attempt: tells a writer whether a commit whose reply was lost was its own."""
-    created: Annotated[str, longest(64)]
-    """ISO 8601, UTC."""
+    columns: Annotated[tuple[Column, ...], Meta(max_length=1000)]
+    parts: Annotated[tuple[PartEntry, ...], Meta(max_length=_MAX_ENTRIES)]
+    checked: Annotated[tuple[Checked, ...], Meta(max_length=_MAX_ENTRIES)]
+    """Objects that are read whole: reports, and a zarr layout's metadata and small arrays."""
+    conversions: Annotated[tuple[Conversion, ...], Meta(max_length=_MAX_ENTRIES)]
+    """Where the images came from, oldest first."""
+    quality: Annotated[tuple[Measurement, ...], Meta(max_length=64)] = ()
+    """Measurements of the fidelities, each of a metric."""
 
     @property
     def n_groups(self) -> int:
         """Scan groups, and so the highest fidelity."""
         return len(self.group_labels)
 
+    @property
+    def ranges(self) -> Ranges:
+        """Ranges of the columns that every dataset has."""
+        return Ranges(n_classes=len(self.classes), n_splits=len(self.splits))
+
+    def column(self, name: str) -> Column | None:
+        """Return a column by its name; None if there is none."""
+        return next((c for c in self.columns if c.name == name), None)
+
+    def measured(self, metric: str = MS_SSIM) -> Measurement | None:
+        """Return the measurement of a metric; None if it was not measured."""
+        return next((q for q in self.quality if q.metric == metric), None)
+
     def same_content(self, other: "Manifest") -> bool:
         """Say whether two manifests differ in nothing but who wrote them and when."""
-        return self == replace(other, writer=self.writer, created=self.created)
+        return _content(self) == _content(other)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+def _content(m: Manifest) -> Manifest:
+    conversions = tuple(replace(c, created="") for c in m.conversions)
+    return replace(m, uid="", writer="", created="", conversions=conversions)
+
+
+class _Kind(Stored, frozen=True, kw_only=True):
     """The fields by which a reader knows whether it can read the others."""
 
-    format: Annotated[str, one_of("pcrstore")]
-    features: Annotated[tuple[Annotated[str, longest(64)], ...], longest(64)]
+    format: Literal["pcrstore"]
+    features: Features
+    write_features: Features
+    layout: Word
 
 
 def encode_manifest(m: Manifest) -> bytes:
@@ -166,7 +243,7 @@ def encode_manifest(m: Manifest) -> bytes:
     Raises:
         FormatError: No reader would take it: too many classes, a name that is too long.
     """
-    text = encode_json(_Kind(format="pcrstore", features=tuple(sorted(_FEATURES))), m)
+    text = encode_json(m)
     data = b"pcrstore-manifest v1 crc32c=%08x bytes=%d\n" % (crc32c(text), len(text)) + text
     decode_manifest(data, version=m.version, where="manifest to be written")
     return data
@@ -194,19 +271,21 @@ def decode_manifest(
             )
         raise ChecksumError(f"{where}: not a pcrstore manifest (starts with {data[:24]!r})")
     text = data[head.end() :]
+    del data  # up to 16 MiB, if the caller does not need it either
     if len(text) != int(head[2]) or crc32c(text) != int(head[1], 16):
         raise ChecksumError(
             f"{where}: manifest fails its checksum (expected {int(head[2])} bytes with "
             f"{head[1].decode()}, got {len(text)} with {crc32c(text):08x})"
         )
-    table = parse_object(text, where=where)
-    unknown = set(from_json(_Kind, table, where=where).features) - _FEATURES
-    if unknown:
+    require_few_values(text, Manifest, where=where)
+    kind = decode_json(text, _Kind, where=where, is_weighed=True)
+    new = [*sorted({*kind.features} - FEATURES)]
+    new += [f"layout {kind.layout!r}"] if kind.layout not in LAYOUTS else []
+    if new:
         raise UnsupportedFormatError(
-            f"{where}: needs {', '.join(sorted(unknown))}, which this pcrstore does not know; "
-            "upgrade pcrstore"
+            f"{where}: needs {', '.join(new)}, which this pcrstore does not know; upgrade pcrstore"
         )
-    m = from_json(Manifest, table, where=where)
+    m = decode_json(text, Manifest, where=where, is_weighed=True)
     if m.version != version:
         refuse(where, "version", f"{version}, as its name says", m.version)
     _check(m, where)
@@ -215,29 +294,37 @@ def decode_manifest(
 
 def _check(m: Manifest, where: str) -> None:
     """Check the rules between fields: sums, and lists with one item for each group."""
-    n_groups, names = m.n_groups, [p.name for p in m.parts]
-    n_measured = n_groups if m.quality.n_images else len(m.quality.ms_ssim)
-    n_chunk_sizes = n_groups + 1 if m.layout == "zarr" else 0
+    n_groups = m.n_groups
     for name, expected, got in (
-        ("groups", max(1, n_groups), n_groups),
         ("n_images", sum(p.n_images for p in m.parts), m.n_images),
         ("n_records", sum(p.n_records for p in m.parts), m.n_records),
-        ("parts", len(set(names)), len(names)),
         ("bytes.groups", n_groups, len(m.totals.groups)),
-        ("quality.ms_ssim", n_measured, len(m.quality.ms_ssim)),
-        ("quality.ms_ssim_p05", n_measured, len(m.quality.ms_ssim_p05)),
-        ("chunk_bytes", n_chunk_sizes, len(m.chunk_bytes)),
+        ("groups", n_groups, len({*m.group_labels})),
+        ("splits", len(m.splits), len({*m.splits})),
+        ("quality", len(m.quality), len({q.metric for q in m.quality})),
+        ("parts", len(m.parts), len({p.name for p in m.parts})),
+        ("columns", len(m.columns), len({c.name for c in m.columns})),
+        ("checked", len(m.checked), len({c.name for c in m.checked})),
+        ("ids of conversions", len(m.conversions), len({c.id for c in m.conversions})),
     ):
         if got != expected:
             refuse(where, name, f"{expected}", got)
     for i, part in enumerate(m.parts):
+        if not part.name.startswith("index/"):
+            refuse(where, f"parts[{i}].name", "a name in index/", part.name)
         part.check(n_groups, f"{where}: parts[{i}]")
-    columns = [c.name for c in m.columns]
-    if len({*columns, *SYSTEM_BLOCKS}) != len(columns) + len(SYSTEM_BLOCKS):
-        refuse(where, "columns", f"distinct names, none of {', '.join(SYSTEM_BLOCKS)}", columns)
+    for column in m.columns:
+        column.check(f"{where}: columns.{column.name}")
     missing = [c for c in COLUMNS if c not in m.columns]
     if missing:
-        refuse(where, "columns", f"columns with {to_json(missing[0])}", columns)
+        wanted = f"a column {missing[0].name} of {missing[0].dtype} {list(missing[0].shape)}"
+        refuse(where, "columns", wanted, m.column(missing[0].name))
+    for measurement in m.quality:
+        measurement.check(n_groups, where)
+    checked = {c.name for c in m.checked}
+    for c in m.conversions:
+        if c.report is not None and c.report not in checked:
+            refuse(where, f"report of conversion {c.id}", "one of the checked objects", c.report)
 
 
 def encode_latest(version: int) -> bytes:

@@ -2,7 +2,8 @@
 
 Pure. The planner and the assembler see only these two classes, and so treat both layouts alike.
 A record's regions are its scan groups 0..G-1 and, as region G, its restore blobs. In the record
-layout they are one run of bytes of an object; in the zarr layout each lies in an array of its own.
+layout they are one stretch of a run, which is an object; in the zarr layout each is a stretch of a
+run of its own, which is an array.
 
     ObjectPlacement  objects/a.pcr    ... header | group 1 | group 2 | restore ...
     ArrayPlacement   zarr/b/group_1   ... | group 1 | ...
@@ -14,7 +15,8 @@ import itertools
 from dataclasses import dataclass
 
 from pcrstore.core import ByteRange, record_seed
-from pcrstore.format.names import array_name, chunk_key
+from pcrstore.format.index import Run
+from pcrstore.format.names import chunk_key
 from pcrstore.format.record import header_size
 
 __all__ = ["ArrayPlacement", "ObjectPlacement", "Placement", "chunk_ranges"]
@@ -24,28 +26,37 @@ __all__ = ["ArrayPlacement", "ObjectPlacement", "Placement", "chunk_ranges"]
 class _RecordPlacement:
     """A record that has a place, in either layout."""
 
-    name: str
-    """Name of the object, or of the Zarr group."""
-    uid: bytes
+    runs: tuple[Run, ...]
+    """The run that holds the record, or that of each region. (1,) or (G + 1,)"""
     ordinal: int
-    """Number of the record in its object or group."""
+    """Number of the record among those of its uid."""
     n_images: int
+    starts: tuple[int, ...]
+    """First byte of the record in its run, or of each region. (1,) or (G + 1,)"""
     lengths: tuple[int, ...]
     """Bytes of each region. (G + 1,)"""
 
     @property
     def seed(self) -> int:
         """Binds the record's checksums; see `checksum.record_seed`."""
-        return record_seed(self.uid, self.ordinal)
+        return record_seed(bytes.fromhex(self.runs[0].uid), self.ordinal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectPlacement(_RecordPlacement):
-    """Record layout: header, groups and restore region are one run of an object."""
-
-    start: int
+    """Record layout: header, groups and restore region are one stretch of an object."""
 
     has_header = True
+
+    @property
+    def name(self) -> str:
+        """Name of the object."""
+        return self.runs[0].name
+
+    @property
+    def start(self) -> int:
+        """First byte of the header in the object."""
+        return self.starts[0]
 
     @property
     def header_bytes(self) -> int:
@@ -73,12 +84,12 @@ class ObjectPlacement(_RecordPlacement):
 class ArrayPlacement(_RecordPlacement):
     """Zarr layout: each region is a stretch of a 1-D array in equal chunks."""
 
-    chunk_bytes: tuple[int, ...]
-    """Chunk size of each region's array. (G + 1,)"""
-    starts: tuple[int, ...]
-    """First byte of each region in its array. (G + 1,)"""
-
     has_header = False
+
+    @property
+    def name(self) -> str:
+        """Name of the Zarr group that has the arrays."""
+        return self.runs[0].name.rpartition("/")[0]
 
     def prefix(self, k: int) -> list[ByteRange]:
         """Return groups 1..k: a range each, two where a chunk ends inside."""
@@ -90,9 +101,10 @@ class ArrayPlacement(_RecordPlacement):
 
     def locate(self, region: int, start: int, stop: int) -> list[ByteRange]:
         """Return the ranges of bytes `start` to `stop` of a region."""
-        array = f"{self.name}/{array_name(region, len(self.lengths) - 1)}"
-        base = self.starts[region]
-        return chunk_ranges(array, base + start, base + stop, self.chunk_bytes[region])
+        run, base = self.runs[region], self.starts[region]
+        if run.chunk is None:
+            return [ByteRange(run.name, base + start, base + stop)]
+        return chunk_ranges(run.name, base + start, base + stop, run.chunk)
 
 
 Placement = ObjectPlacement | ArrayPlacement

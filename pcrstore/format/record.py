@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcrstore.core import crc32c, place_words
-from pcrstore.errors import ChecksumError, FormatError
+from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 
 __all__ = [
     "MAX_IMAGES",
@@ -162,6 +162,8 @@ def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where:
 
     Raises:
         ChecksumError: Not this record's header, or damaged.
+        UnsupportedFormatError: A flag of a later version.
+        FormatError: The header of a record of another shape.
     """
     size = header_size(n_images, n_groups)
     if len(data) < size:
@@ -174,10 +176,15 @@ def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where:
         raise ChecksumError(
             f"{where}: record header fails its checksum (expected {checksum:08x}, got {got:08x})"
         )
-    if (n, groups) != (n_images, n_groups) or flags:
+    if flags:
+        raise UnsupportedFormatError(
+            f"{where}: record header has flags {flags:#04x}, which this pcrstore does not know; "
+            "upgrade pcrstore"
+        )
+    if (n, groups) != (n_images, n_groups):
         raise FormatError(
-            f"{where}: record header must say {n_images} images, {n_groups} groups, flags 0, "
-            f"got {n}, {groups}, {flags}"
+            f"{where}: record header must say {n_images} images, {n_groups} groups, "
+            f"got {n}, {groups}"
         )
     at = _FIXED.size
     bits = np.frombuffer(data, np.uint8, (n + 7) // 8, at)
@@ -185,7 +192,10 @@ def parse_header(data: bytes, *, seed: int, n_images: int, n_groups: int, where:
     lengths = np.frombuffer(data, "<u4", n * groups, at).reshape(n, groups)
     at += lengths.nbytes
     checksums = np.frombuffer(data, "<u4", n * groups, at).reshape(n, groups)
-    opaque = np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
+    flags_of_images = np.unpackbits(bits, bitorder="little").view(np.bool_)
+    opaque, spare = flags_of_images[:n], flags_of_images[n:]
+    if spare.any():
+        raise FormatError(f"{where}: record header must have zeros behind the bits of its images")
     return Header(seed=seed, opaque=opaque, lengths=lengths, checksums=checksums)
 
 

@@ -32,6 +32,8 @@ from pcrstore.format.record import parse_header
 
 __all__ = [
     "CHUNK_BYTES",
+    "ROOTS",
+    "ROOT_JSON",
     "ArraySpec",
     "SideRows",
     "chunks",
@@ -50,6 +52,23 @@ still lets one group of a part go to a colder storage class."""
 
 _SIDE_CHUNK_BYTES: Final = 8 * 2**20
 
+_SIDE_DIMENSIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "record_first_image": ("record_edge",),
+    "image_offsets": ("image_edge", "region"),
+    "image_checksums": ("image", "group"),
+    "opaque": ("image",),
+    "labels": ("image",),
+    "key_bytes": ("key_byte",),
+    "key_offsets": ("image_edge",),
+}
+"""Names of the axes of the arrays beside the regions."""
+
+ROOT_JSON: Final = b'{"attributes":{},"node_type":"group","zarr_format":3}'
+"""The zarr.json of the nodes above the groups of conversions: an empty group."""
+
+ROOTS: Final = ("zarr.json", "zarr/zarr.json")
+"""Names of those nodes: `zarr.open` takes the URL of a dataset, and finds `zarr/<conversion>`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
@@ -59,6 +78,8 @@ class ArraySpec:
     """Zarr's name of the data type."""
     shape: tuple[int, ...]
     chunk_rows: int
+    dimensions: tuple[str, ...]
+    """Name of each axis. In a group a name has one size, as xarray wants it."""
 
     @property
     def n_chunks(self) -> int:
@@ -86,6 +107,7 @@ class ArraySpec:
             if self.dtype != "uint8"
             else [{"name": "bytes"}],
             "attributes": {},
+            "dimension_names": list(self.dimensions),
             "storage_transformers": [],
         }
 
@@ -93,10 +115,13 @@ class ArraySpec:
 def region_specs(lengths: Sequence[int], chunk_bytes: Sequence[int]) -> dict[str, ArraySpec]:
     """Return the arrays of the regions, given the bytes of each: groups 1..G, restore."""
     n_groups = len(lengths) - 1
-    return {
-        array_name(g, n_groups): ArraySpec(dtype="uint8", shape=(n,), chunk_rows=size)
-        for g, (n, size) in enumerate(zip(lengths, chunk_bytes, strict=True))
-    }
+    out: dict[str, ArraySpec] = {}
+    for g, (n, size) in enumerate(zip(lengths, chunk_bytes, strict=True)):
+        name = array_name(g, n_groups)
+        out[name] = ArraySpec(
+            dtype="uint8", shape=(n,), chunk_rows=size, dimensions=(f"{name}_byte",)
+        )
+    return out
 
 
 def even_chunk(n_bytes: int, most: int) -> int:
@@ -157,7 +182,7 @@ def side_objects(
     """
     specs = dict(streams)
     for name, values in side_arrays(rows).items():
-        specs[name] = side_spec(values)
+        specs[name] = side_spec(values, _SIDE_DIMENSIONS[name])
         for key, data in chunks(values, specs[name]).items():
             yield f"{name}/{key}", data
     attributes = {
@@ -170,7 +195,7 @@ def side_objects(
 def side_arrays(rows: SideRows) -> dict[str, NDArray[np.generic]]:
     """Return the arrays beside the regions, for a dataset whose regions lie back to back."""
     sizes = np.column_stack((rows.lengths, rows.restore_lengths)).astype(np.uint64)
-    encoded = [k.encode("utf-8", "surrogateescape") for k in rows.keys]
+    encoded = [k.encode() for k in rows.keys]
     return {
         "record_first_image": _edges(rows.images_per_record.astype(np.uint64)),
         "image_offsets": _edges(sizes),
@@ -187,11 +212,13 @@ def _edges(sizes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.concatenate((zero, np.cumsum(sizes, axis=0, dtype=np.uint64)))
 
 
-def side_spec(values: NDArray[np.generic]) -> ArraySpec:
+def side_spec(values: NDArray[np.generic], dimensions: tuple[str, ...]) -> ArraySpec:
     """Return the spec of an array beside the regions."""
     row = max(1, values.itemsize * int(np.prod(values.shape[1:], dtype=int)))
     rows = max(1, min(values.shape[0], _SIDE_CHUNK_BYTES // row))
-    return ArraySpec(dtype=str(values.dtype.name), shape=values.shape, chunk_rows=rows)
+    return ArraySpec(
+        dtype=str(values.dtype.name), shape=values.shape, chunk_rows=rows, dimensions=dimensions
+    )
 
 
 def chunks(values: NDArray[np.generic], spec: ArraySpec) -> dict[str, bytes]:

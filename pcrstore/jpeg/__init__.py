@@ -28,7 +28,7 @@ of 8 x 8 pixels. Group 2 is the AC scan, behind EXIF and other metadata.
 
 from pcrstore.jpeg.assemble import assemble_full, decodable
 from pcrstore.jpeg.markers import EOI, MAX_PIXELS, SOI
-from pcrstore.jpeg.parser import JpegHeader
+from pcrstore.jpeg.parser import JpegHeader, parse
 from pcrstore.jpeg.probe import (
     JpegInfo,
     check_pixels,
@@ -36,7 +36,7 @@ from pcrstore.jpeg.probe import (
     jpeg_shape,
     readable_header,
 )
-from pcrstore.jpeg.restore import Kind, RestoreBlob, pack_blob
+from pcrstore.jpeg.restore import Kind, RestoreBlob, pack_blob, unpack_blob
 from pcrstore.jpeg.scan_script import BUILTIN, MAX_GROUPS, Script, builtin, parse_script
 from pcrstore.jpeg.transcoder import (
     DEFAULT_LIMITS,
@@ -69,8 +69,10 @@ __all__ = [
     "jpeg_shape",
     "original",
     "pack_blob",
+    "parse",
     "parse_script",
     "readable_header",
     "require",
     "transcode",
+    "unpack_blob",
 ]

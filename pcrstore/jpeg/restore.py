@@ -149,6 +149,8 @@ def unpack_blob(data: bytes, groups: Sequence[bytes], *, max_bytes: int) -> Rest
         head, segments = _split_body(head)
     if first & _DEFLATED:
         head = _inflate(head, _dictionary(groups), max_bytes)
+    if len(head) > max_bytes:
+        raise LimitError(f"restore blob of at most {max_bytes} bytes expected, got {len(head)}")
     skeleton = _with_metadata(head, _metadata(groups))
     return RestoreBlob(kind=kind, checksum=checksum, skeleton=skeleton, segments=segments)
 

@@ -139,8 +139,8 @@ def parse_script(text: str, *, name: str = "custom") -> Script:
     labels: list[str] = []
     steps: list[Step] = []
     numbers: list[int] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.partition("#")[0].strip()
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.partition("#")[0].strip(" \t\r")
         if not stripped:
             continue
         where = f"script {name}, line {number}"

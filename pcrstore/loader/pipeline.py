@@ -176,5 +176,7 @@ class Pipeline:
             "selected": [len(s) for s in sources],
             "selection": crc32c(b"".join(p.astype("<i8").tobytes() for p in selected)),
             "counts": list(self.sample_set.counts),
-            "parts": crc32c(b"".join(p.uid for s in sources for p in s.dataset.manifest.parts)),
+            "parts": crc32c(
+                b"".join(p.uid.encode() for s in sources for p in s.dataset.manifest.parts)
+            ),
         }

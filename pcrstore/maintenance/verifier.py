@@ -1,25 +1,30 @@
-"""Check every stored byte of a dataset against its checksums.
+"""Check a dataset: every stored byte against its checksums, every rule of FORMAT.md.
 
     manifest ──▶ parts (directory, every page) ──▶ every record: header, cells, restore blobs
+        │          ├─▶ rules between columns, headers and cells          `rules`
+        │          ├─▶ Zarr metadata and side arrays against the index   `zarr_check`
+        │          └─▶ totals, and the places of records                 `tally`
         └─▶ objects that are checked whole (report, Zarr metadata and side arrays)
 
 Sizes in the store's listing must be those that the index implies, so that bytes can be neither cut
-off nor added where no record would read them. One fault does not hide the next.
+off nor added where no record would read them. One fault does not hide the next. What several
+versions have in common is read once.
 """
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from pcrstore.core import ByteRange, coalesce, crc32c, runs_of
+from pcrstore.core import ByteRange, coalesce, crc32c
 from pcrstore.cost import DEFAULT_COST
-from pcrstore.dataset import IndexReader, Part, WantedCells, list_versions, read_manifest
+from pcrstore.dataset import IndexReader, Part, WantedCells, list_versions
 from pcrstore.errors import (
     AccessDeniedError,
+    ChecksumError,
     FormatError,
     NotFoundError,
     PcrstoreError,
@@ -27,25 +32,43 @@ from pcrstore.errors import (
     TransientStoreError,
 )
 from pcrstore.format import (
+    CODECS,
+    COLUMNS,
     FOLDERS,
-    HEADERS,
     LATEST,
+    MAX_LATEST,
+    MAX_MANIFEST,
+    ROOT_JSON,
+    ROOTS,
+    Checked,
+    Directory,
+    Header,
     Manifest,
-    ObjectPlacement,
-    array_name,
+    PartEntry,
+    Rows,
+    Run,
     chunk_ranges,
     decode_directory,
     decode_latest,
+    decode_manifest,
     decode_part,
     manifest_name,
-    zarr_group_name,
 )
+from pcrstore.maintenance.rules import (
+    image_fault,
+    json_fault,
+    manifest_faults,
+    part_faults,
+    part_headers,
+)
+from pcrstore.maintenance.tally import VersionTally
+from pcrstore.maintenance.zarr_check import ZarrGroup, groups_of
 from pcrstore.storage import Engine, ReadableStore, store_of
 
 __all__ = ["Fault", "VerifyReport", "verify"]
 
-_BATCH_BYTES: Final = 32 * 2**20
-"""Size of the records whose headers are read at once."""
+_BEFORE_DIRECTORY: Final = 12
+"""Bytes of an index part before its directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +123,33 @@ def verify(
 
 
 class _Check:
+    """One run over a store.
+
+    Args:
+        store: The store of the dataset.
+        progress: Called with the number of images checked since the last call.
+    """
+
     def __init__(self, store: ReadableStore, progress: Callable[[int], None] | None) -> None:
         self._store = store
         self._progress = progress or (lambda _: None)
         self._sizes = {e.name: e.n_bytes for e in store.list("")}
-        self._faults: list[Fault] = []
+        self._faults: dict[Fault, None] = {}
+        """In order, each once."""
+        self._bad: set[str] = set()
+        """Names of objects with a fault."""
         self._seen: set[str] = set()
+        self._checked: set[Checked] = set()
+        self._runs: set[tuple[str, int, int | None]] = set()
+        self._groups: dict[tuple[tuple[Run, ...], tuple[Checked, ...]], ZarrGroup] = {}
+        """By their arrays, and by what a manifest says of their objects."""
+        self._read_parts: set[PartEntry] = set()
+        """Parts whose records were read."""
         self._n_images = 0
         self._n_bytes = 0
 
     def run(self) -> VerifyReport:
+        """Check every version, the newest first."""
         found = list_versions(self._store)
         hinted = self._hint(found)
         if not found and not hinted:
@@ -118,11 +158,10 @@ class _Check:
             name = manifest_name(version)
             self._seen.add(name)
             try:
-                manifest = read_manifest(self._store, version)
+                manifest = self._manifest(name, version)
             except (FormatError, NotFoundError) as e:
                 self._fault(name, e)
                 continue
-            self._n_bytes += self._sizes.get(name, 0)
             self._version(manifest)
         unreferenced = () if self._faults else self._unreferenced()
         return VerifyReport(
@@ -140,7 +179,8 @@ class _Check:
         return tuple(sorted(set(ours) - self._seen))
 
     def _fault(self, name: str, error: PcrstoreError | str) -> None:
-        self._faults.append(Fault(name=name, message=str(error)))
+        self._bad.add(name)
+        self._faults[Fault(name=name, message=str(error))] = None
 
     def _hint(self, found: list[int]) -> bool:
         """Check the hint of the newest version; return False if there is none."""
@@ -148,7 +188,7 @@ class _Check:
             return False
         self._seen.add(LATEST)
         try:
-            hint = decode_latest(self._store.get(LATEST, max_bytes=64), where=LATEST)
+            hint = decode_latest(self._store.get(LATEST, max_bytes=MAX_LATEST), where=LATEST)
         except FormatError as e:
             self._fault(LATEST, e)
             return True
@@ -156,45 +196,56 @@ class _Check:
             self._fault(LATEST, f"names version {hint}, whose manifest is gone")
         return True
 
-    def _version(self, m: Manifest) -> None:
-        for c in m.checked:
-            data = self._whole(c.name, c.n_bytes)
-            if data is not None and crc32c(data) != c.checksum:
-                self._fault(
-                    c.name,
-                    f"fails its checksum (expected {c.checksum:08x}, got {crc32c(data):08x})",
-                )
-        if m.layout == "zarr":
-            self._chunks(m)  # first: reading records must know of chunks cut short
-        index = IndexReader(self._store, m, DEFAULT_COST)
-        for number, entry in enumerate(m.parts):
-            data = self._whole(entry.name, entry.n_bytes)
-            if data is None:
-                continue
-            try:
-                head = data[: entry.head.n_bytes]
-                directory = decode_directory(
-                    head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
-                )
-                decode_part(data, directory, m.columns)
-                part = index.parts([number])[0]
-            except FormatError as e:
-                self._fault(entry.name, e)
-                continue
-            self._objects(m, part)
-            sizes = part.records["length"].sum(axis=1, dtype=np.int64).tolist()
-            for batch in runs_of(sizes, _BATCH_BYTES):
-                self._records(index, m, number, part=part, batch=batch, encoded=data)
+    def _manifest(self, name: str, version: int) -> Manifest:
+        """Read a manifest, a second time where it comes damaged."""
+        data = self._store.get(name, max_bytes=MAX_MANIFEST)
+        try:
+            m = decode_manifest(data, version=version, where=name)
+        except ChecksumError:
+            data = self._store.get(name, max_bytes=MAX_MANIFEST)
+            m = decode_manifest(data, version=version, where=name)
+        self._n_bytes += len(data)
+        wrong = json_fault(data.partition(b"\n")[2])
+        if wrong is not None:
+            self._fault(name, wrong)
+        return m
 
-    def _whole(self, name: str, n_bytes: int) -> bytes | None:
-        """Read an object; None when it was read before, is missing or has another size."""
-        if name in self._seen:
-            return None
-        self._seen.add(name)
-        if not self._sized(name, n_bytes):
-            return None
-        self._n_bytes += n_bytes
-        return self._store.get(name, max_bytes=n_bytes)
+    def _version(self, m: Manifest) -> None:
+        name = manifest_name(m.version)
+        for message in manifest_faults(m):
+            self._fault(name, message)
+        for c in m.checked:
+            self._whole(c)
+        for root in ROOTS if m.layout == "zarr" else ():
+            size, checksum = len(ROOT_JSON), crc32c(ROOT_JSON)
+            if Checked(name=root, n_bytes=size, checksum=checksum) not in m.checked:
+                self._fault(root, f"must be {ROOT_JSON.decode()}, and checked by the manifest")
+        index = IndexReader(self._store, m, DEFAULT_COST)
+        tally = VersionTally(m)
+        found = [self._part(m, index, number, tally) for number in range(len(m.parts))]
+        if all(found):  # otherwise sums say nothing
+            for place, message in tally.faults(name):
+                self._fault(place, message)
+
+    def _whole(self, c: Checked) -> None:
+        """Check an object that is read whole."""
+        if c not in self._checked and self._sized(c.name, c.n_bytes):
+            try:
+                self._get(c)
+            except FormatError as e:
+                self._fault(c.name, e)
+        self._checked.add(c)
+        self._seen.add(c.name)
+
+    def _get(self, c: Checked) -> bytes:
+        data = self._store.get(c.name, max_bytes=c.n_bytes)
+        self._n_bytes += len(data)
+        if (len(data), crc32c(data)) != (c.n_bytes, c.checksum):
+            raise ChecksumError(
+                f"{c.name} fails its checksum (expected {c.n_bytes} bytes with {c.checksum:08x}, "
+                f"got {len(data)} with {crc32c(data):08x})"
+            )
+        return data
 
     def _sized(self, name: str, n_bytes: int) -> bool:
         if name not in self._sizes:
@@ -203,94 +254,151 @@ class _Check:
             self._fault(name, f"must have {n_bytes} bytes, got {self._sizes[name]}")
         return self._sizes.get(name) == n_bytes
 
-    def _objects(self, m: Manifest, part: Part) -> None:
-        """Check that the records of each object cover all of it."""
-        if m.layout != "record":
-            return
-        for i, entry in enumerate(part.directory.objects):
-            self._seen.add(entry.name)
-            self._sized(entry.name, entry.n_bytes)
-            rows = np.flatnonzero(part.records["object"] == i)
-            at = int(part.records["start"][rows[0], 0]) if len(rows) else 0
-            for r in rows.tolist():
-                placed = part.placement(r, m.chunk_bytes)
-                if isinstance(placed, ObjectPlacement):
-                    if placed.start != at:
-                        self._fault(entry.name, f"bytes {at}..{placed.start} belong to no record")
-                    at = placed.start + placed.header_bytes + sum(placed.lengths)
-
-    def _records(
-        self,
-        index: IndexReader,
-        m: Manifest,
-        number: int,
-        *,
-        part: Part,
-        batch: range,
-        encoded: bytes,
-    ) -> None:
-        """Check records: the header against the index's copy, every cell, every restore blob."""
+    def _part(self, m: Manifest, index: IndexReader, number: int, tally: VersionTally) -> bool:
+        """Check an index part and all that it names; return False where it cannot be read."""
+        entry = m.parts[number]
+        self._seen.add(entry.name)
+        if not self._sized(entry.name, entry.n_bytes):
+            return False
         try:
-            headers = index.headers([(number, r) for r in batch])
-            wants = [
-                WantedCells(
-                    record=part.first_record + r,
-                    placement=part.placement(r, m.chunk_bytes),
-                    header=h,
-                    images=tuple(range(h.n_images)),
-                    fidelities=(m.n_groups,) * h.n_images,
-                    restore=index.restore_rows(number, r),
-                )
-                for r, h in zip(batch, headers, strict=True)
-            ]
+            directory, rows = self._rows(m, entry)
+            [part] = index.parts([number])
+            headers = part_headers(directory, rows)
+            for message in part_faults(m, directory, rows, headers):
+                self._fault(entry.name, message)
+        except FormatError as e:
+            self._fault(entry.name, e)
+            return False
+        tally.add(directory, rows)
+        for run in directory.runs:
+            self._run(run)
+        if m.layout == "zarr":
+            self._zarr(m, part, rows, headers)
+        if entry not in self._read_parts:
+            self._read_parts.add(entry)
+            self._records(m, part, rows, headers)
+        return True
+
+    def _rows(self, m: Manifest, entry: PartEntry) -> tuple[Directory, Rows]:
+        """Return an index part, every page checked.
+
+        Raises:
+            FormatError: It is damaged, or of a later version of the format.
+        """
+        data = self._store.get(entry.name, max_bytes=entry.n_bytes)
+        self._n_bytes += len(data)
+        head = data[: entry.head.n_bytes]
+        directory = decode_directory(
+            head, entry, layout=m.layout, n_groups=m.n_groups, columns=m.columns
+        )
+        wrong = json_fault(head[_BEFORE_DIRECTORY:])
+        if wrong is not None:
+            self._fault(entry.name, wrong)
+        # A column of a later version is named as a fault, and all else is checked; without those
+        # that every part has nothing can be.
+        found = directory.columns
+        known = [
+            c
+            for c in m.columns
+            if c in COLUMNS
+            or (c.is_known and (c.name not in found or found[c.name].codec in CODECS))
+        ]
+        return directory, decode_part(data, directory, known)
+
+    def _run(self, run: Run) -> None:
+        """Check the length of an object, or of every chunk of an array, and zeros at its end."""
+        key = run.name, run.n_bytes, run.chunk
+        if key in self._runs:
+            return
+        self._runs.add(key)
+        if run.chunk is None:
+            self._seen.add(run.name)
+            self._sized(run.name, run.n_bytes)
+            return
+        n_chunks = -(-run.n_bytes // run.chunk)
+        if n_chunks > len(self._sizes):  # before anything is made for each of them
+            self._fault(run.name, f"must have {n_chunks} chunks; {len(self._sizes)} objects exist")
+            return
+        for r in chunk_ranges(run.name, 0, run.n_bytes, run.chunk):
+            self._seen.add(r.name)
+            if self._sized(r.name, run.chunk) and r.stop < run.chunk:
+                [rest] = self._store.get_ranges([ByteRange(r.name, r.stop, run.chunk)])
+                self._n_bytes += len(rest)
+                if any(rest):
+                    self._fault(r.name, f"bytes {r.stop}..{run.chunk} must be zero")
+
+    def _zarr(self, m: Manifest, part: Part, rows: Rows, headers: Sequence[Header]) -> None:
+        """Check the Zarr groups that hold a part's records against the index."""
+        checked = {c.name: c for c in m.checked}
+
+        def read(name: str) -> bytes:
+            if name not in checked:
+                raise FormatError(f"{name} must be checked by the manifest")
+            if self._sizes.get(name) != checked[name].n_bytes:
+                raise FormatError(f"{name} cannot be read")
+            return self._get(checked[name])
+
+        try:
+            for runs, records in groups_of(part.directory, rows):
+                folder = part.placement(int(records[0])).name
+                objects = tuple(c for c in m.checked if c.name.startswith(f"{folder}/"))
+                group = self._groups.get((runs, objects))
+                if group is None:
+                    group = self._groups[runs, objects] = ZarrGroup(runs, m, read)
+                    for name, message in group.faults():
+                        self._fault(name, message)
+                of_group = {r: headers[r] for r in records.tolist()}
+                for name, message in group.record_faults(m, part.directory, rows, of_group):
+                    self._fault(name, message)
         except FormatError as e:
             self._fault(part.entry.name, e)
-            return
-        base = part.directory.blocks[HEADERS].pages[0].start
-        for r, want in zip(batch, wants, strict=True):
+
+    def _records(self, m: Manifest, part: Part, rows: Rows, headers: Sequence[Header]) -> None:
+        """Check records: the header against the index's copy, every cell, every restore blob."""
+        forms, widths, heights = (
+            np.asarray(rows.columns[c]).tolist() for c in ("format", "width", "height")
+        )
+        for r, header in enumerate(headers):
+            first, stop = part.image_edges[r : r + 2].tolist()
+            want = WantedCells(
+                record=part.first_record + r,
+                placement=part.placement(r),
+                header=header,
+                images=tuple(range(header.n_images)),
+                fidelities=(m.n_groups,) * header.n_images,
+                restore=rows.restore[first:stop],
+            )
+            name = want.placement.name
+            ranges = want.ranges()
+            if want.placement.has_header:
+                ranges = [*want.placement.prefix(0), *ranges]
             try:
-                ranges = want.ranges()
-                if isinstance(want.placement, ObjectPlacement):
-                    ranges = [*want.placement.prefix(0), *ranges]
-                parts = self._read(ranges)
-                if isinstance(want.placement, ObjectPlacement):
-                    copy = encoded[base + part.header_edges[r] : base + part.header_edges[r + 1]]
-                    if parts.pop(0) != copy:
-                        self._fault(
-                            want.placement.name,
-                            f"header of record {want.placement.ordinal} differs from the index's",
-                        )
-                for _ in want.checked(parts):
-                    pass
-            except (FormatError, StoreError) as e:
-                if isinstance(e, StoreError) and self._is_unreachable(want.placement.name, e):
+                bodies = self._read(ranges)
+                if want.placement.has_header and bodies.pop(0) != rows.headers[r]:
+                    self._fault(name, f"header of record {r} of {part.entry.name} differs")
+                for i, image in enumerate(want.checked(bodies), first):
+                    wrong = image_fault(
+                        image.cells, image.restore, form=forms[i], size=(widths[i], heights[i])
+                    )
+                    if wrong is not None:
+                        self._fault(name, f"image {i} of {part.entry.name} {wrong}")
+            except FormatError as e:
+                self._fault(name, e)
+            except StoreError as e:
+                if self._is_unreachable({r.name for r in ranges}, e):
                     raise
-                self._fault(want.placement.name, e)
-            self._n_images += len(want.images)
-            self._progress(len(want.images))
+                self._fault(name, e)
+            self._n_images += header.n_images
+            self._progress(header.n_images)
 
-    def _is_unreachable(self, name: str, e: StoreError) -> bool:
+    def _is_unreachable(self, names: set[str], e: StoreError) -> bool:
         """Return True if the store failed, False if an object is gone or cut short: a fault."""
-        known = any(f.name == name or f.name.startswith(f"{name}/") for f in self._faults)
         failing = isinstance(e, (TransientStoreError, AccessDeniedError))
-        return failing or not (known or isinstance(e, NotFoundError))
+        return failing or not (names & self._bad or isinstance(e, NotFoundError))
 
-    def _read(self, ranges: list[ByteRange]) -> list[bytes]:
+    def _read(self, ranges: Sequence[ByteRange]) -> list[bytes]:
         """Read a record's ranges by one request per object: they lie side by side there."""
         merged = coalesce(ranges, max_gap=sys.maxsize, max_size=sys.maxsize)
         bodies = self._store.get_ranges([r.range for r in merged.requests])
         self._n_bytes += sum(map(len, bodies))
         return merged.split(bodies)
-
-    def _chunks(self, m: Manifest) -> None:
-        """Check the size of every chunk, and that the last of each array is zeros at its end."""
-        lengths = (*m.totals.groups, m.totals.restore)
-        for g, (n, size) in enumerate(zip(lengths, m.chunk_bytes, strict=True)):
-            array = f"{zarr_group_name(m.conversion)}/{array_name(g, m.n_groups)}"
-            for r in chunk_ranges(array, 0, n, size):
-                self._seen.add(r.name)
-                if self._sized(r.name, size) and r.stop < size:
-                    rest = self._store.get_ranges([ByteRange(r.name, r.stop, size)])[0]
-                    self._n_bytes += len(rest)
-                    if any(rest):
-                        self._fault(r.name, f"bytes {r.stop}..{size} must be zero")

@@ -179,6 +179,7 @@ class PcrstoreDatasource(Datasource):
         conditions = where if callable(where) else conditions_of(where)
         names = _names(columns)
         ds = dataset_in(store, version=version)
+        ds.index.require_backed(len(ds))  # planning has arrays of all images
         self._source = _Source(
             url=place,
             options=storage_options,

@@ -55,12 +55,15 @@ def select_images(
 
     Raises:
         OptionError: The selection is not positions in the dataset, or names one twice.
+        FormatError: Index parts of the images are missing.
     """
     found = None if selection is None else _positions(selection, len(dataset))
     if conditions:
         matching = dataset.find(**conditions)
         found = matching if found is None else np.intersect1d(found, matching)
     is_all = found is None or len(found) == len(dataset)
+    if is_all:  # the loader allocates by their number: batches, ranks, workers
+        dataset.index.require_backed(len(dataset))
     return SelectedDataset(dataset=dataset, positions=None if is_all else found)
 
 

@@ -45,8 +45,9 @@ def keys_of(ds: Dataset, chunk_bytes: int) -> Keys:
     """Return the keys of a dataset; chunks made of records have `chunk_bytes` at most."""
     index = IndexReader(ds.store, ds.manifest, ds.cost)
     parts = index.parts(range(len(ds.manifest.parts)))
-    groups = {o.name for part in parts for o in part.directory.objects}
-    if ds.manifest.layout == "zarr" and len(groups) == 1:
+    runs = [run for part in parts for run in part.directory.runs]
+    groups = {run.name.rpartition("/")[0] for run in runs}
+    if ds.manifest.layout == "zarr" and len(groups) == 1 and not any(run.unused for run in runs):
         return _StoredGroup(ds.store, groups.pop())
     return _RecordGroup(ds, index, parts, chunk_bytes)
 
@@ -143,7 +144,7 @@ class _RecordGroup:
             if start < end:
                 part = int(np.searchsorted(self._index.record_edges, record, side="right")) - 1
                 local = record - int(self._index.record_edges[part])
-                placement = self._parts[part].placement(local, self._ds.manifest.chunk_bytes)
+                placement = self._parts[part].placement(local)
                 yield from placement.locate(region, start - base, end - base)
                 start = end
             record += 1
@@ -160,7 +161,7 @@ class _RecordGroup:
         objects = side_objects(
             self._region_arrays,
             self._side_rows(),
-            conversion=m.conversion,
+            conversion=m.conversions[-1].id if m.conversions else m.uid,
             group_labels=m.group_labels,
             classes=m.classes,
         )

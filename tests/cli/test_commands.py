@@ -11,6 +11,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from flows import put_all
+from msgspec.structs import replace
+from rewritten import Draft
+from small_datasets import stored
 from small_sources import broken, encoded, write_sources
 
 import pcrstore
@@ -400,7 +404,7 @@ def test_names_are_escaped_for_the_terminal_and_exact_in_json(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])
-def test_info_tells_everything_by_two_requests(photos, tmp_path, monkeypatch, layout):
+def test_info_tells_everything_by_few_requests(photos, tmp_path, monkeypatch, layout):
     ok("convert", photos, tmp_path / "ds", "--workers", 1, "--layout", layout)
     stores = []
 
@@ -411,7 +415,9 @@ def test_info_tells_everything_by_two_requests(photos, tmp_path, monkeypatch, la
     real = params.open_store
     monkeypatch.setattr(params, "open_store", recorded)
     text = ok("info", tmp_path / "ds")
-    assert [r.op for s in stores for r in s.requests] == ["list", "get"]
+    # In the zarr layout the first index part says how large chunks are.
+    more = ["get_range"] * 2 if layout == "zarr" else []
+    assert [r.op for s in stores for r in s.requests] == ["list", "get", *more]
     for part in (f"{layout} layout", "script sa5", "8 images", "2 classes: cat, dog", "refine-0"):
         assert part in text
     facts = json.loads(ok("info", tmp_path / "ds", "--json"))
@@ -420,6 +426,34 @@ def test_info_tells_everything_by_two_requests(photos, tmp_path, monkeypatch, la
     assert facts["fidelities"][-1]["of_full"] == 1
     assert sum(facts["bytes"]["groups"]) / 8 == facts["fidelities"][-1]["bytes_per_image"]
     assert facts["fidelities"][0]["epoch_dollars"] > 0
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_info_needs_no_images_and_no_percentiles(tmp_path, layout):
+    draft = Draft.of(stored(layout))
+    [measured] = draft.manifest.quality
+    draft.manifest = replace(draft.manifest, quality=(replace(measured, percentiles={}),))
+    draft.parts = []
+    put_all(open_store(str(tmp_path)), draft.encode())
+    facts = json.loads(ok("info", tmp_path, "--json"))
+    assert facts["n_images"] == facts["n_records"] == 0
+    assert [f["ms_ssim"] for f in facts["fidelities"]] == list(measured.mean)
+    assert {f["ms_ssim_p05"] for f in facts["fidelities"]} == {None}
+    assert "0 images in 0 records" in ok("info", tmp_path)
+
+
+def test_info_takes_the_chunks_of_each_region_from_its_run(tmp_path):
+    draft = Draft.of(stored("zarr"))
+
+    def fidelities():
+        put_all(open_store(str(tmp_path)), draft.encode())
+        return json.loads(ok("info", tmp_path, "--json"))["fidelities"]
+
+    before = fidelities()
+    for part in draft.parts:  # the same runs, in another order
+        part.runs = part.runs[::-1]
+        part.rows.records["object"] = len(part.runs) - 1 - part.rows.records["object"]
+    assert fidelities() == before
 
 
 @pytest.mark.parametrize("layout", ["record", "zarr"])

@@ -242,6 +242,7 @@ def bad_tree(tmp_path):
         "caf\u00e9/\u732b.jpg": photo(39),
     }
     write_tree(tree, good)
+    good["dog/%FF%FE.jpg"] = good.pop("dog/\udcff\udcfe.jpg")
     return tree, {**photos(), **good}, said
 
 

@@ -37,7 +37,7 @@ def unit(layout="record", number=3):
         object=placed.object,
         rows=placed.rows,
         outcomes=Outcomes(
-            problems=(Problem(key="\udcff\n.jpg", reason="r\u00e9ason", outcome="skipped"),),
+            problems=(Problem(key="%FF\n.jpg", reason="r\u00e9ason", outcome="skipped"),),
             quality=r.quality,
             restore_bytes=r.restore_bytes,
             restore_images=r.restore_images,

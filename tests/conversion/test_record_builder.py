@@ -18,7 +18,7 @@ from pcrstore.errors import (
     TransientStoreError,
     UnsupportedJpegError,
 )
-from pcrstore.format.index import COLUMNS
+from pcrstore.format.columns import COLUMNS
 from pcrstore.format.record import parse_header
 from pcrstore.jpeg.transcoder import Limits, original
 

@@ -22,6 +22,7 @@ from flows import (
     write_tree,
 )
 from PIL import Image
+from small_datasets import parts_of
 
 import pcrstore
 from pcrstore.cost.model import DEFAULT_COST
@@ -52,7 +53,7 @@ def stored(tmp_path_factory):
     tree = write_tree(tmp_path_factory.mktemp("source"), FILES)
     out = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", 7)  # three parts
+        parts_of(patch, 7)  # three parts
         patch.setattr("pcrstore.format.index_pages._ROWS_PER_PAGE", 2)
         for layout, options in OPTIONS.items():
             store = DictStore()
@@ -223,8 +224,7 @@ def test_a_fidelity_that_is_not_there_is_refused(ds, store, fidelity):
 
 
 def test_targets_resolve_by_the_measured_statistics(ds):
-    q = ds.manifest.quality
-    assert ds.resolve(MsSsim(q.ms_ssim[1])) == 2
+    assert ds.resolve(MsSsim(ds.manifest.measured().mean[1])) == 2
     assert ds.resolve("ms-ssim>=0") == 1
     assert ds.resolve(ByteBudget(10**9)) == G
     assert ds.resolve("full") == G

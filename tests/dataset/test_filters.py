@@ -4,8 +4,10 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+import odd_columns
 import pytest
 from flows import RECORD, DictStore, convert_to, dataset, photo, photos, png, write_tree
+from small_datasets import parts_of
 
 from pcrstore.dataset.filters import conditions_of
 from pcrstore.errors import OptionError
@@ -21,7 +23,7 @@ def stored(tree, **options):
     """The dataset of a folder in parts of seven images, and its store."""
     store = DictStore()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", 7)
+        parts_of(patch, 7)
         convert_to(store, tree, replace(RECORD, policy="opaque", **options))
     recording = RecordingStore(store)
     return dataset(recording), recording
@@ -117,7 +119,7 @@ NOT_FOUND = {
     ),
     "no-mask": ({"label": lambda v: v}, "booleans, got int32"),
     "one-answer": ({"label": lambda _: True}, "booleans"),
-    "table": ({"source_sha256": 3}, "source_sha256 has 32 values an image"),
+    "table": ({"source_sha256": 3}, r"source_sha256 has values of shape \[32\]: give a function"),
 }
 
 
@@ -168,3 +170,55 @@ def test_a_split_of_a_dataset_without_splits(tmp_path):
     assert ds.find(split=255).tolist() == ds.find(split=None).tolist() == [0, 1]
     with pytest.raises(OptionError, match="split must be one of none, got 'train'"):
         ds.find(split="train")
+
+
+@pytest.fixture(scope="module", params=["record", "zarr"])
+def odd(request):
+    return dataset(DictStore(odd_columns.with_columns(request.param)))
+
+
+OF_ODD = {
+    # Image 3 would be number 3; its value is null, and that of image 0, too.
+    "number": ({"count": [0, 2, 3, 5]}, lambda i: i in (2, 5)),
+    "number-or-null": ({"count": [2, None]}, lambda i: i == 2 or odd_columns.null(i)),
+    "none-of-numbers": ({"count": []}, lambda _: False),
+    "boolean": ({"flag": True}, lambda i: not odd_columns.null(i) and i),
+    "float": ({"score": 5.0}, lambda i: i == 5),
+    "text": ({"caption": "caption \u00e9 4"}, lambda i: i == 4),
+    "text-or-null": (
+        {"caption": {"caption \u00e9 4", None}},
+        lambda i: i == 4 or odd_columns.null(i),
+    ),
+    "json": ({"note": ['{"n": 5}', "{}"]}, lambda i: i == 5),
+    "bytes": ({"blob": b"\x04\x00\xff"}, lambda i: i == 4),
+    "function": ({"score": lambda v: v >= 0}, lambda i: not odd_columns.null(i)),
+    "function-of-texts": (
+        {"caption": lambda v: np.array([t is not None and t.endswith("1") for t in v])},
+        lambda i: i == 1,
+    ),
+    "function-of-rows": (
+        {"boxes": lambda v: np.array([b is not None and len(b) == 2 for b in v])},
+        lambda i: i % 3 == 2 and not odd_columns.null(i),
+    ),
+    **{f"null-{name}": ({name: None}, odd_columns.null) for name in odd_columns.VALUES},
+}
+
+
+@pytest.mark.parametrize(("conditions", "meets"), OF_ODD.values(), ids=OF_ODD)
+def test_null_is_found_by_none_and_by_nothing_else(odd, conditions, meets):
+    assert odd.find(**conditions).tolist() == [i for i in range(len(odd)) if meets(i)]
+
+
+ODD_REFUSED = {
+    "text-for-bytes": ({"blob": "x"}, "blob must be bytes, got 'x'"),
+    "bytes-for-text": ({"caption": b"x"}, "caption must be text, got b'x'"),
+    "number-for-json": ({"note": 5}, "note must be JSON text, got 5"),
+    "ragged": ({"boxes": 1.0}, r"boxes has values of shape \[None, 4\]: give a function"),
+    "never-null": ({"width": None}, "width must be a number"),
+}
+
+
+@pytest.mark.parametrize(("conditions", "says"), ODD_REFUSED.values(), ids=ODD_REFUSED)
+def test_a_condition_is_of_the_type_of_its_column(odd, conditions, says):
+    with pytest.raises(OptionError, match=says):
+        odd.find(**conditions)

@@ -4,12 +4,17 @@ import pickle
 from threading import Thread
 
 import numpy as np
+import odd_columns
 import pytest
 from flows import RECORD, DictStore, convert_to, dataset, photos, write_tree
+from rewritten import Draft
+from small_datasets import opened as opened_dataset
+from small_datasets import parts_of, stored
 
 from pcrstore.cost.model import DEFAULT_COST
 from pcrstore.dataset.index_reader import IndexReader
-from pcrstore.errors import ChecksumError, OptionError
+from pcrstore.errors import ChecksumError, OptionError, UnsupportedFormatError
+from pcrstore.format.columns import Column
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 
 N = 26
@@ -21,7 +26,7 @@ def objects(tmp_path_factory):
     tree = write_tree(tmp_path_factory.mktemp("source"), photos(N))
     store = DictStore()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", 9)
+        parts_of(patch, 9)
         patch.setattr("pcrstore.format.index_pages._ROWS_PER_PAGE", 4)
         convert_to(store, tree, RECORD)
     return store.objects
@@ -140,16 +145,60 @@ def test_a_pickle_holds_nothing_that_was_read(objects):
     assert again.counter.n_requests == index.counter.n_requests
 
 
-def test_pages_that_were_not_used_for_long_are_forgotten(objects, monkeypatch):
-    monkeypatch.setattr("pcrstore.dataset.index_reader._PAGES_KEPT", 2)
+@pytest.mark.parametrize("name", ["label", "key"])
+def test_pages_that_were_not_used_for_long_are_forgotten(objects, monkeypatch, name):
+    _, index = opened(objects)
+    # Two pages of four, as they are in memory: numbers of 4 bytes; texts, their lengths, objects.
+    texts = sum(len(key.encode()) + 4 + 64 for key in index.column("key", range(8)))
+    monkeypatch.setattr(
+        "pcrstore.dataset.index_reader._PAGE_BYTES", {"label": 2 * 4 * 4, "key": texts}[name]
+    )
     store, index = opened(objects)
 
     def n_requests(image):
         store.clear()
-        index.column("label", [image])
+        index.column(name, [image])
         return len(store.requests)
 
     assert [n_requests(i) for i in (0, 4, 0, 4)][2:] == [0, 0]
     assert n_requests(8) > 0  # of the third page: that of image 0 was used before that of 4
     assert n_requests(4) == 0
     assert n_requests(0) > 0
+
+
+@pytest.fixture(scope="module", params=["record", "zarr"])
+def odd(request):
+    return odd_columns.with_columns(request.param)
+
+
+@pytest.mark.parametrize("name", odd_columns.VALUES)
+def test_values_of_any_kind_are_null_where_they_or_their_part_lack(odd, name):
+    _, index = opened(odd)
+    wanted = odd_columns.expected(name)
+    assert None in wanted
+    for images in (range(odd_columns.N), [], [7], [0, 19, 2, 2, 11, 1], [1, 2], [6, 7, 8]):
+        values = index.column(name, images)
+        assert odd_columns.plain(values) == [wanted[i] for i in images]
+        if isinstance(values, np.ndarray):
+            assert values.dtype == odd_columns.VALUES[name][0]
+            assert np.ma.isMaskedArray(values) == any(wanted[i] is None for i in images)
+
+
+@pytest.mark.parametrize("lacking", [set(), {1}, {0, 1, 2, 3}], ids=repr)
+def test_a_column_of_a_later_type_is_refused_and_no_other(lacking):
+    draft = Draft.of(stored())
+    column = Column(name="wave", dtype="<c8", shape=())
+    draft.add(column, np.zeros(20, np.complex64), lacking=lacking)
+    ds = opened_dataset(DictStore(draft.encode()))
+    for use in (lambda: ds.column("wave"), lambda: ds.find(wave=None)):
+        with pytest.raises(UnsupportedFormatError, match=r"wave has the type '<c8', .* upgrade"):
+            use()
+    assert len(ds.keys) == len([*ds]) == len(ds)
+
+
+def test_a_part_that_lacks_a_column_is_not_read_for_it(odd):
+    store, index = opened(odd)
+    index.parts(range(4))
+    store.clear()
+    index.column("score", range(6, 12))
+    assert store.requests == []

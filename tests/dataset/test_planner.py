@@ -11,12 +11,13 @@ from pcrstore.core.checksum import crc32c, place_words, record_seed
 from pcrstore.cost.model import DEFAULT_COST, CostModel, Link, Prices
 from pcrstore.dataset.planner import WantedCells, WantedPrefix, assemble, plan
 from pcrstore.errors import ChecksumError, FormatError
-from pcrstore.format.index import RESTORE_DTYPE
+from pcrstore.format.index import RESTORE_DTYPE, Run
 from pcrstore.format.placement import ArrayPlacement, ObjectPlacement
 from pcrstore.format.record import RecordImage, build_record
 from pcrstore.jpeg.markers import EOI
 
-UID = bytes(range(16))
+UID = bytes(range(16)).hex()
+ARRAYS = ("group_1", "group_2", "group_3", "restore")
 FREE = CostModel(  # a request costs nothing, so that no gap is worth reading
     prices=Prices(name="none", per_get=0.0, per_byte=1.0, source="test"),
     link=Link(bandwidth=1e6, per_connection=1e6, latency=0.0, concurrency=1),
@@ -34,7 +35,7 @@ class World:
         chunk_bytes = (16, 40, 1000, 30)
         streams = [b""] * 4
         for ordinal in range(3):
-            seed = record_seed(UID, ordinal)
+            seed = record_seed(bytes.fromhex(UID), ordinal)
             images = [
                 RecordImage(
                     groups=tuple(rng.bytes(int(rng.integers(1, 20))) for _ in range(3)),
@@ -55,21 +56,21 @@ class World:
             if layout == "record":
                 data = self.objects.setdefault("objects/a", b"")
                 placement = ObjectPlacement(
-                    uid=UID,
+                    runs=(Run(name="objects/a", uid=UID, n_bytes=10_000),),
                     ordinal=ordinal,
                     n_images=4,
-                    name="objects/a",
-                    start=len(data),
+                    starts=(len(data),),
                     lengths=lengths,
                 )
                 self.objects["objects/a"] = data + header.encode() + b"".join(regions)
             else:
                 placement = ArrayPlacement(
-                    uid=UID,
+                    runs=tuple(
+                        Run(name=f"zarr/a/{name}", uid=UID, n_bytes=10_000, chunk=size)
+                        for name, size in zip(ARRAYS, chunk_bytes, strict=True)
+                    ),
                     ordinal=ordinal,
                     n_images=4,
-                    name="zarr/a",
-                    chunk_bytes=chunk_bytes,
                     starts=tuple(positions),
                     lengths=lengths,
                 )
@@ -77,8 +78,7 @@ class World:
             positions = [len(s) for s in streams]
             self.records.append((images, header, placement, restore))
         if layout == "zarr":
-            names = ["group_1", "group_2", "group_3", "restore"]
-            for name, size, data in zip(names, chunk_bytes, streams, strict=True):
+            for name, size, data in zip(ARRAYS, chunk_bytes, streams, strict=True):
                 for c in range(-(-len(data) // size)):
                     self.objects[f"zarr/a/{name}/c/{c}"] = data[c * size : (c + 1) * size]
 
@@ -137,7 +137,7 @@ def test_a_whole_record_is_one_request_where_it_is_one_run():
     planned = plan([world.prefix(1, 2)], cost=FREE)
     _, header, placement, _ = world.records[1]
     (request,) = planned.requests
-    assert request.range.start == placement.start
+    assert (request.range.start,) == placement.starts
     assert len(request.range) == header.size + sum(placement.lengths[:2])
     assert (planned.n_requests, planned.n_bytes) == (1, len(request.range))
 
@@ -286,9 +286,13 @@ def example():
         RecordImage(groups=tuple(bytes(n) for n in row), restore=b"", opaque=False)
         for row in lengths
     ]
-    header, regions = build_record(images, seed=record_seed(UID, 0))
+    header, regions = build_record(images, seed=record_seed(bytes.fromhex(UID), 0))
     placement = ObjectPlacement(
-        uid=UID, ordinal=0, n_images=4, name="a", start=0, lengths=tuple(map(len, regions))
+        runs=(Run(name="a", uid=UID, n_bytes=1000),),
+        ordinal=0,
+        n_images=4,
+        starts=(0,),
+        lengths=tuple(map(len, regions)),
     )
     return header, placement
 

@@ -96,7 +96,7 @@ def test_only_what_is_damaged_is_read_again_and_what_comes_before_is_given(n_dam
         for p, r in [(0, 0), (0, 1), (1, 0)]
     ]
     expected = list(plain.reader().files(selections))
-    [second] = plain.index.parts([0])[0].placement(1, ()).prefix(3)
+    [second] = plain.index.parts([0])[0].placement(1).prefix(3)
     ds, store = damaging(plain, n_damaged, (second.name, second.stop - 1))
     files = ds.reader().files(selections)
     if n_damaged < ATTEMPTS:

@@ -1,12 +1,11 @@
 """A mixture is one word per dataset, and draws from it are as its weights say."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from curves import SIZES, G, a_manifest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pcrstore.errors import FidelityError, OptionError
 from pcrstore.fidelity.mixture import Mixture, draw, encode_word, is_per_sample, mean_prefix

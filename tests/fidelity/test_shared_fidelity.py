@@ -10,7 +10,7 @@ from children import in_child
 from curves import SIZES, G, a_manifest
 
 from pcrstore.concurrency import SharedNumber
-from pcrstore.errors import FidelityError, OptionError
+from pcrstore.errors import FidelityError, OptionError, UsageError
 from pcrstore.fidelity.mixture import Mixture
 from pcrstore.fidelity.shared_fidelity import SharedFidelity
 from pcrstore.fidelity.targets import ByteBudget, MsSsim
@@ -165,14 +165,35 @@ def test_no_process_sees_half_a_change():
     process.join()
 
 
-def test_a_row_that_is_half_written_is_read_again():
+@pytest.mark.parametrize("n_written", [0, 1, 36, 37])
+def test_a_writer_that_died_half_way_changes_nothing(n_written):
     fidelities = shared(5)
     before = bytes(fidelities._rows)
     fidelities.set(2)
     after = bytes(fidelities._rows)
-    fidelities._rows[:] = before[:4] + after[4:]
-    threading.Timer(0.1, lambda: fidelities.set(4)).start()
+    slot = 1 + 37 * after[0]  # of the second change; the byte before both slots says which counts
+    fidelities._rows[:] = before
+    fidelities._rows[slot : slot + n_written] = after[slot : slot + n_written]
+    assert chosen(fidelities) == 5
+    fidelities.set(4)
     assert chosen(fidelities) == 4
+
+
+def _set(fidelities, back):
+    try:
+        fidelities.set(2)
+    except UsageError as e:
+        back.put(str(e))
+
+
+def test_a_worker_cannot_set_the_fidelity_of_all():
+    fidelities, context = shared(5), get_context("fork")
+    back = context.SimpleQueue()
+    process = context.Process(target=_set, args=(fidelities, back))
+    process.start()
+    assert "in the process that made it" in back.get()
+    process.join()
+    assert chosen(fidelities) == 5
 
 
 def _worker(fidelities, go, back):

@@ -1,12 +1,14 @@
 """What is asked for as fidelity comes to a group of the dataset, or to an error that says which."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from curves import measured
 from hypothesis import given
 from hypothesis import strategies as st
 from index_parts import manifest
+from msgspec.structs import replace
 
 from pcrstore.errors import FidelityError
 from pcrstore.fidelity.mixture import Mixture, encode_word
@@ -18,14 +20,14 @@ from pcrstore.fidelity.targets import (
     resolve,
     resolve_fetch,
 )
-from pcrstore.format.manifest import Quality, Totals
+from pcrstore.format.manifest import Totals
 
 # Three groups of 10 images: 1000, 3000 and 6000 bytes an image; MS-SSIM 0.9, 0.95, 1.
 M = manifest(
     group_labels=("a", "b", "c"),
     n_images=10,
     totals=Totals(sources=1, groups=(10_000, 20_000, 30_000), headers=1, restore=1),
-    quality=Quality(n_images=4, ms_ssim=(0.9, 0.95, 1.0), ms_ssim_p05=(0.8, 0.9, 1.0)),
+    quality=(measured((0.9, 0.95, 1.0)),),
 )
 
 GROUPS = {
@@ -122,10 +124,12 @@ def test_the_source_file_is_for_fetch(word):
 
 
 def test_no_quality_was_measured():
-    m = replace(M, quality=Quality(n_images=0, ms_ssim=(), ms_ssim_p05=()))
-    with pytest.raises(FidelityError, match="no quality was measured"):
-        resolve("ms-ssim>=0.5", m)
-    assert resolve("bytes<=3000", m) == 2
+    other = replace(measured((0.9, 0.95, 1.0)), metric="vmaf")
+    for quality in ((), (other,)):
+        m = replace(M, quality=quality)
+        with pytest.raises(FidelityError, match="no quality was measured"):
+            resolve("ms-ssim>=0.5", m)
+        assert resolve("bytes<=3000", m) == 2
 
 
 def test_an_empty_dataset_has_fidelities():
@@ -144,8 +148,9 @@ def test_more_budget_never_gives_less(budget):
 @given(st.floats(0, 1))
 def test_the_lowest_group_that_is_good_enough(target):
     k = resolve(MsSsim(target), M)
-    assert M.quality.ms_ssim[k - 1] >= target
-    assert all(q < target for q in M.quality.ms_ssim[: k - 1])
+    mean = M.measured().mean
+    assert mean[k - 1] >= target
+    assert all(q < target for q in mean[: k - 1])
 
 
 @given(st.text(max_size=12))

@@ -4,6 +4,7 @@ What a hostile or broken writer could publish: the manifest's and the parts' own
 """
 
 import dataclasses
+import re
 import shutil
 import time
 import tracemalloc
@@ -12,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jpeg_files import has_transcoder
+from msgspec.structs import replace
 
 import pcrstore
 from pcrstore.dataset.versions import read_manifest
 from pcrstore.errors import PcrstoreError
 from pcrstore.exports.folder import export
-from pcrstore.format.index import COLUMNS
+from pcrstore.format.columns import COLUMNS, Column
 from pcrstore.format.index_pages import decode_directory
 from pcrstore.format.index_rows import decode_part
 from pcrstore.format.manifest import encode_manifest
@@ -29,8 +31,8 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 LAYOUTS = ["record", "zarr"]
 
 
-def forge(tmp_path, layout, edit):
-    """Copy a fixture, edit the rows of its part, and put every checksum right."""
+def forge(tmp_path, layout, edit=lambda _: None, columns=COLUMNS, **changes):
+    """Copy a fixture, edit the rows of its part and its manifest, and put every checksum right."""
     root = tmp_path / "ds"
     shutil.copytree(FIXTURES / f"v1-{layout}", root)
     store = open_store(str(root))
@@ -53,14 +55,18 @@ def forge(tmp_path, layout, edit):
     entry, data = some.encode(
         name=entry.name,
         uid=entry.uid,
-        layout=layout,
         n_groups=m.n_groups,
-        objects=directory.objects,
-        columns=COLUMNS,
+        runs=directory.runs,
+        columns=columns,
     )
     store.put(entry.name, data)
-    forged = dataclasses.replace(
-        m, parts=(entry,), n_images=entry.n_images, n_records=entry.n_records
+    forged = replace(
+        m,
+        parts=(entry,),
+        n_images=entry.n_images,
+        n_records=entry.n_records,
+        columns=columns,
+        **changes,
     )
     store.put(manifest_name(1), encode_manifest(forged))
     return str(root)
@@ -154,16 +160,27 @@ LIES = {
         slice(0, 2), some.restore[1::-1].copy()
     ),
 }
-HARMLESS = {
+# Each says of an image what its page of FORMAT.md forbids.
+OUT_OF_RANGE = {
     "label": column("label", 2**31 - 1),
+    "label-of-no-class": column("label", 2),
     "label-minus": column("label", -(2**31)),
     "split": column("split", 77),
     "format": column("format", 9),
     "orientation": column("orientation", 200),
+    "orientation-none": column("orientation", 0),
     "width": column("width", 2**32 - 1),
-    "source-bytes": column("source_bytes", 2**63),
-    "key-climbs": column("key", "../../etc/passwd"),
+    "height": column("height", 65_536),
     "key-empty": column("key", ""),
+    "key-long": column("key", "k" * 1025),
+    "key-of-16-mb": column("key", "k" * (2**24 - 1000)),
+}
+HARMLESS = {
+    "label-none": column("label", -1),
+    "split-none": column("split", 255),
+    "source-bytes": column("source_bytes", 2**63),
+    "sha256": column("source_sha256", 0),
+    "key-climbs": column("key", "../../etc/passwd"),
     "key-twice": lambda some: some.columns["key"].__setitem__(0, some.columns["key"][1]),
 }
 
@@ -177,19 +194,78 @@ def test_an_index_that_lies_is_caught(tmp_path, layout, edit):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_a_value_out_of_its_range_reaches_nobody(tmp_path, layout, name):
+    """It is refused before a class, a file or a picture is looked up by it."""
+    url = forge(tmp_path, layout, OUT_OF_RANGE[name])
+    of = name.partition("-")[0]
+    errors = dict(only_typed_errors(url))
+    assert errors.keys() <= {"iter", "columns", "keys", "read", "original"}
+    assert re.search(f"{of}.*of row 0|row 0 has image {of}", str(errors["columns"]))
+    ds = pcrstore.open(url)
+    others = [c.name for c in COLUMNS if c.name != of]
+    assert all(len(ds.column(c)) == 10 for c in others)
+    assert any(of in fault.message for fault in verify(url).faults)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_labels_of_classes_that_are_not_there_reach_nobody(tmp_path, layout):
+    url = forge(tmp_path, layout, classes=("cat",))
+    errors = dict(only_typed_errors(url))
+    assert errors.keys() == {"iter", "columns", "keys"}
+    assert "label of row" in str(errors["columns"])
+    assert verify(url).faults
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
-def test_columns_may_say_anything(tmp_path, layout, edit):
+def test_other_values_may_say_anything(tmp_path, layout, edit):
     """They are what a writer says of an image, and nothing here is sized or placed by them."""
     url = forge(tmp_path, layout, edit)
-    assert {name for name, _ in only_typed_errors(url)} <= {"read"}
+    assert {name for name, _ in only_typed_errors(url)} <= {"original"}
     report = export(pcrstore.open(url), str(tmp_path / "out"), fidelity=1)
     files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
     assert report.n_files == len(files) == 10
     assert {p.name for p in tmp_path.iterdir()} == {"ds", "out"}
 
 
+MIB = 2**20
+LONG = {  # type, shape, the value of each of ten images, of a mebibyte or less
+    "long-texts": ("utf8", (), "\u00e9" * (MIB // 2)),
+    "many-texts": ("utf8", (None,), [""] * 2**17),
+    "many-short-texts": ("bytes", (None,), [b"ab"] * 2**16),
+    "many-numbers": ("|u1", (None, 4), np.zeros((2**18, 4), "|u1")),
+    "wide-numbers": ("<f8", (65_536,), np.zeros(65_536)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "shape", "value"), LONG.values(), ids=LONG)
+def test_long_columns_cost_in_proportion_and_only_those_who_read_them(
+    tmp_path, layout, dtype, shape, value
+):
+    extra = Column(name="mine", dtype=dtype, shape=shape)
+
+    def edit(some):
+        values = np.array([value] * 10) if extra.is_array else [value] * 10
+        return dataclasses.replace(some, columns={**some.columns, "mine": values})
+
+    url = forge(tmp_path, layout, edit, columns=(*COLUMNS, extra))
+    ds = pcrstore.open(url)
+    tracemalloc.start()
+    try:
+        for c in COLUMNS:
+            ds.column(c.name)
+        ds.fetch(range(10), fidelity=1)
+        assert tracemalloc.get_traced_memory()[1] < MIB
+        assert len(ds.column("mine")) == 10
+        assert tracemalloc.get_traced_memory()[1] < 14 * 10 * MIB
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_forgery_that_changes_nothing_reads(tmp_path, layout):
-    url = forge(tmp_path, layout, lambda _: None)
+    url = forge(tmp_path, layout)
     assert only_typed_errors(url) == []
     assert verify(url).faults == ()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_parts import G, part, rows
 
-from pcrstore.format.index import COLUMNS
+from pcrstore.format.columns import COLUMNS
 from pcrstore.format.index_pages import decode_directory
 from pcrstore.format.index_rows import concat, decode_part, header_edges
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pcrstore.core.checksum import record_seed
 from pcrstore.core.ranges import ByteRange
+from pcrstore.format.index import Run
 from pcrstore.format.names import array_name
 from pcrstore.format.placement import ArrayPlacement, ObjectPlacement, chunk_ranges
 from pcrstore.format.record import header_size
@@ -15,17 +16,22 @@ UID = bytes(range(16))
 
 def run(lengths=(10, 20, 5), start=100, n_images=3):
     return ObjectPlacement(
-        uid=UID, ordinal=4, n_images=n_images, name="objects/a.pcr", start=start, lengths=lengths
+        runs=(Run(name="objects/a.pcr", uid=UID.hex(), n_bytes=9999),),
+        ordinal=4,
+        n_images=n_images,
+        starts=(start,),
+        lengths=lengths,
     )
 
 
-def array(lengths=(10, 20, 5), starts=(95, 0, 7), chunk_bytes=(100, 8, 12)):
+def array(lengths=(10, 20, 5), starts=(95, 0, 7), chunks=(100, 8, 12)):
     return ArrayPlacement(
-        uid=UID,
+        runs=tuple(
+            Run(name=f"zarr/a/{array_name(g, 2)}", uid=UID.hex(), n_bytes=9999, chunk=chunk)
+            for g, chunk in enumerate(chunks)
+        ),
         ordinal=4,
         n_images=3,
-        name="zarr/a",
-        chunk_bytes=chunk_bytes,
         starts=starts,
         lengths=lengths,
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcrstore.core.checksum import crc32c, record_seed
-from pcrstore.errors import ChecksumError, FormatError
+from pcrstore.errors import ChecksumError, FormatError, UnsupportedFormatError
 from pcrstore.format.record import (
     MAX_IMAGES,
     Header,
@@ -184,7 +184,7 @@ def test_flags_of_a_later_version_are_refused():
     body = bytearray(data[8 : header.size])
     body[3] = 1
     forged = b"PCR1" + struct.pack("<I", crc32c(bytes(body)) ^ SEED) + bytes(body)
-    with pytest.raises(FormatError, match="flags 0"):
+    with pytest.raises(UnsupportedFormatError, match=f"{WHERE}: .*flags 0x01.*upgrade pcrstore"):
         parse(forged)
 
 

@@ -18,6 +18,7 @@ from pcrstore.format.zarr_layout import (
     even_chunk,
     region_specs,
     side_arrays,
+    side_objects,
     side_spec,
     unbound_checksums,
     zarr_group_json,
@@ -38,7 +39,7 @@ CHUNKS = {
 def test_chunks_hold_the_values_and_zeros(n, size, n_chunks, width):
     shape = (n,) if width is None else (n, width)
     values = np.arange(1, np.prod(shape, dtype=int) + 1, dtype="<u4").reshape(shape)
-    spec = ArraySpec(dtype="uint32", shape=shape, chunk_rows=size)
+    spec = ArraySpec(dtype="uint32", shape=shape, chunk_rows=size, dimensions=("x",))
     got = chunks(values, spec)
     tail = "" if width is None else "/0"
     assert (
@@ -55,7 +56,7 @@ def test_chunks_hold_the_values_and_zeros(n, size, n_chunks, width):
 
 def test_metadata_is_that_of_the_specification():
     """https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html#metadata"""
-    spec = ArraySpec(dtype="uint64", shape=(5, 3), chunk_rows=2)
+    spec = ArraySpec(dtype="uint64", shape=(5, 3), chunk_rows=2, dimensions=("image", "group"))
     assert spec.to_json() == {
         "zarr_format": 3,
         "node_type": "array",
@@ -66,19 +67,21 @@ def test_metadata_is_that_of_the_specification():
         "fill_value": 0,
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
         "attributes": {},
+        "dimension_names": ["image", "group"],
         "storage_transformers": [],
     }
-    assert ArraySpec(dtype="uint8", shape=(5,), chunk_rows=2).to_json()["codecs"] == [
-        {"name": "bytes"}
-    ]
+    spec = ArraySpec(dtype="uint8", shape=(5,), chunk_rows=2, dimensions=("image",))
+    assert spec.to_json()["codecs"] == [{"name": "bytes"}]
 
 
 def test_streams_are_the_groups_and_restore():
     specs = region_specs([10, 20, 5], [4, 20, 8])
-    assert {k: (s.dtype, s.shape, s.chunk_rows, s.n_chunks) for k, s in specs.items()} == {
-        "group_1": ("uint8", (10,), 4, 3),
-        "group_2": ("uint8", (20,), 20, 1),
-        "restore": ("uint8", (5,), 8, 1),
+    assert {
+        k: (s.dtype, s.shape, s.chunk_rows, s.n_chunks, s.dimensions) for k, s in specs.items()
+    } == {
+        "group_1": ("uint8", (10,), 4, 3, ("group_1_byte",)),
+        "group_2": ("uint8", (20,), 20, 1, ("group_2_byte",)),
+        "restore": ("uint8", (5,), 8, 1, ("restore_byte",)),
     }
 
 
@@ -108,14 +111,14 @@ SIDE = {"small": (10, (), 10), "at-limit": (2**20, (), 2**20), "over": (2**20 + 
 
 @pytest.mark.parametrize(("n", "tail", "expected"), SIDE.values(), ids=SIDE)
 def test_side_arrays_have_chunks_of_8_mib(n, tail, expected):
-    spec = side_spec(np.zeros((n, *tail), np.uint64))
+    spec = side_spec(np.zeros((n, *tail), np.uint64), ("image",))
     assert (spec.dtype, spec.chunk_rows, spec.shape) == ("uint64", expected, (n,))
 
 
 def test_side_arrays_chunk_whole_rows():
-    spec = side_spec(np.zeros((400_000, 6), np.uint64))
+    spec = side_spec(np.zeros((400_000, 6), np.uint64), ("image", "group"))
     assert spec.chunk_rows == 8 * 2**20 // 48
-    assert side_spec(np.zeros((0,), np.uint8)).chunk_rows == 1
+    assert side_spec(np.zeros((0,), np.uint8), ("image",)).chunk_rows == 1
 
 
 @settings(max_examples=30)
@@ -161,9 +164,40 @@ def test_offsets_are_where_the_cells_lie_when_regions_are_back_to_back(records):
     }
 
 
+@pytest.mark.parametrize("sizes", [(1,), (2, 3), (1,) * 9], ids=str)
+def test_a_dimension_has_one_size_in_a_group(sizes):
+    """As xarray wants it."""
+    n = sum(sizes)
+    side = SideRows(
+        lengths=np.ones((n, 2), np.uint32),
+        checksums=np.zeros((n, 2), np.uint32),
+        opaque=np.zeros(n, np.uint8),
+        restore_lengths=np.ones(n, np.uint32),
+        images_per_record=np.array(sizes, np.uint32),
+        labels=np.zeros(n, np.int32),
+        keys=[f"{i}\u00e9" for i in range(n)],
+    )
+    specs = region_specs([n, n, n], [4, 4, 4])
+    objects = dict(
+        side_objects(specs, side, conversion="ab", group_labels=("a", "b"), classes=("cat",))
+    )
+    arrays = json.loads(objects["zarr.json"])["consolidated_metadata"]["metadata"]
+    found = {}
+    for array in arrays.values():
+        assert len(array["dimension_names"]) == len(array["shape"])
+        for name, size in zip(array["dimension_names"], array["shape"], strict=True):
+            assert found.setdefault(name, size) == size
+    assert found["image"] == n
+    assert found["image_edge"] == n + 1
+    assert json.loads(objects["zarr.json"])["attributes"] == {
+        "classes": ["cat"],
+        "pcrstore": {"conversion": "ab", "groups": ["a", "b"]},
+    }
+
+
 def test_checksums_are_freed_from_their_place():
     some = rows(sizes=(2, 3))
-    seeds = [record_seed(UID, i) for i in range(2)]
+    seeds = [record_seed(bytes.fromhex(UID), i) for i in range(2)]
     lengths, sums, opaque = unbound_checksums(some.headers, seeds, some.records, G)
     cells = [(b"a" * (i + 1), b"b" * i) for n in (2, 3) for i in range(n)]
     assert lengths.tolist() == [[len(a), len(b)] for a, b in cells]
@@ -173,6 +207,6 @@ def test_checksums_are_freed_from_their_place():
 
 def test_headers_of_other_records_are_refused():
     some = rows(sizes=(2, 3))
-    seeds = [record_seed(UID, i + 1) for i in range(2)]
+    seeds = [record_seed(bytes.fromhex(UID), i + 1) for i in range(2)]
     with pytest.raises(ChecksumError):
         unbound_checksums(some.headers, seeds, some.records, G)

@@ -6,7 +6,6 @@ import pickle
 import threading
 from collections import Counter
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from epochs import shards_of
 from flows import DictStore, write_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from small_datasets import (
     a_dataset,
     files,

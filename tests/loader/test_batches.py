@@ -437,7 +437,7 @@ def test_damage_comes_after_the_records_before_it():
     objects = DictStore(stored())
     ds = opened(objects)
     [part] = ds.index.parts([2])  # of images 12 to 17
-    where = part.placement(1, ds.manifest.chunk_bytes).prefix(3)[-1]
+    where = part.placement(1).prefix(3)[-1]
     data = bytearray(objects.objects[where.name])
     data[where.stop - 1] ^= 1
     objects.objects[where.name] = bytes(data)

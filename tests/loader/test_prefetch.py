@@ -319,7 +319,7 @@ def prefixes_of(ds, reads):
     """The prefix of every read at full fidelity, in order."""
     for u in reads.values():
         [part] = ds.index.parts([u.part])
-        [prefix] = part.placement(u.record, ds.manifest.chunk_bytes).prefix(5)
+        [prefix] = part.placement(u.record).prefix(5)
         yield prefix
 
 

@@ -14,7 +14,7 @@ from pcrstore.dataset.dataset import Dataset
 from pcrstore.dataset.versions import newest_version, read_manifest
 from pcrstore.errors import NotFoundError, PcrstoreError, StoreError, TransientStoreError
 from pcrstore.format.names import LATEST
-from pcrstore.maintenance.verifier import _Check, verify
+from pcrstore.maintenance.verifier import verify
 from pcrstore.testing import Fault, FaultyStore, RecordingStore
 
 OPTIONS = {"record": RECORD, "zarr-held": HELD, "zarr-cut": CUT}
@@ -22,7 +22,7 @@ FILES = {**photos(), "dog/kept.png": png(1)}
 
 
 def check(store):
-    return _Check(store, None).run()
+    return verify(store)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_a_flip_on_the_way_is_read_again_or_reported(objects):
 
 def test_progress_counts_every_image(objects):
     seen = []
-    _Check(DictStore(objects), seen.append).run()
+    verify(DictStore(objects), progress=seen.append)
     assert sum(seen) == len(FILES)
 
 

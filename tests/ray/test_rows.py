@@ -1,10 +1,14 @@
 """Rows have the columns asked for, with names where ids mean nothing, and the image last."""
 
 import numpy as np
+import odd_columns
 import pytest
-from small_datasets import a_dataset, recorded
+from flows import DictStore
+from rewritten import Draft
+from small_datasets import a_dataset, opened, recorded, stored
 
-from pcrstore.errors import OptionError
+from pcrstore.errors import OptionError, UnsupportedFormatError
+from pcrstore.format.columns import Column
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("ray.data")
@@ -69,3 +73,34 @@ def test_a_column_is_read_when_it_is_first_used():
     n = len(store.requests)
     assert columns["label"] is first
     assert len(store.requests) == n > 0
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_values_of_any_kind_are_null_where_they_lack(layout):
+    ds = opened(DictStore(odd_columns.with_columns(layout)))
+    names = [*odd_columns.VALUES]
+    schema = schema_of(ds, names, decode=False)
+    for images in (np.arange(odd_columns.N), np.array([2, 1]), np.array([0])):
+        rows = table_of(ds, images, 1, schema).to_pylist()
+        for name in names:
+            wanted = odd_columns.expected(name)
+            assert [row[name] for row in rows] == [wanted[i] for i in images.tolist()], name
+
+
+def test_columns_of_all_images_keep_their_nulls():
+    columns = LazyColumns(opened(DictStore(odd_columns.with_columns())))
+    for name in odd_columns.VALUES:
+        values = columns[name]
+        assert values.shape[0] == odd_columns.N
+        assert odd_columns.plain(values if values.dtype != object else list(values)) == (
+            odd_columns.expected(name)
+        )
+    assert columns["key"].dtype.kind == "U"
+
+
+def test_a_column_of_a_later_type_is_refused():
+    draft = Draft.of(stored())
+    draft.add(Column(name="wave", dtype="<c8", shape=()), np.zeros(20, np.complex64))
+    ds = opened(DictStore(draft.encode()))
+    with pytest.raises(UnsupportedFormatError, match="wave has the type '<c8'"):
+        schema_of(ds, ["key", "wave"], decode=False)

@@ -5,7 +5,7 @@ one object cut short or lengthened by a byte, or two objects exchanged. Objects 
 first, so that manifest, index, records and the rest are hit alike. `verify` must find each; a plain
 read of everything must raise a pcrstore error, or, where the damage lies in bytes that reading
 never touches (the report, the hint, Zarr's own metadata, what follows an object's end), return what
-was stored.
+was stored. And of datasets so small that it can be done, every single byte is changed.
 """
 
 import random
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from bent_datasets import Bent
+from damages import complaints, places
 from small_sources import small_options, sources, write_sources
 
 import pcrstore
@@ -20,6 +22,8 @@ import pcrstore
 pytestmark = pytest.mark.soak
 
 DAMAGES = 1000
+FLIPS = 12_000
+"""Bytes changed of each layout: all of the record layout's."""
 ALWAYS_READ = {"manifests", "index", "objects", "group", "restore"}
 """Kinds of object whose every byte a full read depends on (padding of chunks aside)."""
 
@@ -103,3 +107,12 @@ def test_damage_is_found_by_verify_and_met_by_reads(tmp_path, scaled, layout):
                 pass
     assert everything(target) == whole
     assert (missed, read_wrongly, unnoticed) == ([], [], [])
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+def test_every_byte_is_checked(layout, scaled):
+    """No byte of a conversion is unused."""
+    objects = Bent.of(layout).objects
+    n_bytes = sum(map(len, objects.values()))
+    step = max(1, n_bytes // scaled(FLIPS))
+    assert complaints(objects, places(objects, step)) == ([], [])

@@ -1,15 +1,21 @@
 """Manifests of datasets whose bytes and quality by fidelity are known."""
 
-from dataclasses import replace
-
 from index_parts import manifest
+from msgspec.structs import replace
 
-from pcrstore.format.manifest import Quality, Totals
+from pcrstore.format.manifest import MS_SSIM, Measurement, Totals
 
 G = 5
 SIZES = (40, 200, 310, 600, 1000)
 """Cumulative bytes of an image."""
 SSIM = (0.8, 0.9, 0.95, 0.99, 1.0)
+
+
+def measured(mean):
+    """The measurement of MS-SSIM of two images that are alike."""
+    return Measurement(
+        metric=MS_SSIM, n_images=2, mean=mean, low=mean, high=mean, percentiles={"5": mean}
+    )
 
 
 def a_manifest(n=100, groups=G):
@@ -20,5 +26,5 @@ def a_manifest(n=100, groups=G):
         n_images=n,
         group_labels=tuple("abcdefg"[:groups]),
         totals=Totals(sources=n * 2000, groups=cells, headers=50, restore=5),
-        quality=Quality(n_images=2, ms_ssim=SSIM[:groups], ms_ssim_p05=SSIM[:groups]),
+        quality=(measured(SSIM[:groups]),),
     )

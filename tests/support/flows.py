@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from jpeg_files import picture, segment
+from msgspec.structs import asdict, replace
 from PIL import Image
 
 import pcrstore
@@ -114,7 +115,8 @@ def content(store):
 
 def fields(m):
     """Fields of a manifest but for those that differ from run to run."""
-    return {k: getattr(m, k) for k in m.__slots__ if k not in ("writer", "created")}
+    conversions = tuple(replace(c, created="") for c in m.conversions)
+    return asdict(replace(m, uid="0" * 32, writer="", created="", conversions=conversions))
 
 
 def digest(root):

@@ -34,6 +34,12 @@ NO_GAPS = CostModel(
 """A request costs nothing, so that no byte is read that was not asked for."""
 
 
+def parts_of(monkeypatch, n):
+    """Make conversions write index parts of at most `n` images."""
+    most = np.array((n, 2**24, 32_768))
+    monkeypatch.setattr("pcrstore.conversion.manifest_builder._MAX_PART", most)
+
+
 def files(n, *, opaque=(), text=(), seed=0):
     """Key -> file of `n` images: two splits, two classes; some PNGs, some no image at all."""
     out = {}
@@ -65,7 +71,7 @@ def stored(layout="record", n=20, *, opaque=(), text=(), seed=0, script="sa5"):
     )
     store = DictStore()
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pcrstore.conversion.manifest_builder.MAX_PART_IMAGES", PART)
+        parts_of(patch, PART)
         patch.setattr("pcrstore.format.index_pages._ROWS_PER_PAGE", 4)
         tree = write_tree(Path(folder), files(n, opaque=opaque, text=text, seed=seed))
         convert_to(store, tree, options)

@@ -112,5 +112,5 @@ def prefixes(ds, k):
     for p, entry in enumerate(ds.manifest.parts):
         [part] = ds.index.parts([p])
         for r in range(entry.n_records):
-            ranges += part.placement(r, ds.manifest.chunk_bytes).prefix(k)
+            ranges += part.placement(r).prefix(k)
     return sorted((r.name, r.start, r.stop) for r in ranges if len(r))

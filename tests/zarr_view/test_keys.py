@@ -20,7 +20,7 @@ def test_chunks_of_a_region_are_its_records_one_after_the_other(chunk_bytes):
     wanted = []
     for part in ds.index.parts(range(len(ds.manifest.parts))):
         for r, row in enumerate(part.records):
-            wanted += part.placement(r, ()).locate(1, 0, int(row["length"][1]))
+            wanted += part.placement(r).locate(1, 0, int(row["length"][1]))
     expected = b"".join(store.store.get_ranges(wanted))
     assert stored[: len(expected)] == expected
     assert not any(stored[len(expected) :])

@@ -3,8 +3,11 @@
 import builtins
 import importlib
 import itertools
+import json
 import pickle
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +64,7 @@ def urls(tmp_path_factory):
 
 def stored_group(url):
     ds = pcrstore.open(url)
-    return f"{url}/zarr/{ds.manifest.conversion}"
+    return f"{url}/zarr/{ds.manifest.conversions[0].id}"
 
 
 def jpegs(group, k):
@@ -120,9 +123,92 @@ def test_plain_zarr_reads_a_zarr_layout_on_s3(s3_server, tmp_path):
     convert(tmp_path, "zarr", s3_server.url, options)
     ds = pcrstore.open(s3_server.url, options)
     group = zarr.open(
-        f"{s3_server.url}/zarr/{ds.manifest.conversion}", mode="r", storage_options=options
+        f"{s3_server.url}/zarr/{ds.manifest.conversions[0].id}", mode="r", storage_options=options
     )
     assert_shows(group, ds)
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request, urls, s3_server, tmp_path):
+    """URL of a dataset in zarr layout, its storage options, and the name of its group."""
+    if request.param == "file":
+        url, options = urls["zarr"], None
+    else:
+        pytest.importorskip("s3fs")
+        url, options = s3_server.url, s3_server.options
+        convert(tmp_path, "zarr", url, options)
+    ds = pcrstore.open(url, options)
+    return url, options, f"zarr/{ds.manifest.conversions[0].id}"
+
+
+def test_plain_zarr_finds_the_group_from_the_url_of_the_dataset(place):
+    url, options, name = place
+    root = zarr.open(url, mode="r", storage_options=options)
+    assert isinstance(root, zarr.Group)
+    assert dict(root.attrs) == {}
+    assert_shows(root[name], pcrstore.open(url, options))
+
+
+DIMENSIONS = {
+    **{f"group_{g}": (f"group_{g}_byte",) for g in range(1, 6)},
+    "restore": ("restore_byte",),
+    "record_first_image": ("record_edge",),
+    "image_offsets": ("image_edge", "region"),
+    "image_checksums": ("image", "group"),
+    "opaque": ("image",),
+    "labels": ("image",),
+    "key_bytes": ("key_byte",),
+    "key_offsets": ("image_edge",),
+}
+
+
+def assert_xarray_shows(found, ds):
+    assert {name: found[name].dims for name in found.variables} == DIMENSIONS
+    assert (found.sizes["image"], found.sizes["group"]) == (len(ds), ds.n_groups)
+    assert found.sizes["record_edge"] == ds.n_records + 1
+    assert np.array_equal(found["labels"].values, ds.labels)
+    assert found.attrs["classes"] == list(ds.classes)
+
+
+# With `group`, xarray takes consolidated metadata of the root, which is the same for every
+# conversion and so has none: True is for the URL of the group.
+WAYS = {
+    "group": (False, {"consolidated": False}),
+    "group-url": (True, {"consolidated": False}),
+    "group-url-consolidated": (True, {"consolidated": True}),
+    "group-url-default": (True, {}),
+}
+
+
+@pytest.mark.parametrize(("of_group", "asked"), WAYS.values(), ids=WAYS)
+def test_xarray_opens_a_group_with_its_dimensions(place, of_group, asked):
+    xarray = pytest.importorskip("xarray")
+    url, options, name = place
+    where = {} if of_group else {"group": name}
+    url_of_group = f"{url}/{name}" if of_group else url
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = xarray.open_zarr(url_of_group, storage_options=options, **where, **asked)
+    assert_xarray_shows(found, pcrstore.open(url, options))
+
+
+@pytest.mark.parametrize("layout", ["record", "zarr"])
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_xarray_opens_a_view(urls, layout, consolidated):
+    xarray = pytest.importorskip("xarray")
+    ds = pcrstore.open(urls[layout])
+    assert_xarray_shows(xarray.open_zarr(ZarrStore(ds), consolidated=consolidated), ds)
+
+
+def test_every_array_names_its_dimensions(urls):
+    folder = Path(stored_group(urls["zarr"]))
+    found = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/zarr.json")}
+    assert {name: tuple(m["dimension_names"]) for name, m in found.items()} == DIMENSIONS
+    assert json.loads(Path(urls["zarr"], "zarr.json").read_text()) == {
+        "attributes": {},
+        "node_type": "group",
+        "zarr_format": 3,
+    }
 
 
 def test_a_view_of_a_zarr_layout_is_its_group(urls):

@@ -68,7 +68,7 @@ class Listing:
             line = f"{f.key}\0{f.n_bytes}\0{f.stamp}\0{f.problem or ''}\n"
             if not self.labels_follow_keys:
                 line = f"{f.label!r}\0{f.split!r}\0{line}"
-            h.update(line.encode("utf-8", "surrogateescape"))
+            h.update(line.encode("utf-8", "surrogatepass"))
         return h.hexdigest()
 
     @property
