@@ -157,12 +157,12 @@ def _marks(text: bytes) -> tuple[int, int]:
 
 @cache
 def _field_names(cls: type) -> tuple[str, ...]:
-    """Return the names of all fields of a struct, and of the structs in it."""
+    """Return the names of all fields of a struct or dataclass, and of those in it."""
     found: set[str] = set()
     waiting: list[object] = [msgspec.inspect.type_info(cls)]
     while waiting:
         kind = waiting.pop()
-        if isinstance(kind, msgspec.inspect.StructType):
+        if isinstance(kind, (msgspec.inspect.StructType, msgspec.inspect.DataclassType)):
             found.update(f.encode_name for f in kind.fields)
             waiting.extend(f.type for f in kind.fields)
         elif isinstance(kind, msgspec.inspect.UnionType):
