@@ -61,7 +61,7 @@ _PART: Final = r"(?!\.{1,2}(/|$))[ -.0-9;-\[\]-~]+"
 ObjectName = Annotated[str, Meta(max_length=1024, pattern=f"^{_PART}(/{_PART})*{_END}")]
 """A name below the dataset: no URL, and no way out of its folder."""
 
-_VALUE_BYTES: Final = 80
+_VALUE_BYTES: Final = 88
 _WIDE_BYTES: Final = 112
 """Bytes that a value of a list takes in memory at most: a short string and its place, where the
 text is of ASCII alone, and where it is not."""

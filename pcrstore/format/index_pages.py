@@ -76,7 +76,7 @@ _TABLES: Final = ((RECORDS, TABLE), (RESTORE, TABLE), (HEADERS, HEADERS))
 """Name and kind of the blocks that every part has beside its columns."""
 
 
-class Field(Stored, frozen=True, array_like=True):
+class Field(Stored, frozen=True, array_like=True, gc=False):
     """A field of a table's rows: [name, type, count]."""
 
     name: ColumnName
