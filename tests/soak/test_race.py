@@ -9,15 +9,14 @@ of its clients can both be told that theirs was the first. S3 does not do that. 
 each of moto's PUTs makes it as atomic as S3.
 """
 
-import hashlib
 import logging
 import multiprocessing
 import sys
 import threading
 import uuid
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from small_sources import encoded, write_sources
 
 import pcrstore
@@ -72,8 +71,7 @@ def write(place, manifest, writer, rounds, gate, put):
     newest_version(store)  # connections, clients and sessions are there before the race
     outcomes = []
     for version in range(1, rounds + 1):
-        conversion = hashlib.blake2b(b"%d" % writer, digest_size=16).hexdigest()
-        own = replace(manifest, version=version, conversion=conversion, writer=f"w{writer}")
+        own = replace(manifest, version=version, splits=(f"s{writer}",), writer=f"w{writer}")
         gate.wait(TIMEOUT)
         try:
             outcomes.append("won" if commit(store, own).writer == own.writer else "agreed")
